@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The IOMMU headers that bindgen reads, the drivers' private ones included:
+ * the Rust and the C parts of one driver share their structures.
+ *
+ * Sorted alphabetically, public headers first.
+ */
+
+#include <linux/iommu.h>
+#include <linux/iommufd.h>
+#include <uapi/linux/iommufd.h>
+
+#include "../../drivers/iommu/iommu-priv.h"
+
+#if IS_ENABLED(CONFIG_IOMMUFD_RUST)
+#include "../../drivers/iommu/iommufd/io_pagetable.h"
+#include "../../drivers/iommu/iommufd/iommufd_private.h"
+#include "../../drivers/iommu/iommufd/iommufd_test.h"
+#endif
+
+#if IS_ENABLED(CONFIG_INTEL_IOMMU_RUST)
+#include "../../drivers/iommu/intel/iommu.h"
+#include "../../drivers/iommu/intel/pasid.h"
+#endif

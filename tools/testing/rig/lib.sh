@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# What the rig's scripts share: where things lie, how long work is shown, and
+# the toolchain root. Sourced, never run.
+
+set -euo pipefail
+
+TOP=$(realpath "$(dirname "${BASH_SOURCE[0]}")/../../..")
+RIG=$TOP/tools/testing/rig
+BUILD=$TOP/build
+CACHE=${IOMMUFD_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/iommufd-rust}
+TOOLCHAIN=${TOOLCHAIN:-root}
+JOBS=${JOBS:-$(nproc)}
+V=${V:-0}
+
+# Inside the root the checkout always lies here, so that a build folder means
+# the same in every clone.
+SEEN_AS=/iommufd
+
+say() { printf '%s\n' "$*"; }
+
+die()
+{
+	printf 'error: %s\n' "$*" >&2
+	exit 1
+}
+
+# need COMMAND PACKAGE: the host must have it.
+need()
+{
+	command -v "$1" >/dev/null 2>&1 ||
+		die "the host has no '$1'; on Debian: apt-get install $2"
+}
+
+# The steps of a long job: `steps N`, then `step TEXT LOG COMMAND...` each.
+STEPS=0
+STEP=0
+STARTED=$SECONDS
+
+steps()
+{
+	STEPS=$1
+	STEP=0
+}
+
+elapsed() { printf '%d:%02d' $(((SECONDS - STARTED) / 60)) $(((SECONDS - STARTED) % 60)); }
+
+# step TEXT LOG COMMAND...: runs it with its output in LOG (and on the terminal
+# with V=1); shows the end of the log and fails when it fails.
+step()
+{
+	local text=$1 log=$2 start=$SECONDS rc=0
+	shift 2
+	STEP=$((STEP + 1))
+	mkdir -p "$(dirname "$log")"
+	printf '[%s] step %d/%d: %s (log: %s)\n' "$(elapsed)" "$STEP" "$STEPS" "$text" "${log#"$TOP"/}"
+	if [ "$V" = 1 ]; then
+		{ "$@" 2>&1 || rc=$?; } | tee "$log"
+		rc=${PIPESTATUS[0]}
+	else
+		"$@" >"$log" 2>&1 || rc=$?
+	fi
+	if [ "$rc" -ne 0 ]; then
+		printf -- '--- the last lines of %s\n' "$log" >&2
+		tail -n 30 "$log" >&2
+		die "step $STEP/$STEPS failed after $((SECONDS - start)) s: $text"
+	fi
+}
+
+# free_space DIR GIGABYTES
+free_space()
+{
+	local at=$1 have
+	while [ ! -d "$at" ]; do at=$(dirname "$at"); done
+	have=$(df -Pk "$at" | awk 'NR == 2 { print int($4 / 1048576) }')
+	[ "$have" -ge "$2" ] ||
+		die "$1 has ${have} GB free, this needs $2 GB; set XDG_CACHE_HOME or free some"
+}
+
+# The folder of the toolchain root: named after what went into it.
+root_key() { cat "$RIG/packages" "$RIG/setup" | sha256sum | cut -c1-12; }
+root_dir() { printf '%s/root-%s' "$CACHE" "$(root_key)"; }
+
+# in_root COMMAND...: runs it with the toolchain, the checkout as the current
+# folder. The mounts live in a namespace of their own, so that nothing is left
+# behind and two runs never meet.
+in_root()
+{
+	if [ "$TOOLCHAIN" = host ]; then
+		(cd "$TOP" && "$@")
+		return
+	fi
+	# shellcheck disable=SC2016 # expanded by the inner shell
+	unshare --mount --propagation private bash -c '
+		root=$1 top=$2 seen=$3 kdir=$4 cache=$5
+		shift 5
+		mount -t proc proc "$root/proc" &&
+		mount --rbind /dev "$root/dev" &&
+		mount -t tmpfs tmpfs "$root/tmp" &&
+		mount --bind "$top" "$root$seen" &&
+		mount --bind "$cache" "$root/cache" &&
+		{ [ -z "$kdir" ] || mount --bind "$kdir" "$root/kdir"; } &&
+		exec chroot "$root" /usr/bin/env -i HOME=/root TERM="${TERM:-dumb}" LANG=C.UTF-8 \
+			PATH=/usr/sbin:/usr/bin:/sbin:/bin V="$V" JOBS="$JOBS" \
+			ACCEL="${ACCEL:-}" NO_COLOR="${NO_COLOR:-}" CI="${CI:-}" \
+			sh -c "cd $seen && exec \"\$@\"" sh "$@"
+	' in_root "$(root_dir)" "$TOP" "$SEEN_AS" "${KDIR:+$(realpath "$KDIR")}" "$CACHE" "$@"
+}
+
+export V JOBS
+
+# Paths as the toolchain sees them.
+seen()
+{
+	if [ "$TOOLCHAIN" = host ]; then
+		printf '%s' "$1"
+	else
+		printf '%s' "${1/#$TOP/$SEEN_AS}"
+	fi
+}
+
+# The kernel tree as the toolchain sees it: the user's own or ours.
+kernel_tree()
+{
+	if [ -n "${KDIR:-}" ]; then
+		if [ "$TOOLCHAIN" = host ]; then realpath "$KDIR"; else printf /kdir; fi
+	else
+		seen "$BUILD/linux"
+	fi
+}
+
+# locked NAME COMMAND...: one at a time on this checkout; says that it waits.
+locked()
+{
+	local lock=$BUILD/.lock-$1
+	shift
+	mkdir -p "$BUILD"
+	(
+		flock -n 9 || {
+			say "another run works on ${lock##*.lock-} in this checkout, waiting for it"
+			flock 9
+		}
+		"$@"
+	) 9>"$lock"
+}
