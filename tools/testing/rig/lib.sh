@@ -79,7 +79,7 @@ free_space()
 }
 
 # The folder of the toolchain root: named after what went into it.
-root_key() { cat "$RIG/packages" "$RIG/setup" | sha256sum | cut -c1-12; }
+root_key() { cat "$RIG/packages" "$RIG/make-root" | sha256sum | cut -c1-12; }
 root_dir() { printf '%s/root-%s' "$CACHE" "$(root_key)"; }
 
 # in_root COMMAND...: runs it with the toolchain, the checkout as the current
