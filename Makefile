@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# The front door. `make` lists what there is; the work is in tools/testing/rig.
+
+RIG := tools/testing/rig
+IMPL ?= rust
+
+# What the user gave goes through the environment, so that nothing here needs
+# to know every option.
+export TOOLCHAIN ACCEL V JOBS XDG_CACHE_HOME
+ifneq ($(KDIR),)
+export KDIR := $(abspath $(KDIR))
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help run test build apply unapply series lint shell doc refresh
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | \
+		awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
+	@echo
+	@echo 'Options: IMPL=rust|c|debug|c-debug|module, SUITE="...", V=1 (show everything),'
+	@echo '         ACCEL=kvm, KDIR=own-7.3-tree, TOOLCHAIN=host, JOBS=N, XDG_CACHE_HOME=folder'
+
+run: ## boot the kernel and show /dev/iommu at work
+	@IMPL=$(IMPL) $(RIG)/run
+
+test: ## everything that CI runs; SUITE=list lists the suites
+	@$(if $(filter command line environment,$(origin IMPL)),IMPL=$(IMPL)) $(RIG)/test $(SUITE)
+
+build: ## leave build/IMPL/arch/x86/boot/bzImage
+	@$(RIG)/build $(IMPL)
+
+apply: ## put the overlay on the tree KDIR=...
+	@$(if $(KDIR),,$(error apply: name a Linux 7.3 tree: make apply KDIR=...))$(RIG)/overlay apply $(KDIR)
+
+unapply: ## take the overlay off the tree KDIR=..., byte for byte
+	@$(if $(KDIR),,$(error unapply: name a Linux 7.3 tree: make unapply KDIR=...))$(RIG)/overlay unapply $(KDIR)
+
+series: ## write build/series/*.patch, which `git am` takes on a clean 7.3 tree
+	@$(RIG)/series
+
+lint: ## rustfmt, clippy, checkpatch, shellcheck
+	@$(RIG)/test lint
+
+shell: ## a root shell in the booted kernel
+	@$(RIG)/shell $(IMPL)
+
+doc: ## rustdoc of the abstractions and crates, in build/doc
+	@$(RIG)/doc
