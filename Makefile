@@ -32,13 +32,13 @@ build: ## leave build/IMPL/arch/x86/boot/bzImage
 	@$(RIG)/build $(IMPL)
 
 apply: ## put the overlay on the tree KDIR=...
-	@$(if $(KDIR),,$(error apply: name a Linux 7.3 tree: make apply KDIR=...))$(RIG)/overlay apply $(KDIR)
+	@$(RIG)/tree apply $(KDIR)
 
 unapply: ## take the overlay off the tree KDIR=..., byte for byte
-	@$(if $(KDIR),,$(error unapply: name a Linux 7.3 tree: make unapply KDIR=...))$(RIG)/overlay unapply $(KDIR)
+	@$(RIG)/tree unapply $(KDIR)
 
 series: ## write build/series/*.patch, which `git am` takes on a clean 7.3 tree
-	@$(RIG)/series
+	@$(RIG)/tree series
 
 lint: ## rustfmt, clippy, checkpatch, shellcheck
 	@$(RIG)/test lint
