@@ -7,7 +7,7 @@ IMPL ?= rust
 
 # What the user gave goes through the environment, so that nothing here needs
 # to know every option.
-export TOOLCHAIN ACCEL V JOBS XDG_CACHE_HOME
+export TOOLCHAIN LLVM ACCEL V JOBS XDG_CACHE_HOME
 ifneq ($(KDIR),)
 export KDIR := $(abspath $(KDIR))
 endif
@@ -20,7 +20,7 @@ help: ## this list
 		awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
 	@echo
 	@echo 'Options: IMPL=rust|c|debug|c-debug|module, SUITE="...", V=1 (show everything),'
-	@echo '         ACCEL=kvm, KDIR=own-7.3-tree, TOOLCHAIN=host, JOBS=N, XDG_CACHE_HOME=folder'
+	@echo '         ACCEL=kvm, KDIR=own-7.3-tree, TOOLCHAIN=host (LLVM=-19), JOBS=N, XDG_CACHE_HOME=folder'
 
 run: ## boot the kernel and show /dev/iommu at work
 	@IMPL=$(IMPL) $(RIG)/run
