@@ -25,7 +25,7 @@
 
 static int fd;
 
-static void __attribute__((format(printf, 2, 3)))
+static void __printf(2, 3)
 report(bool good, const char *format, ...)
 {
 	char text[200];
