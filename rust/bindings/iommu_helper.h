@@ -22,3 +22,5 @@
 #include "../../drivers/iommu/intel/iommu.h"
 #include "../../drivers/iommu/intel/pasid.h"
 #endif
+
+const gfp_t RUST_CONST_HELPER_XA_FLAGS_ACCOUNT = XA_FLAGS_ACCOUNT;

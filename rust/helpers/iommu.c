@@ -1,3 +1,51 @@
 // SPDX-License-Identifier: GPL-2.0
 
 #include <linux/iommu.h>
+#include <linux/maple_tree.h>
+#include <linux/mm.h>
+#include <linux/refcount.h>
+#include <linux/uaccess.h>
+#include <linux/wait.h>
+#include <linux/xarray.h>
+
+__rust_helper bool rust_helper_refcount_inc_not_zero(refcount_t *r)
+{
+	return refcount_inc_not_zero(r);
+}
+
+/* With a lock class of its own: that of the general helper is everybody's. */
+__rust_helper void rust_helper_iommu_xa_init_flags(struct xarray *xa, gfp_t flags)
+{
+	xa_init_flags(xa, flags);
+}
+
+__rust_helper int rust_helper_copy_struct_from_user(void *dst, size_t ksize,
+						    const void __user *src, size_t usize)
+{
+	return copy_struct_from_user(dst, ksize, src, usize);
+}
+
+/* Returns what is left of the timeout, or 0 when the count is still not zero. */
+__rust_helper long rust_helper_iommu_wait_refcount_zero(wait_queue_head_t *wq, refcount_t *r,
+							unsigned long timeout)
+{
+	return wait_event_timeout(*wq, refcount_read(r) == 0, timeout);
+}
+
+__rust_helper void rust_helper_iommu_mtree_lock(struct maple_tree *mt)
+{
+	mtree_lock(mt);
+}
+
+__rust_helper void rust_helper_iommu_mtree_unlock(struct maple_tree *mt)
+{
+	mtree_unlock(mt);
+}
+
+/* Maps the whole of a mapping to physical memory from phys on, uncached. */
+__rust_helper int rust_helper_iommu_remap_uncached(struct vm_area_struct *vma, phys_addr_t phys)
+{
+	vma->vm_page_prot = pgprot_noncached(vma->vm_page_prot);
+	return io_remap_pfn_range(vma, vma->vm_start, phys >> PAGE_SHIFT,
+				  vma->vm_end - vma->vm_start, vma->vm_page_prot);
+}

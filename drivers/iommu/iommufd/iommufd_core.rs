@@ -1,3 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! /dev/iommu: the user API to I/O page tables.
+//! `/dev/iommu`: the user API to I/O page tables.
+//!
+//! | layer | files |
+//! |---|---|
+//! | what C sees, and all `unsafe` | [`ffi`] and below |
+//! | the object model | [`object`] |
+//! | the character device: dispatch, context, mmap | [`ioctl`], [`ffi::file`], [`option`] |
+//!
+//! # Lock order
+//!
+//! `ioas_creation_lock` -> an IOAS's `domains_rwsem` -> its `iova_rwsem` -> the page core's
+//! mutexes; a group's lock -> an IOAS's mutex. The object table's spinlock is innermost and is
+//! held for a few instructions only; lookups take no lock.
+
+mod ffi;
+mod ioctl;
+mod object;
+mod option;
+
+const __LOG_PREFIX: &[u8] = b"iommufd\0";

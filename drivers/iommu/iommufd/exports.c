@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What only C can say about this module: its metadata, and which symbols it
+ * exports in which namespace. The functions are in ffi/exports.rs.
+ */
+#include <linux/iommufd.h>
+#include <linux/miscdevice.h>
+#include <linux/module.h>
+
+#include "iommufd_private.h"
+
+int iommufd_rust_init(void);
+void iommufd_rust_exit(void);
+
+EXPORT_SYMBOL_NS_GPL(iommufd_ctx_get, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_ctx_from_file, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_ctx_from_fd, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_ctx_put, "IOMMUFD");
+
+static int __init iommufd_init(void)
+{
+	int ret;
+
+	ret = iommufd_rust_init();
+	if (ret)
+		return ret;
+	ret = iommufd_test_init();
+	if (ret)
+		iommufd_rust_exit();
+	return ret;
+}
+module_init(iommufd_init);
+
+static void __exit iommufd_exit(void)
+{
+	iommufd_test_exit();
+	iommufd_rust_exit();
+}
+module_exit(iommufd_exit);
+
+#if IS_ENABLED(CONFIG_IOMMUFD_VFIO_CONTAINER)
+MODULE_ALIAS_MISCDEV(VFIO_MINOR);
+MODULE_ALIAS("devname:vfio/vfio");
+#endif
+MODULE_IMPORT_NS("IOMMUFD_INTERNAL");
+MODULE_IMPORT_NS("IOMMUFD");
+MODULE_IMPORT_NS("DMA_BUF");
+MODULE_IMPORT_NS("GENERIC_PT_IOMMU");
+MODULE_DESCRIPTION("I/O Address Space Management for passthrough devices");
+MODULE_LICENSE("GPL");

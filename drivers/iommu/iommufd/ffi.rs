@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The C-facing layer: the only place with `unsafe` and `bindings::`.
+//!
+//! The page core (`io_pagetable.c`, `pages.c`) and drivers share structures with this crate, so
+//! their layout is that of `iommufd_private.h` and `include/linux/iommufd.h`. Each is wrapped in
+//! a type here that gives out what its locks and counts allow.
+
+pub(crate) mod context;
+pub(crate) mod count;
+pub(crate) mod exports;
+pub(crate) mod file;
+pub(crate) mod handlers;
+pub(crate) mod kinds;
+pub(crate) mod object;
+pub(crate) mod table;
+pub(crate) mod ucmd;

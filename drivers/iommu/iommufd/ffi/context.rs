@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The context of an open `/dev/iommu`.
+
+use super::{
+    count::Count,
+    object::{
+        KindId,
+        Object,
+        Taken,
+        Unpublished, //
+    },
+    table::{
+        Locked,
+        Table, //
+    }, //
+};
+use core::ptr;
+use kernel::{
+    bindings,
+    c_str,
+    prelude::*,
+    static_lock_class,
+    time::Jiffies,
+    types::Opaque, //
+};
+
+/// `struct iommufd_ctx`, one for each open file.
+///
+/// # Invariants
+///
+/// Valid as long as a reference to its file is held; every object and every ioctl has one.
+#[repr(transparent)]
+pub(crate) struct Ctx(Opaque<bindings::iommufd_ctx>);
+
+// SAFETY: Its parts have locks of their own.
+unsafe impl Sync for Ctx {}
+// SAFETY: Not bound to a thread.
+unsafe impl Send for Ctx {}
+
+impl Ctx {
+    /// # Safety
+    ///
+    /// `ptr` must be a context whose file stays open for `'a`.
+    pub(super) unsafe fn from_raw<'a>(ptr: *mut bindings::iommufd_ctx) -> &'a Self {
+        // SAFETY: By the caller; the layouts are the same.
+        unsafe { &*ptr.cast() }
+    }
+
+    pub(super) fn as_raw(&self) -> *mut bindings::iommufd_ctx {
+        self.0.get()
+    }
+
+    /// Makes the context of `file`, which owns it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(super) fn create(
+        file: *mut bindings::file,
+        account_mode: u8,
+    ) -> Result<*mut bindings::iommufd_ctx> {
+        let ctx = KBox::<bindings::iommufd_ctx>::new(
+            // SAFETY: All-zero bytes are a valid structure of integers and pointers.
+            unsafe { core::mem::zeroed() },
+            GFP_KERNEL_ACCOUNT,
+        )?;
+        let raw = KBox::into_raw(ctx);
+        // SAFETY: The fields are ours alone until the file gets the context; each is initialised
+        // once and stays where it is.
+        unsafe {
+            (*raw).account_mode = account_mode;
+            (*raw).file = file;
+            bindings::__init_rwsem(
+                &raw mut (*raw).ioas_creation_lock,
+                c_str!("ioas_creation_lock").as_char_ptr(),
+                static_lock_class!().as_ptr(),
+            );
+            Table::init(&raw mut (*raw).objects);
+            bindings::iommu_xa_init_flags(&raw mut (*raw).groups, 0);
+            bindings::mt_init_flags(&raw mut (*raw).mt_mmap, bindings::MT_FLAGS_ALLOC_RANGE);
+            bindings::__init_waitqueue_head(
+                &raw mut (*raw).destroy_wait,
+                c_str!("destroy_wait").as_char_ptr(),
+                static_lock_class!().as_ptr(),
+            );
+            bindings::__mutex_init(
+                &raw mut (*raw).sw_msi_lock,
+                c_str!("sw_msi_lock").as_char_ptr(),
+                static_lock_class!().as_ptr(),
+            );
+            let list = &raw mut (*raw).sw_msi_list;
+            (*list).next = list;
+            (*list).prev = list;
+        }
+        Ok(raw)
+    }
+
+    /// Frees what is left of a context when its last reference is gone and all objects with it.
+    ///
+    /// # Safety
+    ///
+    /// `raw` must come from [`Self::create`] and not be used afterwards.
+    pub(super) unsafe fn free(raw: *mut bindings::iommufd_ctx) {
+        // SAFETY: By the caller; there are no objects, so nobody uses any part of it.
+        unsafe {
+            Self::from_raw(raw).objects().destroy();
+            kernel::warn_on!(!(*raw).groups.xa_head.is_null());
+            bindings::mutex_destroy(&raw mut (*raw).sw_msi_lock);
+            let list = &raw mut (*raw).sw_msi_list;
+            let mut item = (*list).next;
+            while !ptr::eq(item, list) {
+                let next = (*item).next;
+                // The list's entry is the map's first field.
+                bindings::kfree(item.cast());
+                item = next;
+            }
+            drop(KBox::from_raw(raw));
+        }
+    }
+
+    /// The table of its objects.
+    pub(crate) fn objects(&self) -> &Table {
+        // SAFETY: Initialised in `create`, valid as long as `self`.
+        unsafe { Table::from_raw(&raw mut (*self.as_raw()).objects) }
+    }
+
+    /// Reserves an id and `size` zeroed bytes for an object.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; `EBUSY` when all ids are in use.
+    pub(super) fn reserve(&self, size: usize, kind: KindId) -> Result<Unpublished<'_>> {
+        Unpublished::new(self.objects(), size, kind)
+    }
+
+    /// Forgets that VFIO compatibility uses this IOAS. Under the table's lock.
+    pub(crate) fn forget_vfio_ioas(&self, taken: &Taken, _locked: &Locked<'_>) {
+        // SAFETY: The field is guarded by the table's lock.
+        unsafe {
+            let ioas = &raw mut (*self.as_raw()).vfio_ioas;
+            if ptr::addr_eq(*ioas, taken.object().as_raw()) {
+                *ioas = ptr::null_mut();
+            }
+        }
+    }
+
+    /// Waits until a count is zero; returns whether it is.
+    pub(crate) fn wait_for_zero(&self, count: &Count, timeout: Jiffies) -> bool {
+        // SAFETY: The wait queue and the count are valid as long as the borrows.
+        unsafe {
+            bindings::iommu_wait_refcount_zero(
+                &raw mut (*self.as_raw()).destroy_wait,
+                count.as_raw(),
+                timeout,
+            ) != 0
+        }
+    }
+
+    /// Wakes those who wait in [`Self::wait_for_zero`].
+    pub(crate) fn wake(&self) {
+        // SAFETY: The wait queue is valid as long as `self`.
+        unsafe {
+            bindings::__wake_up(
+                &raw mut (*self.as_raw()).destroy_wait,
+                bindings::TASK_INTERRUPTIBLE,
+                0,
+                ptr::null_mut(),
+            )
+        };
+    }
+
+    /// Whether a test wants this lookup to fail.
+    pub(crate) fn should_fail(&self) -> bool {
+        #[cfg(CONFIG_IOMMUFD_TEST)]
+        // SAFETY: It may be called from any process context.
+        return unsafe { bindings::iommufd_should_fail() };
+        #[cfg(not(CONFIG_IOMMUFD_TEST))]
+        false
+    }
+
+    /// How pinned memory is accounted for.
+    pub(crate) fn account_mode(&self) -> AccountMode {
+        // SAFETY: A byte that is read and written whole.
+        match unsafe { ptr::read_volatile(&raw const (*self.as_raw()).account_mode) }.into() {
+            ACCOUNT_MM => AccountMode::Mm,
+            _ => AccountMode::User,
+        }
+    }
+
+    /// Changes how pinned memory is accounted for. Under the table's lock.
+    pub(crate) fn set_account_mode(&self, mode: AccountMode, _locked: &Locked<'_>) {
+        let mode = match mode {
+            AccountMode::User => ACCOUNT_USER,
+            AccountMode::Mm => ACCOUNT_MM,
+        };
+        // SAFETY: A byte that is read and written whole.
+        unsafe { ptr::write_volatile(&raw mut (*self.as_raw()).account_mode, mode as u8) }
+    }
+}
+
+const ACCOUNT_USER: u32 = bindings::IOPT_PAGES_ACCOUNT_USER;
+const ACCOUNT_MM: u32 = bindings::IOPT_PAGES_ACCOUNT_MM;
+
+/// Against whose limit pinned pages count.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AccountMode {
+    /// The user's `RLIMIT_MEMLOCK`, over all processes.
+    User,
+    /// The process's, as VFIO does.
+    Mm,
+}
+
+impl AccountMode {
+    /// What a new context starts with: as VFIO does on VFIO's own node. Elsewhere 0, which the
+    /// page core takes for its own default, the user's limit.
+    pub(super) const fn initial(vfio: bool) -> u8 {
+        if vfio {
+            ACCOUNT_MM as u8
+        } else {
+            0
+        }
+    }
+}
+
+/// An object as the caller of an in-kernel entry names it.
+///
+/// # Safety
+///
+/// `raw` must be an object on which the caller has a count.
+pub(super) unsafe fn object<'a>(raw: *mut bindings::iommufd_object) -> &'a Object {
+    // SAFETY: By the caller.
+    unsafe { Object::from_raw(raw) }
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A reference count that may be zero while somebody still looks at it.
+//!
+//! C header: [`include/linux/refcount.h`](srctree/include/linux/refcount.h)
+
+use kernel::{
+    bindings,
+    types::Opaque, //
+};
+
+/// A `refcount_t` inside an object.
+///
+/// Every operation is atomic, so a shared reference suffices. Misuse (increment from zero,
+/// decrement below it) warns and saturates, as in C.
+#[repr(transparent)]
+pub(crate) struct Count(Opaque<bindings::refcount_t>);
+
+// SAFETY: All operations are atomic.
+unsafe impl Sync for Count {}
+
+impl Count {
+    /// Looks at a count of a C structure.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` must be an initialised `refcount_t` that stays valid for `'a`.
+    pub(super) unsafe fn from_raw<'a>(ptr: *mut bindings::refcount_t) -> &'a Self {
+        // SAFETY: By the caller; the layouts are the same.
+        unsafe { &*ptr.cast() }
+    }
+
+    /// Increments unless it is zero; returns whether it did.
+    pub(crate) fn inc_not_zero(&self) -> bool {
+        // SAFETY: `self` is a valid `refcount_t`.
+        unsafe { bindings::refcount_inc_not_zero(self.0.get()) }
+    }
+
+    /// Increments a count that the caller knows not to be zero.
+    pub(crate) fn inc(&self) {
+        // SAFETY: `self` is a valid `refcount_t`.
+        unsafe { bindings::refcount_inc(self.0.get()) }
+    }
+
+    /// Decrements a count that somebody else keeps above zero.
+    pub(crate) fn dec(&self) {
+        // SAFETY: `self` is a valid `refcount_t`.
+        unsafe { bindings::refcount_dec(self.0.get()) }
+    }
+
+    /// Decrements; returns whether that made it zero.
+    pub(crate) fn dec_and_test(&self) -> bool {
+        // SAFETY: `self` is a valid `refcount_t`.
+        unsafe { bindings::refcount_dec_and_test(self.0.get()) }
+    }
+
+    /// Takes it from one to zero; returns whether it was one.
+    pub(crate) fn dec_if_one(&self) -> bool {
+        // SAFETY: `self` is a valid `refcount_t`.
+        unsafe { bindings::refcount_dec_if_one(self.0.get()) }
+    }
+
+    /// Sets a count that nobody else can change now.
+    pub(crate) fn set(&self, n: i32) {
+        // SAFETY: `self` is a valid `refcount_t`.
+        unsafe { bindings::refcount_set(self.0.get(), n) }
+    }
+
+    pub(super) fn as_raw(&self) -> *mut bindings::refcount_t {
+        self.0.get()
+    }
+}

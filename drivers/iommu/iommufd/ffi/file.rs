@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! `/dev/iommu` as a character device: open, release, ioctl, mmap.
+//!
+//! Contexts are told by the address of their file operations, so these are one static.
+
+use super::{
+    context::{
+        AccountMode,
+        Ctx, //
+    },
+    count::Count, //
+};
+use crate::{
+    ioctl,
+    object, //
+};
+use core::{
+    cell::UnsafeCell,
+    mem,
+    ptr, //
+};
+use kernel::{
+    bindings,
+    error::{
+        from_result,
+        to_result, //
+    },
+    mm::virt::{
+        flags,
+        VmaRef, //
+    },
+    page::PAGE_SIZE,
+    pr_info_once,
+    prelude::*, //
+};
+
+/// A C structure in a static that C reads and writes under its own rules.
+#[repr(transparent)]
+struct Shared<T>(UnsafeCell<T>);
+
+// SAFETY: Only C looks into it.
+unsafe impl<T> Sync for Shared<T> {}
+
+#[cfg(MODULE)]
+extern "C" {
+    static __this_module: Shared<bindings::module>;
+}
+#[cfg(MODULE)]
+// SAFETY: The address of a static, which C owns.
+const OWNER: *mut bindings::module = unsafe { (&raw const __this_module).cast_mut().cast() };
+#[cfg(not(MODULE))]
+const OWNER: *mut bindings::module = ptr::null_mut();
+
+static FOPS: Shared<bindings::file_operations> =
+    Shared(UnsafeCell::new(bindings::file_operations {
+        owner: OWNER,
+        open: Some(open),
+        release: Some(release),
+        unlocked_ioctl: Some(unlocked_ioctl),
+        mmap: Some(mmap),
+        // SAFETY: Null function pointers are absent operations.
+        ..unsafe { mem::zeroed() }
+    }));
+
+static VM_OPS: Shared<bindings::vm_operations_struct> =
+    Shared(UnsafeCell::new(bindings::vm_operations_struct {
+        open: Some(vma_open),
+        close: Some(vma_close),
+        // SAFETY: Null function pointers are absent operations.
+        ..unsafe { mem::zeroed() }
+    }));
+
+static IOMMU: Shared<bindings::miscdevice> = Shared(UnsafeCell::new(bindings::miscdevice {
+    minor: bindings::MISC_DYNAMIC_MINOR as c_int,
+    name: c"iommu".to_bytes_with_nul().as_ptr().cast(),
+    nodename: c"iommu".to_bytes_with_nul().as_ptr().cast(),
+    fops: FOPS.0.get(),
+    mode: 0o660,
+    // SAFETY: The rest is C's to fill in.
+    ..unsafe { mem::zeroed() }
+}));
+
+static VFIO: Shared<bindings::miscdevice> = Shared(UnsafeCell::new(bindings::miscdevice {
+    minor: bindings::VFIO_MINOR as c_int,
+    name: c"vfio".to_bytes_with_nul().as_ptr().cast(),
+    nodename: c"vfio/vfio".to_bytes_with_nul().as_ptr().cast(),
+    fops: FOPS.0.get(),
+    mode: 0o666,
+    // SAFETY: The rest is C's to fill in.
+    ..unsafe { mem::zeroed() }
+}));
+
+/// A registered device node; dropping it takes it away.
+struct Node(&'static Shared<bindings::miscdevice>);
+
+impl Node {
+    fn register(device: &'static Shared<bindings::miscdevice>) -> Result<Self> {
+        // SAFETY: A static that is not registered now.
+        to_result(unsafe { bindings::misc_register(device.0.get()) })?;
+        Ok(Self(device))
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // SAFETY: It is registered.
+        unsafe { bindings::misc_deregister(self.0 .0.get()) }
+    }
+}
+
+const WITH_VFIO: bool = cfg!(CONFIG_IOMMUFD_VFIO_CONTAINER);
+
+/// Makes the device nodes.
+///
+/// # Errors
+///
+/// Those of registering a device.
+pub(super) fn init() -> Result {
+    let iommu = Node::register(&IOMMU)?;
+    let vfio = WITH_VFIO.then(|| Node::register(&VFIO)).transpose()?;
+    // They stay until `exit`.
+    mem::forget((iommu, vfio));
+    Ok(())
+}
+
+/// Takes the device nodes away, when no context is open any more.
+pub(super) fn exit() {
+    drop(WITH_VFIO.then_some(Node(&VFIO)));
+    drop(Node(&IOMMU));
+    // Objects may still wait for their grace period.
+    //
+    // SAFETY: May sleep here.
+    unsafe { bindings::kvfree_rcu_barrier() };
+}
+
+/// A device for those who must name one and have none.
+pub(super) fn device() -> *mut bindings::device {
+    // SAFETY: Set by misc_register() before anybody can ask.
+    unsafe { (*IOMMU.0.get()).this_device }
+}
+
+/// The context of a file, if it is one of ours.
+///
+/// # Safety
+///
+/// `file` must be an open file.
+pub(super) unsafe fn context_of(file: *mut bindings::file) -> Result<*mut bindings::iommufd_ctx> {
+    // SAFETY: By the caller.
+    let file = unsafe { &*file };
+    // Another file's context would be taken for ours: EBADFD says so, and tells it from no file.
+    if !ptr::eq(file.f_op, FOPS.0.get()) {
+        return Err(Error::from_errno(-(bindings::EBADFD as c_int)));
+    }
+    Ok(file.private_data.cast())
+}
+
+/// # Safety
+///
+/// misc_open() calls it with the file that is being opened.
+unsafe extern "C" fn open(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+    from_result(|| {
+        // SAFETY: The file is being opened; misc_open() left the device there.
+        let private = unsafe { &raw mut (*file).private_data };
+        // SAFETY: As above.
+        let vfio = WITH_VFIO && ptr::addr_eq(unsafe { *private }, VFIO.0.get());
+        if vfio {
+            pr_info_once!("IOMMUFD is providing /dev/vfio/vfio, not VFIO.\n");
+        }
+        let ctx = Ctx::create(file, AccountMode::initial(vfio))?;
+        // SAFETY: As above.
+        unsafe { *private = ctx.cast() };
+        Ok(0)
+    })
+}
+
+/// # Safety
+///
+/// The VFS calls it once, when the last reference to the file is gone.
+unsafe extern "C" fn release(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+    // SAFETY: Set by `open`; this was the last reference to the file.
+    let raw = unsafe { (*file).private_data }.cast();
+    // SAFETY: As above.
+    object::destroy_all(unsafe { Ctx::from_raw(raw) });
+    // SAFETY: As above.
+    unsafe { Ctx::free(raw) };
+    0
+}
+
+/// # Safety
+///
+/// The VFS calls it on an open file.
+unsafe extern "C" fn unlocked_ioctl(
+    file: *mut bindings::file,
+    cmd: c_uint,
+    arg: c_ulong,
+) -> c_long {
+    // SAFETY: Set by `open`; the file is open during an ioctl.
+    let ctx = unsafe { Ctx::from_raw((*file).private_data.cast()) };
+    match ioctl::dispatch(ctx, cmd, arg) {
+        Ok(value) => value,
+        Err(e) => e.to_errno() as c_long,
+    }
+}
+
+/// The owner's users count, which each mapping holds one of.
+///
+/// # Safety
+///
+/// `vma` must be one that `mmap` below has set up.
+unsafe fn owner_of<'a>(vma: *mut bindings::vm_area_struct) -> &'a Count {
+    // SAFETY: By the caller; the region stays while a mapping counts on its owner.
+    unsafe {
+        let region = (*vma).vm_private_data.cast::<bindings::iommufd_mmap>();
+        Count::from_raw(&raw mut (*(*region).owner).users)
+    }
+}
+
+/// # Safety
+///
+/// Only for mappings that [`mmap`] has set up.
+unsafe extern "C" fn vma_open(vma: *mut bindings::vm_area_struct) {
+    // SAFETY: These operations are set by `mmap` only.
+    unsafe { owner_of(vma) }.inc();
+}
+
+/// # Safety
+///
+/// Only for mappings that [`mmap`] has set up.
+unsafe extern "C" fn vma_close(vma: *mut bindings::vm_area_struct) {
+    // SAFETY: These operations are set by `mmap` only.
+    unsafe { owner_of(vma) }.dec();
+}
+
+/// # Safety
+///
+/// The VFS calls it with an open file and a mapping that is being made.
+unsafe extern "C" fn mmap(file: *mut bindings::file, vma: *mut bindings::vm_area_struct) -> c_int {
+    from_result(|| {
+        // SAFETY: Set by `open`.
+        let ctx = unsafe { (*file).private_data }.cast::<bindings::iommufd_ctx>();
+        // SAFETY: A mapping that is being made is its caller's alone.
+        unsafe { map_region(ctx, &mut *vma) }?;
+        Ok(0)
+    })
+}
+
+/// Maps a driver's MMIO region that was registered under the mapping's offset.
+///
+/// # Safety
+///
+/// `ctx` must be open and `vma` a mapping of its file that is being made.
+unsafe fn map_region(
+    ctx: *mut bindings::iommufd_ctx,
+    vma: &mut bindings::vm_area_struct,
+) -> Result {
+    let (length, flags) = {
+        // SAFETY: By the caller.
+        let area = unsafe { VmaRef::from_raw(vma) };
+        (area.end() - area.start(), area.flags())
+    };
+    if length % PAGE_SIZE != 0 || flags & flags::SHARED == 0 {
+        return Err(EINVAL);
+    }
+    if flags & flags::EXEC != 0 {
+        return Err(EPERM);
+    }
+    // SAFETY: By the caller; regions leave the tree before they are freed, under the tree's lock.
+    let (region, owner) = unsafe { region_at(&raw mut (*ctx).mt_mmap, vma.vm_pgoff) }?;
+    // SAFETY: The count on its owner, taken there, keeps the region.
+    let (pgoff, mmio, size) =
+        unsafe { ((*region).vm_pgoff, (*region).mmio_addr, (*region).length) };
+    // The tree gives a region for any offset within; only the whole of it may be mapped.
+    if vma.vm_pgoff != pgoff || length != size {
+        owner.dec();
+        return Err(ENXIO);
+    }
+    vma.vm_pgoff = 0;
+    vma.vm_private_data = region.cast();
+    vma.vm_ops = VM_OPS.0.get();
+    // SAFETY: A mapping that is being made; the driver vouches for the region.
+    to_result(unsafe { bindings::iommu_remap_uncached(vma, mmio) }).inspect_err(|_| owner.dec())
+}
+
+/// Finds the region around a page offset and takes a count on its owner.
+///
+/// # Safety
+///
+/// `tree` must be the initialised tree of an open context.
+unsafe fn region_at<'a>(
+    tree: *mut bindings::maple_tree,
+    pgoff: usize,
+) -> Result<(*mut bindings::iommufd_mmap, &'a Count)> {
+    // SAFETY: By the caller; the lock is given back below.
+    unsafe {
+        bindings::iommu_mtree_lock(tree);
+        let region: *mut bindings::iommufd_mmap =
+            bindings::mtree_load(tree, pgoff << bindings::PAGE_SHIFT).cast();
+        let owner = (!region.is_null()).then(|| Count::from_raw(&raw mut (*(*region).owner).users));
+        let owner = owner.filter(|owner| owner.inc_not_zero());
+        bindings::iommu_mtree_unlock(tree);
+        owner.map(|owner| (region, owner)).ok_or(ENXIO)
+    }
+}

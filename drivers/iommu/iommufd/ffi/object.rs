@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The head of every object, and who may free it.
+//!
+//! C header: [`include/linux/iommufd.h`](srctree/include/linux/iommufd.h)
+
+use super::{
+    context::Ctx,
+    count::Count,
+    kinds,
+    table::Table, //
+};
+use core::{
+    marker::PhantomData,
+    mem::{
+        size_of,
+        ManuallyDrop, //
+    },
+    ops::Deref,
+    ptr::NonNull, //
+};
+use kernel::{
+    bindings,
+    prelude::*,
+    types::Opaque, //
+};
+
+/// The kinds of objects, `enum iommufd_object_type`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct KindId(pub(super) bindings::iommufd_object_type);
+
+impl KindId {
+    /// Matches every kind in a lookup.
+    pub(crate) const ANY: Self = Self(bindings::iommufd_object_type_IOMMUFD_OBJ_ANY);
+}
+
+/// `struct iommufd_object`, the head of every object.
+///
+/// # Invariants
+///
+/// Valid for at least as long as a count on it is held, or an RCU read-side section that found it
+/// in the table goes on. `type` and `id` do not change once it is in the table.
+#[repr(transparent)]
+pub(crate) struct Object(Opaque<bindings::iommufd_object>);
+
+// SAFETY: What changes after publication is atomic.
+unsafe impl Sync for Object {}
+// SAFETY: Objects are not bound to a thread.
+unsafe impl Send for Object {}
+
+impl Object {
+    /// # Safety
+    ///
+    /// `ptr` must be an object that stays valid for `'a`, by a count or by RCU.
+    pub(super) unsafe fn from_raw<'a>(ptr: *mut bindings::iommufd_object) -> &'a Self {
+        // SAFETY: By the caller; the layouts are the same.
+        unsafe { &*ptr.cast() }
+    }
+
+    pub(super) fn as_raw(&self) -> *mut bindings::iommufd_object {
+        self.0.get()
+    }
+
+    /// References of all sorts: the table's own, loans and holds.
+    pub(crate) fn users(&self) -> &Count {
+        // SAFETY: By the type invariant; the field is only changed atomically.
+        unsafe { Count::from_raw(&raw mut (*self.as_raw()).users) }
+    }
+
+    /// The table's own reference and the loans: what destroy waits for.
+    pub(crate) fn wait_cnt(&self) -> &Count {
+        // SAFETY: By the type invariant; the field is only changed atomically.
+        unsafe { Count::from_raw(&raw mut (*self.as_raw()).wait_cnt) }
+    }
+
+    pub(crate) fn kind(&self) -> KindId {
+        // SAFETY: By the type invariant.
+        KindId(unsafe { (*self.as_raw()).type_ })
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        // SAFETY: By the type invariant.
+        unsafe { (*self.as_raw()).id }
+    }
+
+    /// Stops those who may hold the object for long (`pre_destroy` of its kind).
+    pub(crate) fn pre_destroy(&self) {
+        if let Some(op) = kinds::ops(self.kind()).pre_destroy {
+            // SAFETY: The object is valid and of the kind that the op is for.
+            unsafe { op(self.as_raw()) }
+        }
+    }
+
+    /// Takes the object for good when the caller's is the last count on it.
+    ///
+    /// Afterwards no lookup can get a count any more: they all start from a count that is not 0.
+    pub(crate) fn take(&self) -> Option<Taken> {
+        // INVARIANT: `users` is 0 from here on.
+        self.users()
+            .dec_if_one()
+            .then(|| Taken(NonNull::from(self)))
+    }
+}
+
+/// A type that stands for one kind of object.
+///
+/// # Safety
+///
+/// Every object of kind `ID` must be a valid `Self`, with the object's head first.
+pub(crate) unsafe trait Kind {
+    /// The kind, or [`KindId::ANY`].
+    const ID: KindId;
+}
+
+// SAFETY: The head is what all kinds have.
+unsafe impl Kind for Object {
+    const ID: KindId = KindId::ANY;
+}
+
+/// A reference for the length of an ioctl. Destroy waits for it.
+///
+/// # Invariants
+///
+/// Owns one count in `wait_cnt` and one in `users` of an object of kind `T`.
+#[must_use]
+pub(crate) struct Loan<'a, T: Kind = Object> {
+    ctx: &'a Ctx,
+    object: NonNull<Object>,
+    _kind: PhantomData<&'a T>,
+}
+
+impl<'a, T: Kind> Loan<'a, T> {
+    /// Borrows an object that cannot be freed meanwhile; `None` when it is of another kind, or
+    /// being destroyed.
+    pub(crate) fn new(ctx: &'a Ctx, object: &Object) -> Option<Self> {
+        if T::ID != KindId::ANY && object.kind() != T::ID {
+            return None;
+        }
+        // First the count that destroy waits for: see `crate::object` for why.
+        if !object.wait_cnt().inc_not_zero() {
+            return None;
+        }
+        if !object.users().inc_not_zero() {
+            return_wait_cnt(ctx, object);
+            return None;
+        }
+        // INVARIANT: Both counts were taken just now.
+        Some(Self {
+            ctx,
+            object: NonNull::from(object),
+            _kind: PhantomData,
+        })
+    }
+
+    /// Gives the loan to C, which ends it with iommufd_put_object().
+    pub(super) fn into_raw(self) -> *mut bindings::iommufd_object {
+        ManuallyDrop::new(self).object.as_ptr().cast()
+    }
+}
+
+impl<T: Kind> Deref for Loan<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: The counts keep the object, which is of kind `T`.
+        unsafe { self.object.cast().as_ref() }
+    }
+}
+
+impl<T: Kind> Drop for Loan<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: The counts keep the object until they are given back here.
+        let object = unsafe { self.object.as_ref() };
+        // In this order: who sees no `wait_cnt` must see no `users` either.
+        object.users().dec();
+        return_wait_cnt(self.ctx, object);
+    }
+}
+
+fn return_wait_cnt(ctx: &Ctx, object: &Object) {
+    if object.wait_cnt().dec_and_test() {
+        ctx.wake();
+    }
+}
+
+/// An object that was published and now belongs to whoever destroys it.
+///
+/// # Invariants
+///
+/// `users` is zero, so that only RCU readers which will not get a count can still see it.
+#[must_use = "an object that was taken must be destroyed"]
+pub(crate) struct Taken(NonNull<Object>);
+
+// What lookups read under RCU must outlive the destruction, and nothing else does: the head for
+// the grace period lies right behind it.
+const RCU_HEAD: usize = size_of::<bindings::iommufd_object>();
+
+impl Taken {
+    pub(crate) fn object(&self) -> &Object {
+        // SAFETY: By the type invariant nobody else frees it.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Runs the kind's destroy and frees the memory after a grace period.
+    pub(crate) fn destroy(self) {
+        let raw = self.object().as_raw();
+        // SAFETY: The object is valid, of the kind that the op is for, and ours alone.
+        unsafe { (kinds::ops(self.object().kind()).destroy)(raw) };
+        // SAFETY: Each kind is larger than its head and one pointer, see `kinds`; what lies there
+        // was destroyed. Readers look at the head only, and the memory came from kzalloc().
+        unsafe { bindings::kvfree_call_rcu(raw.byte_add(RCU_HEAD).cast(), raw.cast()) };
+    }
+}
+
+/// An object with an id that is not visible yet. Dropping it frees both.
+///
+/// # Invariants
+///
+/// Only this value refers to the object, and its id is reserved in the table of `ctx`.
+pub(crate) struct Unpublished<'a> {
+    raw: NonNull<bindings::iommufd_object>,
+    table: &'a Table,
+    _owned: PhantomData<Object>,
+}
+
+impl<'a> Unpublished<'a> {
+    /// Allocates `size` zeroed bytes that start with an object's head, and reserves an id.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; `EBUSY` when all ids are in use.
+    pub(super) fn new(table: &'a Table, size: usize, kind: KindId) -> Result<Self> {
+        // SAFETY: Any size is good.
+        let raw = unsafe {
+            bindings::__kmalloc_noprof(size, bindings::GFP_KERNEL_ACCOUNT | bindings::__GFP_ZERO)
+        };
+        let raw = NonNull::new(raw.cast::<bindings::iommufd_object>()).ok_or(ENOMEM)?;
+        // SAFETY: Zeroed memory is a valid head, and nobody else knows of it.
+        let object = unsafe { Object::from_raw(raw.as_ptr()) };
+        object.wait_cnt().set(1);
+        object.users().set(1);
+        // SAFETY: As above.
+        unsafe { (*raw.as_ptr()).type_ = kind.0 };
+        // SAFETY: As above.
+        if let Err(e) = table.reserve(unsafe { &mut (*raw.as_ptr()).id }) {
+            // SAFETY: It came from kmalloc() and nobody refers to it.
+            unsafe { bindings::kfree(raw.as_ptr().cast()) };
+            return Err(e);
+        }
+        // INVARIANT: Just made so.
+        Ok(Self {
+            raw,
+            table,
+            _owned: PhantomData,
+        })
+    }
+
+    /// # Safety
+    ///
+    /// `raw` must come from [`Self::into_raw`], once, with the same table.
+    pub(super) unsafe fn from_raw(raw: *mut bindings::iommufd_object, table: &'a Table) -> Self {
+        Self {
+            // SAFETY: By the caller it is not null.
+            raw: unsafe { NonNull::new_unchecked(raw) },
+            table,
+            _owned: PhantomData,
+        }
+    }
+
+    /// Gives the object to C, which hands it back to finalize or abort.
+    pub(super) fn into_raw(self) -> *mut bindings::iommufd_object {
+        ManuallyDrop::new(self).raw.as_ptr()
+    }
+
+    /// Makes it visible; from here on anybody may use or destroy it.
+    pub(crate) fn publish(self) {
+        let object = ManuallyDrop::new(self);
+        object.table.publish(&object);
+    }
+
+    /// Undoes an object whose kind has something to undo, and frees it.
+    pub(crate) fn abort_and_destroy(self) {
+        let ops = kinds::ops(self.kind());
+        if let Some(offset) = ops.file_offset {
+            // SAFETY: The kind has a file pointer there.
+            let file = unsafe { *self.as_raw().byte_add(offset).cast::<*mut bindings::file>() };
+            if !file.is_null() {
+                // The release of an event file gives its hold on the object back, so it has to
+                // run before the object is freed, not whenever the work queue comes to it.
+                //
+                // SAFETY: Nobody else has the file yet, and this is no atomic context.
+                unsafe { bindings::__fput_sync(file) };
+            }
+        }
+        // SAFETY: The object is valid, of the kind that the op is for, and ours alone.
+        unsafe { (ops.abort.unwrap_or(ops.destroy))(self.as_raw()) };
+    }
+}
+
+impl Deref for Unpublished<'_> {
+    type Target = Object;
+
+    fn deref(&self) -> &Object {
+        // SAFETY: By the type invariant.
+        unsafe { Object::from_raw(self.raw.as_ptr()) }
+    }
+}
+
+impl Drop for Unpublished<'_> {
+    fn drop(&mut self) {
+        self.table.unreserve(self.id());
+        // Somebody took a count on what they could not see, and would use it after the free.
+        if !kernel::warn_on!(!self.users().dec_and_test()) {
+            // SAFETY: Nobody refers to it, see the type invariant.
+            unsafe { bindings::kfree(self.raw.as_ptr().cast()) };
+        }
+    }
+}

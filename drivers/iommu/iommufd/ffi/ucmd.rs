@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! One ioctl: its structure, copied from user space and back.
+//!
+//! C header: [`include/uapi/linux/iommufd.h`](srctree/include/uapi/linux/iommufd.h)
+
+use super::{
+    context::Ctx,
+    object::Unpublished, //
+};
+use crate::ioctl::Ioctl;
+use core::{
+    marker::PhantomData,
+    mem::MaybeUninit,
+    ops::{
+        Deref,
+        DerefMut, //
+    }, //
+};
+use kernel::{
+    bindings,
+    error::to_result,
+    prelude::*,
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    }, //
+};
+
+/// A structure of the user API.
+///
+/// # Safety
+///
+/// Every bit pattern must be valid, and there must be no padding.
+pub(crate) unsafe trait UserStruct: Sized {}
+
+/// Room for the largest structure of any ioctl.
+#[repr(C, align(8))]
+pub(crate) struct Buffer([MaybeUninit<u8>; Buffer::SIZE]);
+
+impl Buffer {
+    pub(crate) const SIZE: usize = 128;
+
+    pub(crate) const fn new() -> Self {
+        Self([MaybeUninit::uninit(); Self::SIZE])
+    }
+}
+
+/// Runs one ioctl on what was copied into its buffer.
+pub(crate) type Execute = unsafe extern "C" fn(*mut bindings::iommufd_ucmd) -> c_int;
+
+/// An ioctl in progress.
+///
+/// # Invariants
+///
+/// `raw` is valid, its context open, and its `cmd` points to an initialised `T`.
+pub(crate) struct Ucmd<'a, T> {
+    raw: &'a mut bindings::iommufd_ucmd,
+    _cmd: PhantomData<&'a mut T>,
+}
+
+impl<'a, T: UserStruct> Ucmd<'a, T> {
+    /// The context that the ioctl was issued on.
+    pub(crate) fn ctx(&self) -> &'a Ctx {
+        // SAFETY: By the type invariant; the file is open while an ioctl runs.
+        unsafe { Ctx::from_raw(self.raw.ictx) }
+    }
+
+    pub(super) fn as_raw(&mut self) -> *mut bindings::iommufd_ucmd {
+        self.raw
+    }
+
+    /// Copies `bytes` to an offset of the user's structure.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`.
+    pub(crate) fn respond_at(&self, offset: usize, bytes: &[u8]) -> Result {
+        let to = self.raw.ubuffer.wrapping_byte_add(offset);
+        UserSlice::new(UserPtr::from_ptr(to), bytes.len())
+            .writer()
+            .write_slice(bytes)
+    }
+}
+
+impl<T: UserStruct> Deref for Ucmd<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: By the type invariant.
+        unsafe { &*self.raw.cmd.cast() }
+    }
+}
+
+impl<T: UserStruct> DerefMut for Ucmd<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: By the type invariant; `self` is borrowed mutably.
+        unsafe { &mut *self.raw.cmd.cast() }
+    }
+}
+
+/// The [`Execute`] of an ioctl.
+///
+/// # Safety
+///
+/// `raw` must satisfy the invariants of `Ucmd<'_, T>`.
+pub(crate) unsafe extern "C" fn run<T: Ioctl>(raw: *mut bindings::iommufd_ucmd) -> c_int {
+    let mut ucmd = Ucmd::<T> {
+        // SAFETY: By the caller.
+        raw: unsafe { &mut *raw },
+        _cmd: PhantomData,
+    };
+    match T::run(&mut ucmd) {
+        Ok(()) => 0,
+        Err(e) => e.to_errno(),
+    }
+}
+
+/// Copies an ioctl's structure in and runs it.
+///
+/// Of a structure that is shorter than ours the rest is zero; of one that is longer the rest must
+/// be zero, or it is `E2BIG`.
+pub(crate) fn execute(
+    ctx: &Ctx,
+    arg: usize,
+    user_size: u32,
+    op: &crate::ioctl::Entry,
+    buffer: &mut Buffer,
+) -> Result {
+    let mut raw = bindings::iommufd_ucmd {
+        ictx: ctx.as_raw(),
+        ubuffer: arg as *mut c_void,
+        user_size,
+        cmd: buffer.0.as_mut_ptr().cast(),
+        new_obj: core::ptr::null_mut(),
+    };
+    // SAFETY: The buffer has room for each structure, see `Entry::new`.
+    to_result(unsafe {
+        bindings::copy_struct_from_user(raw.cmd, op.size, raw.ubuffer, user_size as usize)
+    })?;
+    // SAFETY: `raw` is what `execute` asks for: `op.size` bytes are initialised.
+    let ret = to_result(unsafe { (op.execute)(&mut raw) });
+    if !raw.new_obj.is_null() {
+        // SAFETY: C got it from `into_raw`, of this table.
+        let object = unsafe { Unpublished::from_raw(raw.new_obj, ctx.objects()) };
+        match ret {
+            Ok(()) => object.publish(),
+            Err(_) => object.abort_and_destroy(),
+        }
+    }
+    ret
+}

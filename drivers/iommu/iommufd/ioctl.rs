@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The ioctls of `/dev/iommu`: one type each, and the table made from them.
+//!
+//! UAPI: [`include/uapi/linux/iommufd.h`](srctree/include/uapi/linux/iommufd.h)
+
+use crate::ffi::{
+    context::Ctx,
+    handlers,
+    ucmd::{
+        self,
+        Buffer,
+        Execute,
+        Ucmd,
+        UserStruct, //
+    }, //
+};
+use core::mem::size_of;
+use kernel::{
+    ioctl::_IOC_NR,
+    prelude::*, //
+};
+
+/// An ioctl: its structure knows its number and its size, and what to do.
+pub(crate) trait Ioctl: UserStruct {
+    /// The whole ioctl number.
+    const NUMBER: u32;
+    /// The size of the structure in the first kernel that had it, in bytes.
+    const MIN_SIZE: usize;
+
+    /// Does it. Nothing of user space's structure was checked but its size.
+    ///
+    /// # Errors
+    ///
+    /// As the ioctl's description in the UAPI header says.
+    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result;
+}
+
+/// A row of the dispatch table.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    pub(crate) number: u32,
+    /// What the kernel copies, in bytes.
+    pub(crate) size: usize,
+    /// What user space must give, in bytes.
+    pub(crate) min_size: usize,
+    pub(crate) execute: Execute,
+}
+
+impl Entry {
+    pub(crate) const fn new(number: u32, size: usize, min_size: usize, execute: Execute) -> Self {
+        assert!(size <= Buffer::SIZE && min_size <= size && min_size >= size_of::<u32>());
+        Self {
+            number,
+            size,
+            min_size,
+            execute,
+        }
+    }
+
+    /// The row of an ioctl in Rust.
+    pub(crate) const fn of<T: Ioctl>() -> Self {
+        Self::new(T::NUMBER, size_of::<T>(), T::MIN_SIZE, ucmd::run::<T>)
+    }
+
+    /// Whether this is the ioctl that user space asks for, with a structure long enough.
+    ///
+    /// # Errors
+    ///
+    /// `ENOIOCTLCMD` for another ioctl, `EINVAL` for a structure that is too short.
+    fn accept(&self, number: u32, user_size: u32) -> Result {
+        if self.number != number {
+            return Err(ENOIOCTLCMD);
+        }
+        if (user_size as usize) < self.min_size {
+            return Err(EINVAL);
+        }
+        Ok(())
+    }
+}
+
+/// The number of the first ioctl of `/dev/iommu`; those of VFIO are below.
+const BASE: u32 = handlers::CMD_BASE;
+/// Rows up to the last ioctl that this kernel has.
+const COUNT: usize = {
+    let (mut last, mut i) = (0, 0);
+    while i < handlers::ALL.len() {
+        let nr = _IOC_NR(handlers::ALL[i].number) - BASE;
+        if nr > last {
+            last = nr;
+        }
+        i += 1;
+    }
+    last as usize + 1
+};
+
+static TABLE: [Option<Entry>; COUNT] = {
+    let mut table = [None; COUNT];
+    let mut i = 0;
+    while i < handlers::ALL.len() {
+        let entry = handlers::ALL[i];
+        let slot = &mut table[(_IOC_NR(entry.number) - BASE) as usize];
+        assert!(slot.is_none());
+        *slot = Some(entry);
+        i += 1;
+    }
+    table
+};
+
+/// Finds the row of an ioctl number; `None` when it is none of ours, but maybe VFIO's.
+fn find(number: u32) -> Option<&'static Option<Entry>> {
+    TABLE.get(_IOC_NR(number).checked_sub(BASE)? as usize)
+}
+
+/// Runs the ioctl `number` with the structure at the user address `arg`.
+///
+/// # Errors
+///
+/// `EFAULT`; `ENOIOCTLCMD` for an unknown one; `EINVAL` and `E2BIG` for structures that are too
+/// short, or longer than the kernel knows and not zero there; what the ioctl says.
+pub(crate) fn dispatch(ctx: &Ctx, number: u32, arg: usize) -> Result<isize> {
+    let Some(row) = find(number) else {
+        return handlers::vfio(ctx, number, arg);
+    };
+    let user_size = handlers::user_size(arg)?;
+    let entry = row.as_ref().ok_or(ENOIOCTLCMD)?;
+    entry.accept(number, user_size)?;
+    let mut buffer = Buffer::new();
+    ucmd::execute(ctx, arg, user_size, entry, &mut buffer)?;
+    Ok(0)
+}
+
+#[cfg(CONFIG_KUNIT = "y")]
+#[kunit_tests(rust_iommufd_ioctl)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for entry in TABLE.iter().flatten() {
+            let min = entry.min_size as u32;
+            for (size, expected) in [
+                (0, Err(EINVAL)),
+                (1, Err(EINVAL)),
+                (min - 1, Err(EINVAL)),
+                (min, Ok(())),
+                (entry.size as u32, Ok(())),
+                (entry.size as u32 + 1, Ok(())),
+                (u32::MAX, Ok(())),
+            ] {
+                assert_eq!(entry.accept(entry.number, size), expected);
+            }
+            // The number is compared whole: type, direction and size bits too.
+            for bit in 0..32 {
+                assert_eq!(
+                    entry.accept(entry.number ^ (1 << bit), min),
+                    Err(ENOIOCTLCMD)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn numbers() {
+        assert!(find(0).is_none());
+        assert!(find(BASE - 1).is_none());
+        assert!(find(BASE).is_some_and(Option::is_some));
+        assert!(find(BASE + COUNT as u32 - 1).is_some());
+        assert!(find(BASE + COUNT as u32).is_none());
+        assert!(find(255).is_none());
+        for entry in TABLE.iter().flatten() {
+            let found = find(entry.number).and_then(Option::as_ref);
+            assert_eq!(found.map(|e| e.number), Some(entry.number));
+        }
+    }
+}

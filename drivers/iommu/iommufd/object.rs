@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! One way to refer to an object.
+//!
+//! | type | stands for |
+//! |---|---|
+//! | [`Unpublished`] | an id and an object being built; dropping it undoes both |
+//! | published | what [`publish`] leaves in the table; it cannot fail |
+//! | [`Loan`] | a short reference in one ioctl; destroy waits for it |
+//! | hold | a count of `users` alone, kept by a dependent object; destroy is refused |
+//! | [`Taken`] | the last reference: to be destroyed |
+//!
+//! A loan counts in `wait_cnt` and in `users`, and takes them in that order: once destroy has
+//! brought `wait_cnt` to zero no lookup touches `users` any more, so a lookup that loses the race
+//! cannot make a destroy fail. That is what lets lookups do without the table's lock.
+//!
+//! [`Unpublished`]: crate::ffi::object::Unpublished
+//! [`publish`]: crate::ffi::object::Unpublished::publish
+
+use crate::ffi::{
+    context::Ctx,
+    handlers::{
+        self,
+        end_of,
+        uapi::{
+            Destroy,
+            CMD_DESTROY, //
+        }, //
+    },
+    object::{
+        Kind,
+        Loan,
+        Object,
+        Taken, //
+    },
+    ucmd::Ucmd, //
+};
+use crate::ioctl::Ioctl;
+use kernel::{
+    prelude::*,
+    sync::rcu,
+    time::msecs_to_jiffies, //
+};
+
+/// How long destroy waits for loans before it calls them a bug, in milliseconds.
+const PATIENCE: u32 = 60_000;
+
+/// Looks an object up for the length of an ioctl.
+///
+/// # Errors
+///
+/// `ENOENT` when there is none, it is of another kind, or it is being destroyed.
+pub(crate) fn lend<T: Kind>(ctx: &Ctx, id: u32) -> Result<Loan<'_, T>> {
+    if ctx.should_fail() {
+        return Err(ENOENT);
+    }
+    let guard = rcu::read_lock();
+    let object = ctx.objects().load(id, &guard).ok_or(ENOENT)?;
+    Loan::new(ctx, object).ok_or(ENOENT)
+}
+
+/// Takes a hold on an object that the caller knows, but has no count on.
+///
+/// # Errors
+///
+/// `EBUSY` when it is not in the table any more.
+pub(crate) fn try_hold(ctx: &Ctx, object: &Object) -> Result {
+    let locked = ctx.objects().lock();
+    match locked.load(object.id()) {
+        Some(found) if core::ptr::eq(found, object) => {
+            object.users().inc();
+            Ok(())
+        }
+        _ => Err(EBUSY),
+    }
+}
+
+/// Destroys the object `id` if nothing depends on it.
+///
+/// # Errors
+///
+/// `ENOENT` when there is none; `EBUSY` when something depends on it.
+pub(crate) fn destroy(ctx: &Ctx, id: u32) -> Result {
+    let taken = {
+        let mut locked = ctx.objects().lock();
+        let taken = locked.load(id).ok_or(ENOENT)?.take().ok_or(EBUSY)?;
+        locked.remove(&taken, false);
+        ctx.forget_vfio_ioas(&taken, &locked);
+        taken
+    };
+    finish(ctx, taken)
+}
+
+impl Ioctl for Destroy {
+    const NUMBER: u32 = handlers::number(CMD_DESTROY);
+    const MIN_SIZE: usize = end_of!(Destroy, id);
+
+    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+        destroy(ucmd.ctx(), ucmd.id)
+    }
+}
+
+/// Gives the caller's hold back, and destroys the object if that was the last one.
+///
+/// # Errors
+///
+/// `EBUSY` when something else depends on it.
+pub(crate) fn put_and_try_destroy(ctx: &Ctx, object: &Object) -> Result {
+    let taken = take_held(ctx, object, false).ok_or(EBUSY)?;
+    finish(ctx, taken)
+}
+
+/// Gives the caller's hold back and destroys the object, waiting for loans to end; with `keep_id`
+/// its id is not used again.
+///
+/// # Errors
+///
+/// `EBUSY` when something else depends on it, which is a bug of the caller. The object then stays
+/// until the context is closed.
+pub(crate) fn destroy_held(ctx: &Ctx, object: &Object, keep_id: bool) -> Result {
+    if let Err(e) = wait_for_loans(ctx, object) {
+        object.users().dec();
+        return Err(e);
+    }
+    match take_held(ctx, object, keep_id) {
+        Some(taken) => {
+            taken.destroy();
+            Ok(())
+        }
+        None => {
+            // It stays, so it can be lent again.
+            object.wait_cnt().set(1);
+            Err(EBUSY)
+        }
+    }
+}
+
+/// Gives a hold back and takes the object, both under the lock so that nobody comes between.
+fn take_held(ctx: &Ctx, object: &Object, keep_id: bool) -> Option<Taken> {
+    let mut locked = ctx.objects().lock();
+    object.users().dec();
+    let taken = object.take()?;
+    locked.remove(&taken, keep_id);
+    ctx.forget_vfio_ioas(&taken, &locked);
+    Some(taken)
+}
+
+/// Waits for the loans on an object that left the table, and destroys it.
+fn finish(ctx: &Ctx, taken: Taken) -> Result {
+    if let Err(e) = wait_for_loans(ctx, taken.object()) {
+        // Somebody uses it for ever: `taken` goes unused, for rather a leak than a use after free.
+        kernel::warn_on!(true);
+        return Err(e);
+    }
+    taken.destroy();
+    Ok(())
+}
+
+/// Drops the table's own `wait_cnt` and waits until it is zero.
+fn wait_for_loans(ctx: &Ctx, object: &Object) -> Result {
+    if object.wait_cnt().dec_and_test() {
+        return Ok(());
+    }
+    object.pre_destroy();
+    if ctx.wait_for_zero(object.wait_cnt(), msecs_to_jiffies(PATIENCE)) {
+        return Ok(());
+    }
+    pr_crit!("Time out waiting for iommufd object to become free\n");
+    object.wait_cnt().inc();
+    Err(EBUSY)
+}
+
+/// Destroys everything in a context that is being closed, dependents first.
+pub(crate) fn destroy_all(ctx: &Ctx) {
+    loop {
+        let (mut seen, mut destroyed) = (false, false);
+        let mut from = 0;
+        while let Some((id, taken)) = next(ctx, from) {
+            seen = true;
+            from = id as usize + 1;
+            if let Some(taken) = taken {
+                ctx.objects().lock().remove(&taken, false);
+                taken.destroy();
+                destroyed = true;
+            }
+        }
+        // Only ids that nobody may use again are left.
+        if !seen {
+            return;
+        }
+        // A cycle, or a hold that nobody gave back.
+        if kernel::warn_on!(!destroyed) {
+            return;
+        }
+    }
+}
+
+/// The next object in the table, taken if nothing depends on it.
+fn next(ctx: &Ctx, from: usize) -> Option<(u32, Option<Taken>)> {
+    let guard = rcu::read_lock();
+    let object = ctx.objects().next(from, &guard)?;
+    Some((object.id(), object.take()))
+}
