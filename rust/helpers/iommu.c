@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
+#include <linux/cred.h>
 #include <linux/iommu.h>
 #include <linux/maple_tree.h>
 #include <linux/mm.h>
 #include <linux/refcount.h>
+#include <linux/rwsem.h>
+#include <linux/sched/user.h>
 #include <linux/uaccess.h>
 #include <linux/wait.h>
 #include <linux/xarray.h>
@@ -48,4 +51,25 @@ __rust_helper int rust_helper_iommu_remap_uncached(struct vm_area_struct *vma, p
 	vma->vm_page_prot = pgprot_noncached(vma->vm_page_prot);
 	return io_remap_pfn_range(vma, vma->vm_start, phys >> PAGE_SHIFT,
 				  vma->vm_end - vma->vm_start, vma->vm_page_prot);
+}
+
+__rust_helper void rust_helper_iommu_down_write_nest_lock(struct rw_semaphore *sem,
+							  struct rw_semaphore *outer)
+{
+	down_write_nest_lock(sem, outer);
+}
+
+__rust_helper struct user_struct *rust_helper_iommu_current_user(void)
+{
+	return current_user();
+}
+
+__rust_helper struct mm_struct *rust_helper_iommu_current_mm(void)
+{
+	return current->mm;
+}
+
+__rust_helper void rust_helper_iommu_get_uid(struct user_struct *user)
+{
+	get_uid(user);
 }

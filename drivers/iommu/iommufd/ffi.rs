@@ -6,12 +6,16 @@
 //! their layout is that of `iommufd_private.h` and `include/linux/iommufd.h`. Each is wrapped in
 //! a type here that gives out what its locks and counts allow.
 
+pub(crate) mod charge;
 pub(crate) mod context;
 pub(crate) mod count;
 pub(crate) mod exports;
 pub(crate) mod file;
 pub(crate) mod handlers;
+pub(crate) mod ioas;
+pub(crate) mod iopt;
 pub(crate) mod kinds;
 pub(crate) mod object;
+pub(crate) mod rwsem;
 pub(crate) mod table;
 pub(crate) mod ucmd;

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | what C sees, and all `unsafe` | [`ffi`] and below |
 //! | the object model | [`object`] |
+//! | I/O address spaces | [`ioas`], [`change_process`] |
 //! | the character device: dispatch, context, mmap | [`ioctl`], [`ffi::file`], [`option`] |
 //!
 //! # Lock order
@@ -14,7 +15,9 @@
 //! mutexes; a group's lock -> an IOAS's mutex. The object table's spinlock is innermost and is
 //! held for a few instructions only; lookups take no lock.
 
+mod change_process;
 mod ffi;
+mod ioas;
 mod ioctl;
 mod object;
 mod option;

@@ -18,6 +18,7 @@ use crate::{
         },
         ucmd::Ucmd, //
     },
+    ioas,
     ioctl::Ioctl, //
 };
 use core::mem::offset_of;
@@ -34,7 +35,7 @@ impl Ioctl for OptionCmd {
         let ctx = ucmd.ctx();
         match ucmd.option_id {
             uapi::OPTION_RLIMIT_MODE => rlimit_mode(ctx, ucmd)?,
-            uapi::OPTION_HUGE_PAGES => handlers::ioas_option(ucmd)?,
+            uapi::OPTION_HUGE_PAGES => ioas::huge_pages(ucmd)?,
             _ => return Err(EOPNOTSUPP),
         }
         ucmd.respond_at(offset_of!(OptionCmd, val64), &ucmd.val64.to_ne_bytes())

@@ -4,16 +4,12 @@
 
 use super::{
     context::Ctx,
-    ucmd::{
-        Ucmd,
-        UserStruct, //
-    }, //
+    ucmd::UserStruct, //
 };
 use crate::ioctl::Entry;
 use core::mem::size_of;
 use kernel::{
     bindings,
-    error::to_result,
     prelude::*,
     uaccess::{
         UserPtr,
@@ -99,63 +95,15 @@ pub(crate) const ALL: &[Entry] = &[
         iommu_hwpt_set_dirty_tracking,
         __reserved
     ),
-    c_entry!(
-        IOMMUFD_CMD_IOAS_ALLOC,
-        iommufd_ioas_alloc_ioctl,
-        iommu_ioas_alloc,
-        out_ioas_id
-    ),
-    c_entry!(
-        IOMMUFD_CMD_IOAS_ALLOW_IOVAS,
-        iommufd_ioas_allow_iovas,
-        iommu_ioas_allow_iovas,
-        allowed_iovas
-    ),
-    c_entry!(
-        IOMMUFD_CMD_IOAS_CHANGE_PROCESS,
-        iommufd_ioas_change_process,
-        iommu_ioas_change_process,
-        __reserved
-    ),
-    c_entry!(
-        IOMMUFD_CMD_IOAS_COPY,
-        iommufd_ioas_copy,
-        iommu_ioas_copy,
-        src_iova
-    ),
-    c_entry!(
-        IOMMUFD_CMD_IOAS_IOVA_RANGES,
-        iommufd_ioas_iova_ranges,
-        iommu_ioas_iova_ranges,
-        out_iova_alignment
-    ),
-    c_entry!(IOMMUFD_CMD_IOAS_MAP, iommufd_ioas_map, iommu_ioas_map, iova),
-    c_entry!(
-        IOMMUFD_CMD_IOAS_MAP_FILE,
-        iommufd_ioas_map_file,
-        iommu_ioas_map_file,
-        iova
-    ),
-    #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
-    c_entry!(
-        IOMMUFD_CMD_IOAS_NOIOMMU_GET_PA,
-        iommufd_ioas_noiommu_get_pa,
-        iommu_ioas_noiommu_get_pa,
-        out_phys
-    ),
-    #[cfg(not(CONFIG_IOMMUFD_NOIOMMU))]
-    Entry::new(
-        number(bindings::IOMMUFD_CMD_IOAS_NOIOMMU_GET_PA),
-        size_of::<bindings::iommu_ioas_noiommu_get_pa>(),
-        end_of!(bindings::iommu_ioas_noiommu_get_pa, out_phys),
-        unsupported,
-    ),
-    c_entry!(
-        IOMMUFD_CMD_IOAS_UNMAP,
-        iommufd_ioas_unmap,
-        iommu_ioas_unmap,
-        length
-    ),
+    Entry::of::<uapi::IoasAlloc>(),
+    Entry::of::<uapi::IoasAllowIovas>(),
+    Entry::of::<uapi::IoasChangeProcess>(),
+    Entry::of::<uapi::IoasCopy>(),
+    Entry::of::<uapi::IoasIovaRanges>(),
+    Entry::of::<uapi::IoasMap>(),
+    Entry::of::<uapi::IoasMapFile>(),
+    Entry::of::<uapi::IoasNoiommuGetPa>(),
+    Entry::of::<uapi::IoasUnmap>(),
     Entry::of::<uapi::OptionCmd>(),
     c_entry!(
         IOMMUFD_CMD_VDEVICE_ALLOC,
@@ -190,16 +138,6 @@ pub(crate) const ALL: &[Entry] = &[
     ),
 ];
 
-/// What this kernel was built without.
-///
-/// # Safety
-///
-/// None is asked for.
-#[cfg(not(CONFIG_IOMMUFD_NOIOMMU))]
-unsafe extern "C" fn unsupported(_: *mut bindings::iommufd_ucmd) -> c_int {
-    EOPNOTSUPP.to_errno()
-}
-
 /// An ioctl outside of the table: VFIO's container.
 pub(crate) fn vfio(ctx: &Ctx, number: u32, arg: usize) -> Result<isize> {
     // SAFETY: The context is open; `arg` is checked there as a user address.
@@ -210,20 +148,16 @@ pub(crate) fn vfio(ctx: &Ctx, number: u32, arg: usize) -> Result<isize> {
     Ok(ret as isize)
 }
 
-/// `IOMMU_OPTION` of an IOAS.
-///
-/// # Errors
-///
-/// As the option's description says.
-pub(crate) fn ioas_option(ucmd: &mut Ucmd<'_, uapi::OptionCmd>) -> Result {
-    // SAFETY: The ioctl in progress is valid, and of that structure.
-    to_result(unsafe { bindings::iommufd_ioas_option(ucmd.as_raw()) })
-}
-
 /// Whether the caller may change what it is limited by (`CAP_SYS_RESOURCE`).
 pub(crate) fn may_change_limits() -> bool {
     // SAFETY: Asks about the current task.
     unsafe { bindings::capable(bindings::CAP_SYS_RESOURCE as c_int) }
+}
+
+/// Whether the caller may see physical addresses (`CAP_SYS_RAWIO`).
+pub(crate) fn may_see_physical() -> bool {
+    // SAFETY: Asks about the current task.
+    unsafe { bindings::capable(bindings::CAP_SYS_RAWIO as c_int) }
 }
 
 /// The first word of every structure: its size in user space, in bytes.
@@ -243,12 +177,34 @@ pub(crate) mod uapi {
 
     pub(crate) use bindings::{
         iommu_destroy as Destroy,
+        iommu_ioas_alloc as IoasAlloc,
+        iommu_ioas_allow_iovas as IoasAllowIovas,
+        iommu_ioas_change_process as IoasChangeProcess,
+        iommu_ioas_copy as IoasCopy,
+        iommu_ioas_iova_ranges as IoasIovaRanges,
+        iommu_ioas_map as IoasMap,
+        iommu_ioas_map_file as IoasMapFile,
+        iommu_ioas_noiommu_get_pa as IoasNoiommuGetPa,
+        iommu_ioas_unmap as IoasUnmap,
+        iommu_iova_range as IovaRange,
         iommu_option as OptionCmd,
+        iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA as MAP_FIXED_IOVA,
+        iommufd_ioas_map_flags_IOMMU_IOAS_MAP_READABLE as MAP_READABLE,
+        iommufd_ioas_map_flags_IOMMU_IOAS_MAP_WRITEABLE as MAP_WRITEABLE,
         iommufd_option_IOMMU_OPTION_HUGE_PAGES as OPTION_HUGE_PAGES,
         iommufd_option_IOMMU_OPTION_RLIMIT_MODE as OPTION_RLIMIT_MODE,
         iommufd_option_ops_IOMMU_OPTION_OP_GET as OPTION_OP_GET,
         iommufd_option_ops_IOMMU_OPTION_OP_SET as OPTION_OP_SET,
         IOMMUFD_CMD_DESTROY as CMD_DESTROY,
+        IOMMUFD_CMD_IOAS_ALLOC as CMD_IOAS_ALLOC,
+        IOMMUFD_CMD_IOAS_ALLOW_IOVAS as CMD_IOAS_ALLOW_IOVAS,
+        IOMMUFD_CMD_IOAS_CHANGE_PROCESS as CMD_IOAS_CHANGE_PROCESS,
+        IOMMUFD_CMD_IOAS_COPY as CMD_IOAS_COPY,
+        IOMMUFD_CMD_IOAS_IOVA_RANGES as CMD_IOAS_IOVA_RANGES,
+        IOMMUFD_CMD_IOAS_MAP as CMD_IOAS_MAP,
+        IOMMUFD_CMD_IOAS_MAP_FILE as CMD_IOAS_MAP_FILE,
+        IOMMUFD_CMD_IOAS_NOIOMMU_GET_PA as CMD_IOAS_NOIOMMU_GET_PA,
+        IOMMUFD_CMD_IOAS_UNMAP as CMD_IOAS_UNMAP,
         IOMMUFD_CMD_OPTION as CMD_OPTION, //
     };
 }
@@ -259,4 +215,17 @@ macro_rules! user_structs {
         $(unsafe impl UserStruct for uapi::$name {})*
     };
 }
-user_structs!(Destroy, OptionCmd);
+user_structs!(
+    Destroy,
+    IoasAlloc,
+    IoasAllowIovas,
+    IoasChangeProcess,
+    IoasCopy,
+    IoasIovaRanges,
+    IoasMap,
+    IoasMapFile,
+    IoasNoiommuGetPa,
+    IoasUnmap,
+    IovaRange,
+    OptionCmd,
+);

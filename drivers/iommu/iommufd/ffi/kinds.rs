@@ -2,7 +2,10 @@
 
 //! What each kind of object does at the end of its life.
 
-use super::object::KindId;
+use super::{
+    ioas,
+    object::KindId, //
+};
 use core::mem::{
     offset_of,
     size_of, //
@@ -69,8 +72,7 @@ static OPS: [Ops; COUNT] = {
         abort: Some(bindings::iommufd_hwpt_nested_abort),
         ..Ops::new(bindings::iommufd_hwpt_nested_destroy)
     };
-    ops[bindings::iommufd_object_type_IOMMUFD_OBJ_IOAS as usize] =
-        Ops::new(bindings::iommufd_ioas_destroy);
+    ops[bindings::iommufd_object_type_IOMMUFD_OBJ_IOAS as usize] = Ops::new(ioas::destroy);
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_VDEVICE as usize] = Ops {
         abort: Some(bindings::iommufd_vdevice_abort),
         ..Ops::new(bindings::iommufd_vdevice_destroy)

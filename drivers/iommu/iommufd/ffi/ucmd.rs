@@ -11,7 +11,10 @@ use super::{
 use crate::ioctl::Ioctl;
 use core::{
     marker::PhantomData,
-    mem::MaybeUninit,
+    mem::{
+        size_of,
+        MaybeUninit, //
+    },
     ops::{
         Deref,
         DerefMut, //
@@ -70,6 +73,20 @@ impl<'a, T: UserStruct> Ucmd<'a, T> {
         self.raw
     }
 
+    /// Copies the structure back, as much of it as user space has room for.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`.
+    pub(crate) fn respond(&self) -> Result {
+        let length = size_of::<T>().min(self.raw.user_size as usize);
+        // SAFETY: By the type invariant `cmd` has that many initialised bytes.
+        match unsafe { bindings::copy_to_user(self.raw.ubuffer, self.raw.cmd, length) } {
+            0 => Ok(()),
+            _ => Err(EFAULT),
+        }
+    }
+
     /// Copies `bytes` to an offset of the user's structure.
     ///
     /// # Errors
@@ -80,6 +97,46 @@ impl<'a, T: UserStruct> Ucmd<'a, T> {
         UserSlice::new(UserPtr::from_ptr(to), bytes.len())
             .writer()
             .write_slice(bytes)
+    }
+}
+
+/// Reads a structure at a user address.
+///
+/// # Errors
+///
+/// `EFAULT`.
+pub(crate) fn read_struct<T: UserStruct>(from: usize) -> Result<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: There is room for the bytes; the address is checked.
+    match unsafe {
+        bindings::copy_from_user(
+            value.as_mut_ptr().cast(),
+            core::ptr::without_provenance(from),
+            size_of::<T>(),
+        )
+    } {
+        // SAFETY: All bytes were written, and any are valid.
+        0 => Ok(unsafe { value.assume_init() }),
+        _ => Err(EFAULT),
+    }
+}
+
+/// Writes a structure to a user address.
+///
+/// # Errors
+///
+/// `EFAULT`.
+pub(crate) fn write_struct<T: UserStruct>(to: usize, value: &T) -> Result {
+    // SAFETY: The value is initialised, and has no padding; the address is checked.
+    match unsafe {
+        bindings::copy_to_user(
+            core::ptr::without_provenance_mut(to),
+            core::ptr::from_ref(value).cast(),
+            size_of::<T>(),
+        )
+    } {
+        0 => Ok(()),
+        _ => Err(EFAULT),
     }
 }
 

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Who pinned pages are charged to, and moving that to another process.
+//!
+//! C header: `drivers/iommu/iommufd/io_pagetable.h`
+
+use super::{
+    context::Ctx,
+    ioas::Ioas,
+    object::Kind,
+    rwsem::WriteGuard, //
+};
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+use kernel::{
+    bindings,
+    error::to_result,
+    prelude::*,
+    sync::rcu,
+    types::Opaque, //
+};
+
+/// How many ways of accounting there are, see [`Pages::mode`].
+pub(crate) const MODES: usize = bindings::IOPT_PAGES_ACCOUNT_MODE_NUM as usize;
+
+/// Every IOAS of a context, locked against all changes of its mappings and of who pays for them.
+///
+/// The core locks a table, never two; here all are locked, in the order of their ids, under
+/// `ioas_creation_lock`, which also keeps new ones away and a second caller out.
+pub(crate) struct AllIoas<'a> {
+    // In drop order: the inner locks, then the counts, then the outer lock.
+    locks: KVec<WriteGuard<'a>>,
+    held: KVec<Held<'a>>,
+    _creation: WriteGuard<'a>,
+}
+
+/// A hold on an IOAS.
+struct Held<'a>(NonNull<Ioas>, PhantomData<&'a Ctx>);
+
+impl Held<'_> {
+    fn get(&self) -> &Ioas {
+        // SAFETY: The count in `users` keeps it.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.get().object().users().dec();
+    }
+}
+
+impl<'a> AllIoas<'a> {
+    /// Locks them all. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn lock(ctx: &'a Ctx) -> Result<Self> {
+        let creation = ctx.ioas_creation_lock().write();
+        let mut all = Self {
+            locks: KVec::new(),
+            held: KVec::new(),
+            _creation: creation,
+        };
+        let mut from = 0;
+        while let Some(held) = next(ctx, &mut from) {
+            // SAFETY: `held` outlives the guard: it is dropped after it, and only with `all`.
+            let ioas = unsafe { held.0.as_ref() };
+            all.held.push(held, GFP_KERNEL)?;
+            all.locks.reserve(1, GFP_KERNEL)?;
+            let lock = ioas.iopt().iova_rwsem().write_nested(&all._creation);
+            all.locks.push(lock, GFP_KERNEL)?;
+        }
+        Ok(all)
+    }
+
+    /// Calls `f` for the pages of each mapping; `None` for one that is being made. Pages that are
+    /// mapped more than once come more than once.
+    ///
+    /// # Errors
+    ///
+    /// The first of `f`.
+    pub(crate) fn each(&mut self, mut f: impl FnMut(Option<&mut Pages>) -> Result) -> Result {
+        for ioas in &self.held {
+            let tree = ioas.get().iopt().as_raw();
+            // SAFETY: The lock that guards the tree is held for writing.
+            let mut node = unsafe {
+                bindings::interval_tree_iter_first(&raw mut (*tree).area_itree, 0, usize::MAX)
+            };
+            while !node.is_null() {
+                // SAFETY: The node is the first field of an area, and valid under the lock; what
+                // changes of the pages is guarded by the locks of all that map them.
+                let pages = unsafe { (*node.cast::<bindings::iopt_area>()).pages };
+                // SAFETY: As above.
+                f((!pages.is_null()).then(|| unsafe { &mut *pages.cast::<Pages>() }))?;
+                // SAFETY: As above.
+                node = unsafe { bindings::interval_tree_iter_next(node, 0, usize::MAX) };
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes a hold on the next IOAS from `from` on.
+fn next<'a>(ctx: &'a Ctx, from: &mut usize) -> Option<Held<'a>> {
+    let guard = rcu::read_lock();
+    while let Some(object) = ctx.objects().next(*from, &guard) {
+        *from = object.id() as usize + 1;
+        if object.kind() == Ioas::ID && object.users().inc_not_zero() {
+            return Some(Held(NonNull::from(object).cast(), PhantomData));
+        }
+    }
+    None
+}
+
+/// `struct iopt_pages`: memory that is pinned on behalf of a process.
+///
+/// # Invariants
+///
+/// All tables that map it are locked for writing.
+#[repr(transparent)]
+pub(crate) struct Pages(Opaque<bindings::iopt_pages>);
+
+impl Pages {
+    fn get(&self) -> &bindings::iopt_pages {
+        // SAFETY: By the type invariant nobody changes it.
+        unsafe { &*self.0.get() }
+    }
+
+    fn get_mut(&mut self) -> &mut bindings::iopt_pages {
+        // SAFETY: By the type invariant nobody else looks at it.
+        unsafe { &mut *self.0.get() }
+    }
+
+    /// Whether they come from a file, and so need no process to be pinned again.
+    pub(crate) fn of_file(&self) -> bool {
+        self.get().type_ == bindings::iopt_address_type_IOPT_ADDRESS_FILE
+    }
+
+    /// How they are accounted for, an index below [`MODES`].
+    pub(crate) fn mode(&self) -> usize {
+        usize::from(self.get().account_mode)
+    }
+
+    /// Whether somebody else than the current process pays for them.
+    pub(crate) fn charged_to_other(&self) -> bool {
+        let pages = self.get();
+        let who = current();
+        match pages.account_mode.into() {
+            bindings::IOPT_PAGES_ACCOUNT_NONE => false,
+            bindings::IOPT_PAGES_ACCOUNT_MM => pages.source_mm != who.source_mm,
+            // The user's pages count in the process's `pinned_vm` too.
+            _ => pages.source_user != who.source_user || pages.source_mm != who.source_mm,
+        }
+    }
+
+    /// The number of pages that are charged for, counted once: the next time it is 0.
+    pub(crate) fn take_charged(&mut self) -> usize {
+        core::mem::take(&mut self.get_mut().last_npinned)
+    }
+
+    /// Undoes [`Self::take_charged`].
+    pub(crate) fn restore_charged(&mut self) {
+        let pages = self.get_mut();
+        pages.last_npinned = pages.npinned;
+    }
+
+    /// Gives the charge of who pays now back, and undoes [`Self::take_charged`] with it.
+    ///
+    /// # Errors
+    ///
+    /// None that the core is known to have.
+    pub(crate) fn uncharge(&mut self) -> Result {
+        let npinned = self.get().npinned;
+        // SAFETY: By the type invariant the core may change it.
+        to_result(unsafe {
+            bindings::iopt_pages_update_pinned(self.0.get(), npinned, false, core::ptr::null_mut())
+        })
+    }
+
+    /// Makes the current process the one that pays.
+    pub(crate) fn adopt(&mut self) {
+        let who = current();
+        let pages = self.get_mut();
+        // The new references are taken before the old ones go: they may be the same.
+        //
+        // SAFETY: The current task keeps its mm, leader and user; the pages keep theirs.
+        unsafe {
+            bindings::mmgrab(who.source_mm);
+            bindings::get_task_struct(who.source_task);
+            bindings::iommu_get_uid(who.source_user);
+            bindings::mmdrop(pages.source_mm);
+            bindings::put_task_struct(pages.source_task);
+            bindings::free_uid(pages.source_user);
+        }
+        pages.source_mm = who.source_mm;
+        pages.source_task = who.source_task;
+        pages.source_user = who.source_user;
+    }
+}
+
+/// Pages that the current process would pay for, without references.
+fn current() -> bindings::iopt_pages {
+    // SAFETY: About the current task, whose fields stay while it runs here.
+    unsafe {
+        let task = bindings::get_current();
+        bindings::iopt_pages {
+            source_mm: bindings::iommu_current_mm(),
+            source_task: (*task).group_leader,
+            source_user: bindings::iommu_current_user(),
+            // Integers and pointers may all be zero.
+            ..core::mem::zeroed()
+        }
+    }
+}
+
+/// Charges the current process for pages, or takes that back.
+///
+/// # Errors
+///
+/// `ENOMEM` when that exceeds its limit.
+pub(crate) fn charge_current(mode: usize, npages: usize, charge: bool) -> Result {
+    let mut pages = current();
+    pages.account_mode = mode as u8;
+    // SAFETY: The core looks at who pays and how only.
+    to_result(unsafe {
+        bindings::iopt_pages_update_pinned(&mut pages, npages, charge, core::ptr::null_mut())
+    })
+}

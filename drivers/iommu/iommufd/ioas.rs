@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The ioctls of an I/O address space.
+//!
+//! What they map is the page core's business; here user space's numbers are checked.
+//!
+//! UAPI: [`include/uapi/linux/iommufd.h`](srctree/include/uapi/linux/iommufd.h)
+
+use crate::{
+    ffi::{
+        handlers::{
+            self,
+            end_of,
+            uapi::{
+                self,
+                IoasAlloc,
+                IoasAllowIovas,
+                IoasCopy,
+                IoasIovaRanges,
+                IoasMap,
+                IoasMapFile,
+                IoasNoiommuGetPa,
+                IoasUnmap,
+                IovaRange,
+                OptionCmd, //
+            }, //
+        },
+        ioas::{
+            self as memory,
+            Ioas, //
+        },
+        iopt::{
+            Access,
+            Allowed,
+            PageList,
+            Place, //
+        },
+        object::Loan,
+        ucmd::{
+            read_struct,
+            write_struct,
+            Ucmd, //
+        }, //
+    },
+    ioctl::Ioctl,
+    object::lend, //
+};
+use core::mem::size_of;
+use kernel::prelude::*;
+use pin_init::stack_pin_init;
+
+impl Ioctl for IoasAlloc {
+    const NUMBER: u32 = handlers::number(uapi::CMD_IOAS_ALLOC);
+    const MIN_SIZE: usize = end_of!(IoasAlloc, out_ioas_id);
+
+    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+        if ucmd.flags != 0 {
+            return Err(EOPNOTSUPP);
+        }
+        let ctx = ucmd.ctx();
+        let ioas = Ioas::reserve(ctx)?;
+        ucmd.out_ioas_id = ioas.id();
+        if let Err(e) = ucmd.respond() {
+            ioas.abort_and_destroy();
+            return Err(e);
+        }
+        let _lock = ctx.ioas_creation_lock().read();
+        ioas.publish();
+        Ok(())
+    }
+}
+
+/// Unmaps what is left in an IOAS that goes.
+pub(crate) fn unmap_at_end(ioas: &Ioas) {
+    match ioas.iopt().unmap_all() {
+        Ok(_) | Err(ENOENT) => (),
+        // Nobody can hold pages any more: who could was a user of the IOAS.
+        Err(_) => {
+            kernel::warn_on!(true);
+        }
+    }
+}
+
+impl Ioctl for IoasIovaRanges {
+    const NUMBER: u32 = handlers::number(uapi::CMD_IOAS_IOVA_RANGES);
+    const MIN_SIZE: usize = end_of!(IoasIovaRanges, out_iova_alignment);
+
+    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+        if ucmd.__reserved != 0 {
+            return Err(EOPNOTSUPP);
+        }
+        let ioas = lend::<Ioas>(ucmd.ctx(), ucmd.ioas_id)?;
+        let room = ucmd.num_iovas;
+        let usable = ioas.iopt().usable();
+        ucmd.out_iova_alignment = usable.alignment() as u64;
+        let mut count = 0;
+        for (start, last) in usable.ranges() {
+            if count < room {
+                let range = IovaRange {
+                    start: start as u64,
+                    last: last as u64,
+                };
+                write_struct(element(ucmd.allowed_iovas, count), &range)?;
+            }
+            count += 1;
+        }
+        ucmd.num_iovas = count;
+        ucmd.respond()?;
+        if count > room {
+            return Err(EMSGSIZE);
+        }
+        Ok(())
+    }
+}
+
+/// The user address of a range in user space's array. It may wrap, and then faults.
+fn element(array: u64, index: u32) -> usize {
+    (array as usize).wrapping_add(index as usize * size_of::<IovaRange>())
+}
+
+impl Ioctl for IoasAllowIovas {
+    const NUMBER: u32 = handlers::number(uapi::CMD_IOAS_ALLOW_IOVAS);
+    const MIN_SIZE: usize = end_of!(IoasAllowIovas, allowed_iovas);
+
+    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+        if ucmd.__reserved != 0 {
+            return Err(EOPNOTSUPP);
+        }
+        let ioas = lend::<Ioas>(ucmd.ctx(), ucmd.ioas_id)?;
+        let mut allowed = Allowed::new();
+        for i in 0..ucmd.num_iovas {
+            let range: IovaRange = read_struct(element(ucmd.allowed_iovas, i))?;
+            allowed.insert(range.start, range.last)?;
+        }
+        ioas.iopt().set_allowed(&mut allowed)
+    }
+}
+
+/// Where and how to map, from the flags that MAP, MAP_FILE and COPY have in common.
+///
+/// # Errors
+///
+/// `EOPNOTSUPP` for a flag that is none; `EOVERFLOW` for a number that is too large for any
+/// address; `EINVAL` when neither reading nor writing is wanted.
+fn mapping(flags: u32, iova: u64, numbers: &[u64]) -> Result<(Place, Access)> {
+    let known = uapi::MAP_FIXED_IOVA | uapi::MAP_WRITEABLE | uapi::MAP_READABLE;
+    if flags & !known != 0 {
+        return Err(EOPNOTSUPP);
+    }
+    if too_large(iova) || numbers.iter().any(|&n| too_large(n)) {
+        return Err(EOVERFLOW);
+    }
+    let access = Access {
+        read: flags & uapi::MAP_READABLE != 0,
+        write: flags & uapi::MAP_WRITEABLE != 0,
+    };
+    if !access.read && !access.write {
+        return Err(EINVAL);
+    }
+    let place = if flags & uapi::MAP_FIXED_IOVA != 0 {
+        Place::At(iova as usize)
+    } else {
+        Place::Anywhere
+    };
+    Ok((place, access))
+}
+
+/// No address and no length is `ULONG_MAX`.
+fn too_large(number: u64) -> bool {
+    !usize::try_from(number).is_ok_and(|n| n != usize::MAX)
+}
+
+impl Ioctl for IoasMap {
+    const NUMBER: u32 = handlers::number(uapi::CMD_IOAS_MAP);
+    const MIN_SIZE: usize = end_of!(IoasMap, iova);
+
+    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+        if ucmd.__reserved != 0 {
+            return Err(EOPNOTSUPP);
+        }
+        let (place, access) = mapping(ucmd.flags, ucmd.iova, &[ucmd.length])?;
+        let ctx = ucmd.ctx();
+        let ioas = lend::<Ioas>(ctx, ucmd.ioas_id)?;
+        let length = ucmd.length as usize;
+        let iova = ioas
+            .iopt()
+            .map_user(ctx, place, ucmd.user_va, length, access)?;
+        ucmd.iova = iova as u64;
+        ucmd.respond()
+    }
+}
+
+impl Ioctl for IoasMapFile {
+    const NUMBER: u32 = handlers::number(uapi::CMD_IOAS_MAP_FILE);
+    const MIN_SIZE: usize = end_of!(IoasMapFile, iova);
+
+    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+        let (place, access) = mapping(ucmd.flags, ucmd.iova, &[ucmd.length])?;
+        let ctx = ucmd.ctx();
+        let ioas = lend::<Ioas>(ctx, ucmd.ioas_id)?;
+        let (start, length) = (ucmd.start as usize, ucmd.length as usize);
+        let iova = ioas
+            .iopt()
+            .map_file(ctx, place, ucmd.fd, start, length, access)?;
+        ucmd.iova = iova as u64;
+        ucmd.respond()
+    }
+}
+
+impl Ioctl for IoasCopy {
+    const NUMBER: u32 = handlers::number(uapi::CMD_IOAS_COPY);
+    const MIN_SIZE: usize = end_of!(IoasCopy, src_iova);
+
+    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+        memory::fuzzer_iova(ucmd);
+        let (place, access) = mapping(ucmd.flags, ucmd.dst_iova, &[ucmd.length, ucmd.src_iova])?;
+        let ctx = ucmd.ctx();
+        let (from, length) = (ucmd.src_iova as usize, ucmd.length as usize);
+        stack_pin_init!(let pages = PageList::new());
+        lend::<Ioas>(ctx, ucmd.src_ioas_id)?
+            .iopt()
+            .get_pages(from, length, pages.as_mut())?;
+        let target = lend::<Ioas>(ctx, ucmd.dst_ioas_id)?;
+        let iova = target.iopt().map_pages(place, pages, length, access)?;
+        ucmd.dst_iova = iova as u64;
+        ucmd.respond()
+    }
+}
+
+impl Ioctl for IoasUnmap {
+    const NUMBER: u32 = handlers::number(uapi::CMD_IOAS_UNMAP);
+    const MIN_SIZE: usize = end_of!(IoasUnmap, length);
+
+    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+        let ioas = lend::<Ioas>(ucmd.ctx(), ucmd.ioas_id)?;
+        let unmapped = match (ucmd.iova, ucmd.length) {
+            (0, u64::MAX) => ioas.iopt().unmap_all()?,
+            (iova, length) if too_large(iova) || too_large(length) => return Err(EOVERFLOW),
+            (iova, length) => match ioas.iopt().unmap(iova as usize, length as usize)? {
+                0 => return Err(ENOENT),
+                unmapped => unmapped,
+            },
+        };
+        ucmd.length = unmapped as u64;
+        ucmd.respond()
+    }
+}
+
+impl Ioctl for IoasNoiommuGetPa {
+    const NUMBER: u32 = handlers::number(uapi::CMD_IOAS_NOIOMMU_GET_PA);
+    const MIN_SIZE: usize = end_of!(IoasNoiommuGetPa, out_phys);
+
+    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+        if !cfg!(CONFIG_IOMMUFD_NOIOMMU) {
+            return Err(EOPNOTSUPP);
+        }
+        if !handlers::may_see_physical() {
+            return Err(EPERM);
+        }
+        if ucmd.flags != 0 || ucmd.__reserved != 0 {
+            return Err(EOPNOTSUPP);
+        }
+        if ucmd.length == 0 {
+            return Err(EINVAL);
+        }
+        if too_large(ucmd.iova) {
+            return Err(EOVERFLOW);
+        }
+        let ioas: Loan<'_, Ioas> = lend(ucmd.ctx(), ucmd.ioas_id)?;
+        (ucmd.out_phys, ucmd.length) = memory::physical(&ioas, ucmd.iova as usize)?;
+        ucmd.respond()
+    }
+}
+
+/// `IOMMU_OPTION_HUGE_PAGES` of an IOAS.
+///
+/// # Errors
+///
+/// `ENOENT` for no IOAS; `EINVAL` for another value than 0 and 1; `EBUSY` when it is too late.
+pub(crate) fn huge_pages(ucmd: &mut Ucmd<'_, OptionCmd>) -> Result {
+    let ioas = lend::<Ioas>(ucmd.ctx(), ucmd.object_id)?;
+    match ucmd.op.into() {
+        uapi::OPTION_OP_GET => {
+            ucmd.val64 = u64::from(ioas.iopt().large_pages());
+            Ok(())
+        }
+        uapi::OPTION_OP_SET => match ucmd.val64 {
+            0 => ioas.iopt().set_large_pages(false),
+            1 => ioas.iopt().set_large_pages(true),
+            _ => Err(EINVAL),
+        },
+        _ => Err(EOPNOTSUPP),
+    }
+}
+
+#[cfg(CONFIG_KUNIT = "y")]
+#[kunit_tests(rust_iommufd_ioas)]
+mod tests {
+    use super::*;
+
+    const R: u32 = uapi::MAP_READABLE;
+    const W: u32 = uapi::MAP_WRITEABLE;
+    const FIXED: u32 = uapi::MAP_FIXED_IOVA;
+    const MAX: u64 = u64::MAX;
+
+    #[test]
+    fn flags() {
+        for bit in 0..32 {
+            let flag = 1 << bit;
+            let known = flag & (R | W | FIXED) != 0;
+            assert_eq!(
+                mapping(flag | R, 0, &[]).err(),
+                (!known).then_some(EOPNOTSUPP)
+            );
+        }
+        for flags in [0, FIXED] {
+            assert_eq!(mapping(flags, 0, &[]).err(), Some(EINVAL));
+        }
+        for (flags, read, write) in [(R, true, false), (W, false, true), (R | W, true, true)] {
+            let wanted = Access { read, write };
+            assert!(mapping(flags, 5, &[]) == Ok((Place::Anywhere, wanted)));
+            assert!(mapping(flags | FIXED, 5, &[]) == Ok((Place::At(5), wanted)));
+        }
+    }
+
+    #[test]
+    fn limits() {
+        for (number, expected) in [
+            (0, None),
+            (1, None),
+            (MAX - 1, None),
+            (MAX, Some(EOVERFLOW)),
+        ] {
+            assert_eq!(mapping(R, number, &[]).err(), expected);
+            assert_eq!(mapping(R, 0, &[number]).err(), expected);
+            assert_eq!(mapping(R, 0, &[0, number]).err(), expected);
+        }
+        // An unknown flag is told before a bad number, a missing permission after it.
+        assert_eq!(mapping(1 << 31, MAX, &[]).err(), Some(EOPNOTSUPP));
+        assert_eq!(mapping(0, MAX, &[]).err(), Some(EOVERFLOW));
+    }
+
+    #[test]
+    fn elements() {
+        assert_eq!(element(0x1000, 0), 0x1000);
+        assert_eq!(element(0x1000, 3), 0x1030);
+        assert_eq!(element(u64::MAX - 15, 1), 0);
+    }
+}
