@@ -13,6 +13,7 @@
 #include "../../drivers/iommu/iommu-priv.h"
 
 #if IS_ENABLED(CONFIG_IOMMUFD_RUST)
+#include "../../drivers/iommu/iommufd/exports.h"
 #include "../../drivers/iommu/iommufd/io_pagetable.h"
 #include "../../drivers/iommu/iommufd/iommufd_private.h"
 #include "../../drivers/iommu/iommufd/iommufd_test.h"

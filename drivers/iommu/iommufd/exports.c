@@ -7,10 +7,8 @@
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 
+#include "exports.h"
 #include "iommufd_private.h"
-
-int iommufd_rust_init(void);
-void iommufd_rust_exit(void);
 
 EXPORT_SYMBOL_NS_GPL(iommufd_ctx_get, "IOMMUFD");
 EXPORT_SYMBOL_NS_GPL(iommufd_ctx_from_file, "IOMMUFD");

@@ -297,7 +297,7 @@ pub(crate) unsafe extern "C" fn iommufd_global_device() -> *mut bindings::device
 /// # Safety
 ///
 /// Once, by `exports.c`.
-#[no_mangle]
+#[export]
 pub(crate) unsafe extern "C" fn iommufd_rust_init() -> c_int {
     errno(file::init())
 }
@@ -307,7 +307,7 @@ pub(crate) unsafe extern "C" fn iommufd_rust_init() -> c_int {
 /// # Safety
 ///
 /// Once, by `exports.c`, after initialisation succeeded.
-#[no_mangle]
+#[export]
 pub(crate) unsafe extern "C" fn iommufd_rust_exit() {
     file::exit();
 }

@@ -223,7 +223,8 @@ static void with_memfd(struct ctx *c, const struct bench *b)
 {
 	with_device(c, b);
 	c->memfd = memfd_create("bench", 0);
-	must(c->memfd < 0 || ftruncate(c->memfd, b->length) || fallocate(c->memfd, 0, 0, b->length));
+	must(c->memfd < 0 || ftruncate(c->memfd, b->length));
+	must(fallocate(c->memfd, 0, 0, b->length));
 }
 
 /* What is measured */
