@@ -6,6 +6,7 @@
  * Sorted alphabetically, public headers first.
  */
 
+#include <linux/anon_inodes.h>
 #include <linux/iommu.h>
 #include <linux/iommufd.h>
 #include <uapi/linux/iommufd.h>

@@ -2,6 +2,7 @@
 
 #include <linux/cred.h>
 #include <linux/iommu.h>
+#include <linux/list.h>
 #include <linux/maple_tree.h>
 #include <linux/mm.h>
 #include <linux/refcount.h>
@@ -72,4 +73,15 @@ __rust_helper struct mm_struct *rust_helper_iommu_current_mm(void)
 __rust_helper void rust_helper_iommu_get_uid(struct user_struct *user)
 {
 	get_uid(user);
+}
+
+__rust_helper void rust_helper_iommu_list_del(struct list_head *entry)
+{
+	list_del(entry);
+}
+
+/* The object of iommufd's that a domain belongs to. */
+__rust_helper struct iommufd_hw_pagetable *rust_helper_iommu_domain_hwpt(struct iommu_domain *domain)
+{
+	return domain->iommufd_hwpt;
 }

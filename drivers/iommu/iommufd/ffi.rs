@@ -9,7 +9,9 @@
 pub(crate) mod charge;
 pub(crate) mod context;
 pub(crate) mod count;
+pub(crate) mod eventq;
 pub(crate) mod exports;
+pub(crate) mod fault;
 pub(crate) mod file;
 pub(crate) mod handlers;
 pub(crate) mod ioas;
@@ -19,3 +21,4 @@ pub(crate) mod object;
 pub(crate) mod rwsem;
 pub(crate) mod table;
 pub(crate) mod ucmd;
+pub(crate) mod veventq;

@@ -58,12 +58,9 @@ impl Ioctl for IoasAlloc {
             return Err(EOPNOTSUPP);
         }
         let ctx = ucmd.ctx();
-        let ioas = Ioas::reserve(ctx)?;
+        let ioas = Ioas::build(ctx)?;
         ucmd.out_ioas_id = ioas.id();
-        if let Err(e) = ucmd.respond() {
-            ioas.abort_and_destroy();
-            return Err(e);
-        }
+        ucmd.respond()?;
         let _lock = ctx.ioas_creation_lock().read();
         ioas.publish();
         Ok(())

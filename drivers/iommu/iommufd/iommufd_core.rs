@@ -7,6 +7,7 @@
 //! | what C sees, and all `unsafe` | [`ffi`] and below |
 //! | the object model | [`object`] |
 //! | I/O address spaces | [`ioas`], [`change_process`] |
+//! | event queues | [`fault`], [`veventq`] |
 //! | the character device: dispatch, context, mmap | [`ioctl`], [`ffi::file`], [`option`] |
 //!
 //! # Lock order
@@ -16,10 +17,12 @@
 //! held for a few instructions only; lookups take no lock.
 
 mod change_process;
+mod fault;
 mod ffi;
 mod ioas;
 mod ioctl;
 mod object;
 mod option;
+mod veventq;
 
 const __LOG_PREFIX: &[u8] = b"iommufd\0";

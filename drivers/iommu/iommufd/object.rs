@@ -4,8 +4,9 @@
 //!
 //! | type | stands for |
 //! |---|---|
-//! | [`Unpublished`] | an id and an object being built; dropping it undoes both |
-//! | published | what [`publish`] leaves in the table; it cannot fail |
+//! | [`Unpublished`] | an id and memory for an object; dropping it frees both |
+//! | [`Built`] | the object is complete; dropping it undoes it, [`publish`] cannot fail |
+//! | published | what is in the table |
 //! | [`Loan`] | a short reference in one ioctl; destroy waits for it |
 //! | hold | a count of `users` alone, kept by a dependent object; destroy is refused |
 //! | [`Taken`] | the last reference: to be destroyed |
@@ -15,7 +16,8 @@
 //! cannot make a destroy fail. That is what lets lookups do without the table's lock.
 //!
 //! [`Unpublished`]: crate::ffi::object::Unpublished
-//! [`publish`]: crate::ffi::object::Unpublished::publish
+//! [`Built`]: crate::ffi::object::Built
+//! [`publish`]: crate::ffi::object::Built::publish
 
 use crate::ffi::{
     context::Ctx,

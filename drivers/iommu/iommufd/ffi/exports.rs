@@ -107,7 +107,7 @@ pub(crate) unsafe extern "C" fn iommufd_object_finalize(
     obj: *mut bindings::iommufd_object,
 ) {
     // SAFETY: By the contract of the function.
-    unsafe { unpublished(ictx, obj) }.publish();
+    unsafe { unpublished(ictx, obj).built() }.publish();
 }
 
 /// Frees an object that was never published.
@@ -135,7 +135,7 @@ pub(crate) unsafe extern "C" fn iommufd_object_abort_and_destroy(
     obj: *mut bindings::iommufd_object,
 ) {
     // SAFETY: By the contract of the function.
-    unsafe { unpublished(ictx, obj) }.abort_and_destroy();
+    drop(unsafe { unpublished(ictx, obj).built() });
 }
 
 /// Lends an object; iommufd_put_object() ends the loan.
@@ -214,7 +214,7 @@ pub(crate) unsafe extern "C" fn iommufd_ioas_alloc(
     ictx: *mut bindings::iommufd_ctx,
 ) -> *mut bindings::iommufd_ioas {
     // SAFETY: The caller's context is open.
-    match Ioas::reserve(unsafe { Ctx::from_raw(ictx) }) {
+    match Ioas::build(unsafe { Ctx::from_raw(ictx) }) {
         Ok(ioas) => ioas.into_raw().cast(),
         Err(e) => err_ptr(e),
     }

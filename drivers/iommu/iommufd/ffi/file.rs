@@ -48,9 +48,10 @@ extern "C" {
 }
 #[cfg(MODULE)]
 // SAFETY: The address of a static, which C owns.
-const OWNER: *mut bindings::module = unsafe { (&raw const __this_module).cast_mut().cast() };
+pub(super) const OWNER: *mut bindings::module =
+    unsafe { (&raw const __this_module).cast_mut().cast() };
 #[cfg(not(MODULE))]
-const OWNER: *mut bindings::module = ptr::null_mut();
+pub(super) const OWNER: *mut bindings::module = ptr::null_mut();
 
 static FOPS: Shared<bindings::file_operations> =
     Shared(UnsafeCell::new(bindings::file_operations {

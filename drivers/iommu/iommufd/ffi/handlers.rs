@@ -53,12 +53,7 @@ macro_rules! c_entry {
 /// All ioctls of `/dev/iommu`.
 pub(crate) const ALL: &[Entry] = &[
     Entry::of::<uapi::Destroy>(),
-    c_entry!(
-        IOMMUFD_CMD_FAULT_QUEUE_ALLOC,
-        iommufd_fault_alloc,
-        iommu_fault_alloc,
-        out_fault_fd
-    ),
+    Entry::of::<uapi::FaultAlloc>(),
     c_entry!(
         IOMMUFD_CMD_GET_HW_INFO,
         iommufd_get_hw_info,
@@ -111,12 +106,7 @@ pub(crate) const ALL: &[Entry] = &[
         iommu_vdevice_alloc,
         virt_id
     ),
-    c_entry!(
-        IOMMUFD_CMD_VEVENTQ_ALLOC,
-        iommufd_veventq_alloc,
-        iommu_veventq_alloc,
-        out_veventq_fd
-    ),
+    Entry::of::<uapi::VeventqAlloc>(),
     c_entry!(
         IOMMUFD_CMD_VFIO_IOAS,
         iommufd_vfio_ioas,
@@ -177,6 +167,9 @@ pub(crate) mod uapi {
 
     pub(crate) use bindings::{
         iommu_destroy as Destroy,
+        iommu_fault_alloc as FaultAlloc,
+        iommu_hwpt_page_response as HwptPageResponse,
+        iommu_hwpt_pgfault as HwptPgfault,
         iommu_ioas_alloc as IoasAlloc,
         iommu_ioas_allow_iovas as IoasAllowIovas,
         iommu_ioas_change_process as IoasChangeProcess,
@@ -188,6 +181,9 @@ pub(crate) mod uapi {
         iommu_ioas_unmap as IoasUnmap,
         iommu_iova_range as IovaRange,
         iommu_option as OptionCmd,
+        iommu_veventq_alloc as VeventqAlloc,
+        iommu_veventq_flag_IOMMU_VEVENTQ_FLAG_LOST_EVENTS as VEVENTQ_FLAG_LOST_EVENTS,
+        iommu_veventq_type_IOMMU_VEVENTQ_TYPE_DEFAULT as VEVENTQ_TYPE_DEFAULT,
         iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA as MAP_FIXED_IOVA,
         iommufd_ioas_map_flags_IOMMU_IOAS_MAP_READABLE as MAP_READABLE,
         iommufd_ioas_map_flags_IOMMU_IOAS_MAP_WRITEABLE as MAP_WRITEABLE,
@@ -195,7 +191,11 @@ pub(crate) mod uapi {
         iommufd_option_IOMMU_OPTION_RLIMIT_MODE as OPTION_RLIMIT_MODE,
         iommufd_option_ops_IOMMU_OPTION_OP_GET as OPTION_OP_GET,
         iommufd_option_ops_IOMMU_OPTION_OP_SET as OPTION_OP_SET,
+        iommufd_page_response_code_IOMMUFD_PAGE_RESP_INVALID as PAGE_RESP_INVALID,
+        iommufd_page_response_code_IOMMUFD_PAGE_RESP_SUCCESS as PAGE_RESP_SUCCESS,
+        iommufd_vevent_header as VeventHeader,
         IOMMUFD_CMD_DESTROY as CMD_DESTROY,
+        IOMMUFD_CMD_FAULT_QUEUE_ALLOC as CMD_FAULT_QUEUE_ALLOC,
         IOMMUFD_CMD_IOAS_ALLOC as CMD_IOAS_ALLOC,
         IOMMUFD_CMD_IOAS_ALLOW_IOVAS as CMD_IOAS_ALLOW_IOVAS,
         IOMMUFD_CMD_IOAS_CHANGE_PROCESS as CMD_IOAS_CHANGE_PROCESS,
@@ -205,7 +205,8 @@ pub(crate) mod uapi {
         IOMMUFD_CMD_IOAS_MAP_FILE as CMD_IOAS_MAP_FILE,
         IOMMUFD_CMD_IOAS_NOIOMMU_GET_PA as CMD_IOAS_NOIOMMU_GET_PA,
         IOMMUFD_CMD_IOAS_UNMAP as CMD_IOAS_UNMAP,
-        IOMMUFD_CMD_OPTION as CMD_OPTION, //
+        IOMMUFD_CMD_OPTION as CMD_OPTION,
+        IOMMUFD_CMD_VEVENTQ_ALLOC as CMD_VEVENTQ_ALLOC, //
     };
 }
 
@@ -217,6 +218,9 @@ macro_rules! user_structs {
 }
 user_structs!(
     Destroy,
+    FaultAlloc,
+    HwptPageResponse,
+    HwptPgfault,
     IoasAlloc,
     IoasAllowIovas,
     IoasChangeProcess,
@@ -228,4 +232,6 @@ user_structs!(
     IoasUnmap,
     IovaRange,
     OptionCmd,
+    VeventHeader,
+    VeventqAlloc,
 );

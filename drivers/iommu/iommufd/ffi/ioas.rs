@@ -7,11 +7,11 @@ use super::{
     handlers::uapi,
     iopt::Iopt,
     object::{
+        Built,
         Kind,
         KindId,
         Loan,
-        Object,
-        Unpublished, //
+        Object, //
     },
     rwsem::RwSem,
     ucmd::Ucmd, //
@@ -44,7 +44,7 @@ impl Ioas {
 
     /// Its IOVAs.
     pub(crate) fn iopt(&self) -> &Iopt {
-        // SAFETY: Initialised in `reserve`.
+        // SAFETY: Initialised in `build`.
         unsafe { Iopt::from_raw(&raw mut (*self.as_raw()).iopt) }
     }
 
@@ -59,7 +59,7 @@ impl Ioas {
     /// # Errors
     ///
     /// `ENOMEM`; `EBUSY` when all ids are in use.
-    pub(crate) fn reserve(ctx: &Ctx) -> Result<Unpublished<'_>> {
+    pub(crate) fn build(ctx: &Ctx) -> Result<Built<'_>> {
         let object = ctx.reserve(size_of::<bindings::iommufd_ioas>(), Self::ID)?;
         let raw = object.as_raw().cast::<bindings::iommufd_ioas>();
         // SAFETY: Zeroed memory of that size, ours alone; each field is initialised in its place.
@@ -74,7 +74,8 @@ impl Ioas {
                 static_lock_class!().as_ptr(),
             );
         }
-        Ok(object)
+        // SAFETY: Initialised just now.
+        Ok(unsafe { object.built() })
     }
 }
 

@@ -3,8 +3,10 @@
 //! What each kind of object does at the end of its life.
 
 use super::{
+    fault,
     ioas,
-    object::KindId, //
+    object::KindId,
+    veventq, //
 };
 use core::mem::{
     offset_of,
@@ -60,7 +62,7 @@ static OPS: [Ops; COUNT] = {
     };
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_FAULT as usize] = Ops {
         file_offset: Some(offset_of!(bindings::iommufd_fault, common.filep)),
-        ..Ops::new(bindings::iommufd_fault_destroy)
+        ..Ops::new(fault::destroy)
     };
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_HW_QUEUE as usize] =
         Ops::new(bindings::iommufd_hw_queue_destroy);
@@ -78,9 +80,9 @@ static OPS: [Ops; COUNT] = {
         ..Ops::new(bindings::iommufd_vdevice_destroy)
     };
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_VEVENTQ as usize] = Ops {
-        abort: Some(bindings::iommufd_veventq_abort),
+        abort: Some(veventq::abort),
         file_offset: Some(offset_of!(bindings::iommufd_veventq, common.filep)),
-        ..Ops::new(bindings::iommufd_veventq_destroy)
+        ..Ops::new(veventq::destroy)
     };
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_VIOMMU as usize] =
         Ops::new(bindings::iommufd_viommu_destroy);

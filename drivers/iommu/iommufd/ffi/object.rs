@@ -273,28 +273,13 @@ impl<'a> Unpublished<'a> {
         ManuallyDrop::new(self).raw.as_ptr()
     }
 
-    /// Makes it visible; from here on anybody may use or destroy it.
-    pub(crate) fn publish(self) {
-        let object = ManuallyDrop::new(self);
-        object.table.publish(&object);
-    }
-
-    /// Undoes an object whose kind has something to undo, and frees it.
-    pub(crate) fn abort_and_destroy(self) {
-        let ops = kinds::ops(self.kind());
-        if let Some(offset) = ops.file_offset {
-            // SAFETY: The kind has a file pointer there.
-            let file = unsafe { *self.as_raw().byte_add(offset).cast::<*mut bindings::file>() };
-            if !file.is_null() {
-                // The release of an event file gives its hold on the object back, so it has to
-                // run before the object is freed, not whenever the work queue comes to it.
-                //
-                // SAFETY: Nobody else has the file yet, and this is no atomic context.
-                unsafe { bindings::__fput_sync(file) };
-            }
-        }
-        // SAFETY: The object is valid, of the kind that the op is for, and ours alone.
-        unsafe { (ops.abort.unwrap_or(ops.destroy))(self.as_raw()) };
+    /// Says that the object is complete: from here on its kind's operations work on it.
+    ///
+    /// # Safety
+    ///
+    /// Everything that the kind's abort or destroy looks at must be initialised.
+    pub(super) unsafe fn built(self) -> Built<'a> {
+        Built(ManuallyDrop::new(self))
     }
 }
 
@@ -315,5 +300,55 @@ impl Drop for Unpublished<'_> {
             // SAFETY: Nobody refers to it, see the type invariant.
             unsafe { bindings::kfree(self.raw.as_ptr().cast()) };
         }
+    }
+}
+
+/// A complete object that is not visible yet. Dropping it undoes and frees it.
+///
+/// # Invariants
+///
+/// The operations of its kind work on the object.
+#[must_use]
+pub(crate) struct Built<'a>(ManuallyDrop<Unpublished<'a>>);
+
+impl<'a> Built<'a> {
+    /// Makes it visible; from here on anybody may use or destroy it. Cannot fail.
+    pub(crate) fn publish(self) {
+        let object = ManuallyDrop::new(self);
+        object.0.table.publish(&object);
+    }
+
+    /// Gives the object to C, which hands it back to finalize or abort.
+    pub(super) fn into_raw(self) -> *mut bindings::iommufd_object {
+        ManuallyDrop::new(self).as_raw()
+    }
+}
+
+impl Deref for Built<'_> {
+    type Target = Object;
+
+    fn deref(&self) -> &Object {
+        &self.0
+    }
+}
+
+impl Drop for Built<'_> {
+    fn drop(&mut self) {
+        let ops = kinds::ops(self.kind());
+        if let Some(offset) = ops.file_offset {
+            // SAFETY: The kind has a file pointer there.
+            let file = unsafe { *self.as_raw().byte_add(offset).cast::<*mut bindings::file>() };
+            if !file.is_null() {
+                // The release of an event file gives its hold on the object back, so it has to
+                // run before the object is freed, not whenever the work queue comes to it.
+                //
+                // SAFETY: Nobody else has the file yet, and this is no atomic context.
+                unsafe { bindings::__fput_sync(file) };
+            }
+        }
+        // SAFETY: The object is valid, of the kind that the op is for, and ours alone.
+        unsafe { (ops.abort.unwrap_or(ops.destroy))(self.as_raw()) };
+        // SAFETY: It is not used any more.
+        unsafe { ManuallyDrop::drop(&mut self.0) };
     }
 }

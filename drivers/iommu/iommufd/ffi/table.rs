@@ -26,6 +26,11 @@ use kernel::{
 /// `XA_ZERO_ENTRY`, an internal entry that reads as absent.
 const ZERO_ENTRY: usize = (257 << 2) | 2;
 
+/// An entry that keeps an index without leading anywhere.
+pub(super) fn zero_entry() -> *mut c_void {
+    ptr::without_provenance_mut(ZERO_ENTRY)
+}
+
 /// An xarray of objects that allocates ids from 1.
 #[repr(transparent)]
 pub(crate) struct Table(Opaque<bindings::xarray>);
@@ -109,7 +114,7 @@ impl Table {
             bindings::__xa_alloc(
                 self.0.get(),
                 id,
-                ptr::without_provenance_mut(ZERO_ENTRY),
+                zero_entry(),
                 limit,
                 bindings::GFP_KERNEL_ACCOUNT,
             )

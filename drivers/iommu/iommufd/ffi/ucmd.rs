@@ -140,6 +140,20 @@ pub(crate) fn write_struct<T: UserStruct>(to: usize, value: &T) -> Result {
     }
 }
 
+/// Writes bytes at a user address.
+///
+/// # Errors
+///
+/// `EFAULT`.
+pub(crate) fn write_bytes(to: usize, bytes: &[u8]) -> Result {
+    let to = core::ptr::without_provenance_mut(to);
+    // SAFETY: The bytes are initialised; the address is checked.
+    match unsafe { bindings::copy_to_user(to, bytes.as_ptr().cast(), bytes.len()) } {
+        0 => Ok(()),
+        _ => Err(EFAULT),
+    }
+}
+
 impl<T: UserStruct> Deref for Ucmd<'_, T> {
     type Target = T;
 
@@ -198,11 +212,11 @@ pub(crate) fn execute(
     // SAFETY: `raw` is what `execute` asks for: `op.size` bytes are initialised.
     let ret = to_result(unsafe { (op.execute)(&mut raw) });
     if !raw.new_obj.is_null() {
-        // SAFETY: C got it from `into_raw`, of this table.
-        let object = unsafe { Unpublished::from_raw(raw.new_obj, ctx.objects()) };
+        // SAFETY: C got it from `into_raw`, of this table, and has completed it.
+        let object = unsafe { Unpublished::from_raw(raw.new_obj, ctx.objects()).built() };
         match ret {
             Ok(()) => object.publish(),
-            Err(_) => object.abort_and_destroy(),
+            Err(_) => drop(object),
         }
     }
     ret

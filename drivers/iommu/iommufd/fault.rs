@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Fault queues: page faults to user space, and its answers back.
+//!
+//! A fault comes in a group, is read as one or several messages with a cookie, and is answered by
+//! that cookie. A group whose attachment or queue goes is answered by the kernel.
+
+use crate::{
+    ffi::{
+        fault::{
+            FaultQueue,
+            Group,
+            Handle,
+            Responses, //
+        },
+        handlers::{
+            self,
+            end_of,
+            uapi::{
+                self,
+                FaultAlloc,
+                HwptPageResponse,
+                HwptPgfault, //
+            }, //
+        },
+        ucmd::{
+            read_struct,
+            write_struct,
+            Ucmd, //
+        }, //
+    },
+    ioctl::Ioctl, //
+};
+use core::mem::size_of;
+use kernel::prelude::*;
+
+impl Ioctl for FaultAlloc {
+    const NUMBER: u32 = handlers::number(uapi::CMD_FAULT_QUEUE_ALLOC);
+    const MIN_SIZE: usize = end_of!(FaultAlloc, out_fault_fd);
+
+    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+        if ucmd.flags != 0 {
+            return Err(EOPNOTSUPP);
+        }
+        let (fault, descriptor) = FaultQueue::build(ucmd.ctx())?;
+        ucmd.out_fault_id = fault.id();
+        ucmd.out_fault_fd = descriptor.number();
+        // Should this fail, the descriptor goes first, then the object with its file.
+        ucmd.respond()?;
+        fault.publish();
+        descriptor.install();
+        Ok(())
+    }
+}
+
+/// The size of a message, in bytes.
+const MESSAGE: usize = size_of::<HwptPgfault>();
+/// The size of an answer, in bytes.
+const ANSWER: usize = size_of::<HwptPageResponse>();
+
+/// Queues a group for user space.
+pub(crate) fn deliver(fault: &FaultQueue, group: Group) {
+    fault.push(group);
+    fault.queue().wake();
+}
+
+/// Reads as many whole groups as fit.
+///
+/// # Errors
+///
+/// `ESPIPE` when `count` is no multiple of a message; `EINVAL` when the first group does not fit;
+/// `EFAULT`, `ENOMEM`.
+pub(crate) fn read(fault: &FaultQueue, to: usize, count: usize) -> Result<usize> {
+    if count % MESSAGE != 0 {
+        return Err(ESPIPE);
+    }
+    let mut responses = fault.lock();
+    let mut done = 0;
+    while let Some(group) = fault.pop() {
+        if group.count() * MESSAGE > count - done {
+            fault.put_back(group);
+            // More fits another time, but a buffer too small for one group never will.
+            return if done == 0 { Err(EINVAL) } else { Ok(done) };
+        }
+        match hand_out(&mut responses, &group, to.wrapping_add(done)) {
+            Ok(cookie) => {
+                done += group.count() * MESSAGE;
+                cookie.fill(group);
+            }
+            Err(e) => {
+                fault.put_back(group);
+                return if done == 0 { Err(e) } else { Ok(done) };
+            }
+        }
+    }
+    Ok(done)
+}
+
+/// Copies a group's messages under a new cookie.
+fn hand_out<'a>(
+    responses: &'a mut Responses<'_>,
+    group: &Group,
+    mut to: usize,
+) -> Result<crate::ffi::fault::Cookie<'a>> {
+    let cookie = responses.reserve()?;
+    group.each(cookie.number(), |message| {
+        write_struct(to, message)?;
+        to = to.wrapping_add(MESSAGE);
+        Ok(())
+    })?;
+    Ok(cookie)
+}
+
+/// Takes answers.
+///
+/// # Errors
+///
+/// `ESPIPE` when `count` is no multiple of an answer; `EINVAL` for a cookie that nothing waits
+/// with, or a code that is none; `EFAULT`. After the first answer the number of bytes that were
+/// taken is returned instead.
+pub(crate) fn write(fault: &FaultQueue, from: usize, count: usize) -> Result<usize> {
+    if count % ANSWER != 0 {
+        return Err(ESPIPE);
+    }
+    let mut responses = fault.lock();
+    let mut done = 0;
+    while done < count {
+        match answer(&mut responses, from.wrapping_add(done)) {
+            Ok(()) => done += ANSWER,
+            Err(e) => return if done == 0 { Err(e) } else { Ok(done) },
+        }
+    }
+    Ok(done)
+}
+
+fn answer(responses: &mut Responses<'_>, from: usize) -> Result {
+    let response: HwptPageResponse = read_struct(from)?;
+    if !is_code(response.code) {
+        return Err(EINVAL);
+    }
+    let group = responses.take(response.cookie).ok_or(EINVAL)?;
+    group.respond(response.code);
+    Ok(())
+}
+
+/// User space may say that a page is there now, or that there is none; not that it failed.
+fn is_code(code: u32) -> bool {
+    code == uapi::PAGE_RESP_SUCCESS || code == uapi::PAGE_RESP_INVALID
+}
+
+/// Answers all groups of a queue, or all of one attachment, read or not: invalid.
+pub(crate) fn answer_all(fault: &FaultQueue, handle: Option<Handle>) {
+    let mut responses = fault.lock();
+    let next = || match handle {
+        Some(handle) => fault.pop_of(handle),
+        None => fault.pop(),
+    };
+    while let Some(group) = next() {
+        drop(group);
+    }
+    while let Some(group) = responses.take_any(handle) {
+        drop(group);
+    }
+}
+
+#[cfg(CONFIG_KUNIT = "y")]
+#[kunit_tests(rust_iommufd_fault)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes() {
+        for (code, valid) in [
+            (0, true),
+            (1, true),
+            (2, false),
+            (3, false),
+            (u32::MAX, false),
+        ] {
+            assert_eq!(is_code(code), valid);
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        // As the UAPI header has them: a reader in user space counts on it.
+        assert_eq!(MESSAGE, 40);
+        assert_eq!(ANSWER, 8);
+    }
+}

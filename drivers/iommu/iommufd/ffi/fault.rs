@@ -1,0 +1,443 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Fault queues as memory, and groups of page faults as owned values.
+//!
+//! A group has one owner: the list of what is to be read, the table of what waits for an answer,
+//! or the code that moves it from one to the other. Whoever drops it answers it.
+//!
+//! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
+
+use super::{
+    context::Ctx,
+    eventq::{
+        Descriptor,
+        EventQ,
+        Fops,
+        Ops, //
+    },
+    handlers::uapi::{
+        HwptPgfault,
+        PAGE_RESP_INVALID, //
+    },
+    object::{
+        Built,
+        Kind,
+        KindId, //
+    }, //
+};
+use core::{
+    marker::PhantomData,
+    mem::{
+        size_of,
+        ManuallyDrop, //
+    },
+    ptr::{
+        self,
+        NonNull, //
+    }, //
+};
+use kernel::{
+    bindings,
+    c_str,
+    error::to_result,
+    prelude::*,
+    static_lock_class,
+    types::{
+        NotThreadSafe,
+        Opaque, //
+    }, //
+};
+
+/// `struct iommufd_fault`.
+#[repr(transparent)]
+pub(crate) struct FaultQueue(Opaque<bindings::iommufd_fault>);
+
+// SAFETY: What it is made of has locks.
+unsafe impl Sync for FaultQueue {}
+
+// SAFETY: Objects of this kind are made below only, and are `struct iommufd_fault`.
+unsafe impl Kind for FaultQueue {
+    const ID: KindId = KindId(bindings::iommufd_object_type_IOMMUFD_OBJ_FAULT);
+}
+
+static FOPS: Fops = Fops::new::<FaultQueue>();
+
+impl Ops for FaultQueue {
+    const NAME: &'static CStr = c"[iommufd-pgfault]";
+    const FOPS: &'static Fops = &FOPS;
+    const WRITABLE: bool = true;
+
+    fn read(queue: &EventQ, to: usize, count: usize) -> Result<usize> {
+        crate::fault::read(Self::of(queue), to, count)
+    }
+
+    fn write(queue: &EventQ, from: usize, count: usize) -> Result<usize> {
+        crate::fault::write(Self::of(queue), from, count)
+    }
+}
+
+impl FaultQueue {
+    fn as_raw(&self) -> *mut bindings::iommufd_fault {
+        self.0.get()
+    }
+
+    /// # Safety
+    ///
+    /// `ptr` must be a fault queue that stays valid for `'a`.
+    pub(super) unsafe fn from_raw<'a>(ptr: *mut bindings::iommufd_fault) -> &'a Self {
+        // SAFETY: By the caller; the layouts are the same.
+        unsafe { &*ptr.cast() }
+    }
+
+    /// The fault queue whose file's queue this is.
+    fn of(queue: &EventQ) -> &Self {
+        // SAFETY: `FOPS` are for fault queues only, and the queue is the first field.
+        unsafe { Self::from_raw(ptr::from_ref(queue).cast_mut().cast()) }
+    }
+
+    pub(crate) fn queue(&self) -> &EventQ {
+        // SAFETY: The first field, initialised in `build`.
+        unsafe { EventQ::from_raw(&raw mut (*self.as_raw()).common) }
+    }
+
+    /// Makes a queue and its file, which are not visible yet.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, `ENFILE`, `EMFILE`; `EBUSY` when all ids are in use.
+    pub(crate) fn build(ctx: &Ctx) -> Result<(Built<'_>, Descriptor)> {
+        let object = ctx.reserve(size_of::<bindings::iommufd_fault>(), Self::ID)?;
+        let raw = object.as_raw().cast::<bindings::iommufd_fault>();
+        // SAFETY: Zeroed memory of that size, ours alone; each field is initialised in its place.
+        unsafe {
+            EventQ::init(&raw mut (*raw).common);
+            bindings::iommu_xa_init_flags(&raw mut (*raw).response, bindings::XA_FLAGS_ALLOC1);
+            bindings::__mutex_init(
+                &raw mut (*raw).mutex,
+                c_str!("fault->mutex").as_char_ptr(),
+                static_lock_class!().as_ptr(),
+            );
+        }
+        // SAFETY: Initialised just now; there is no file yet, which is fine.
+        let object = unsafe { object.built() };
+        // SAFETY: As above.
+        let queue = unsafe { Self::from_raw(raw) };
+        let descriptor = queue.queue().make_file::<Self>(ctx)?;
+        Ok((object, descriptor))
+    }
+
+    /// Serialises reading and answering. May sleep.
+    pub(crate) fn lock(&self) -> Responses<'_> {
+        // SAFETY: Initialised in `build`; the guard gives it back.
+        unsafe { bindings::mutex_lock(&raw mut (*self.as_raw()).mutex) };
+        Responses(self, PhantomData)
+    }
+
+    /// Appends a group to what is to be read.
+    pub(crate) fn push(&self, group: Group) {
+        let mut list = self.queue().lock();
+        let head = list.list();
+        // SAFETY: The list is locked; the group's node is in no list, and the list owns it now.
+        unsafe { bindings::list_add_tail(&raw mut (*group.into_raw()).node, head) };
+    }
+
+    /// Puts a group back to where it was taken from.
+    pub(crate) fn put_back(&self, group: Group) {
+        let mut list = self.queue().lock();
+        let head = list.list();
+        // SAFETY: The list is locked; before the first entry is behind the head. The group's node
+        // is in no list, and the list owns it now.
+        unsafe { bindings::list_add_tail(&raw mut (*group.into_raw()).node, (*head).next) };
+    }
+
+    /// Takes the first group of what is to be read.
+    pub(crate) fn pop(&self) -> Option<Group> {
+        let mut list = self.queue().lock();
+        let node = list.first()?;
+        // SAFETY: Entries of this list are groups, which it owns until they are taken out.
+        unsafe {
+            bindings::iommu_list_del(node);
+            Some(Group::from_raw(kernel::container_of!(
+                node,
+                bindings::iopf_group,
+                node
+            )))
+        }
+    }
+
+    /// Takes the first group that came by `handle` out of what is to be read.
+    pub(crate) fn pop_of(&self, handle: Handle) -> Option<Group> {
+        let mut list = self.queue().lock();
+        let head = list.list();
+        let mut node = list.first()?;
+        while !ptr::eq(node, head) {
+            // SAFETY: As in `pop`.
+            unsafe {
+                let group = kernel::container_of!(node, bindings::iopf_group, node);
+                if ptr::eq((*group).attach_handle, handle.0) {
+                    bindings::iommu_list_del(node);
+                    return Some(Group::from_raw(group));
+                }
+                node = (*node).next;
+            }
+        }
+        None
+    }
+}
+
+/// An attachment, by which a device's faults find their queue. Only compared.
+#[derive(Clone, Copy)]
+pub(crate) struct Handle(pub(super) *mut bindings::iommu_attach_handle);
+
+/// The groups that were read and wait for an answer, with the queue's mutex held.
+#[must_use]
+pub(crate) struct Responses<'a>(&'a FaultQueue, PhantomData<NotThreadSafe>);
+
+impl Responses<'_> {
+    fn xa(&self) -> *mut bindings::xarray {
+        // SAFETY: Initialised in `build`; only the address is taken.
+        unsafe { &raw mut (*self.0.as_raw()).response }
+    }
+
+    /// Reserves a cookie.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; `EBUSY` when all cookies are in use.
+    pub(crate) fn reserve(&mut self) -> Result<Cookie<'_>> {
+        let mut cookie = 0;
+        let limit = bindings::xa_limit {
+            max: u32::MAX,
+            min: 0,
+        };
+        // SAFETY: The table is initialised; a zero entry reads as absent.
+        to_result(unsafe {
+            bindings::xa_lock(self.xa());
+            let ret = bindings::__xa_alloc(
+                self.xa(),
+                &mut cookie,
+                super::table::zero_entry(),
+                limit,
+                bindings::GFP_KERNEL,
+            );
+            bindings::xa_unlock(self.xa());
+            ret
+        })?;
+        Ok(Cookie {
+            xa: self.xa(),
+            cookie,
+            _table: PhantomData,
+        })
+    }
+
+    /// Takes the group that waits for an answer with this cookie.
+    pub(crate) fn take(&mut self, cookie: u32) -> Option<Group> {
+        // SAFETY: Entries are groups, which the table owns until they are taken out.
+        let group = unsafe { bindings::xa_erase(self.xa(), cookie as usize) };
+        // SAFETY: As above.
+        (!group.is_null()).then(|| unsafe { Group::from_raw(group.cast()) })
+    }
+
+    /// Takes a group that waits for an answer; of `handle`, if one is given.
+    pub(crate) fn take_any(&mut self, handle: Option<Handle>) -> Option<Group> {
+        let mut index = 0;
+        // SAFETY: The table is initialised; entries are groups.
+        let mut group =
+            unsafe { bindings::xa_find(self.xa(), &mut index, usize::MAX, bindings::XA_PRESENT) }
+                .cast::<bindings::iopf_group>();
+        while !group.is_null() {
+            // SAFETY: The mutex keeps the group in the table.
+            if handle.is_none_or(|handle| ptr::eq(unsafe { (*group).attach_handle }, handle.0)) {
+                return self.take(index as u32);
+            }
+            // SAFETY: As above.
+            group = unsafe {
+                bindings::xa_find_after(self.xa(), &mut index, usize::MAX, bindings::XA_PRESENT)
+            }
+            .cast();
+        }
+        None
+    }
+}
+
+impl Drop for Responses<'_> {
+    fn drop(&mut self) {
+        // SAFETY: This value is the proof that it is held.
+        unsafe { bindings::mutex_unlock(&raw mut (*self.0.as_raw()).mutex) }
+    }
+}
+
+/// A reserved cookie. Dropping it frees it.
+pub(crate) struct Cookie<'a> {
+    xa: *mut bindings::xarray,
+    cookie: u32,
+    _table: PhantomData<&'a mut ()>,
+}
+
+impl Cookie<'_> {
+    pub(crate) fn number(&self) -> u32 {
+        self.cookie
+    }
+
+    /// Puts a group there, to wait for its answer.
+    pub(crate) fn fill(self, group: Group) {
+        let this = ManuallyDrop::new(self);
+        let group = group.into_raw();
+        // SAFETY: The table is initialised and the slot reserved, so that nothing is allocated;
+        // the table owns the group now.
+        unsafe {
+            (*group).cookie = this.cookie;
+            bindings::xa_store(
+                this.xa,
+                this.cookie as usize,
+                group.cast(),
+                bindings::GFP_KERNEL,
+            );
+        }
+    }
+}
+
+impl Drop for Cookie<'_> {
+    fn drop(&mut self) {
+        // SAFETY: The table is initialised, and the slot ours.
+        unsafe { bindings::xa_erase(self.xa, self.cookie as usize) };
+    }
+}
+
+/// A group of page faults that is answered as one. Dropping it answers that it was invalid.
+///
+/// # Invariants
+///
+/// Owns a group that is in no list and no table.
+pub(crate) struct Group(NonNull<bindings::iopf_group>);
+
+impl Group {
+    /// # Safety
+    ///
+    /// `raw` must be a group that the caller owns and gives away.
+    pub(super) unsafe fn from_raw(raw: *mut bindings::iopf_group) -> Self {
+        // SAFETY: By the caller.
+        Self(unsafe { NonNull::new_unchecked(raw) })
+    }
+
+    fn into_raw(self) -> *mut bindings::iopf_group {
+        ManuallyDrop::new(self).0.as_ptr()
+    }
+
+    /// How many faults there are.
+    pub(crate) fn count(&self) -> usize {
+        // SAFETY: By the type invariant.
+        unsafe { self.0.as_ref() }.fault_count
+    }
+
+    /// Calls `f` with each fault as user space sees it.
+    ///
+    /// # Errors
+    ///
+    /// The first of `f`.
+    pub(crate) fn each(&self, cookie: u32, mut f: impl FnMut(&HwptPgfault) -> Result) -> Result {
+        // SAFETY: By the type invariant; the handle is that of an attachment, which stays until
+        // its faults are answered, and of a device of this crate.
+        unsafe {
+            let group = self.0.as_ptr();
+            let handle = (*group)
+                .attach_handle
+                .cast::<bindings::iommufd_attach_handle>();
+            let dev_id = (*(*handle).idev).obj.id;
+            let head = &raw mut (*group).faults;
+            let mut node = (*head).next;
+            while !ptr::eq(node, head) {
+                let fault = kernel::container_of!(node, bindings::iopf_fault, list);
+                let page = &(*fault).fault.prm;
+                f(&HwptPgfault {
+                    flags: page.flags,
+                    dev_id,
+                    pasid: page.pasid,
+                    grpid: page.grpid,
+                    perm: page.perm,
+                    __reserved: 0,
+                    addr: page.addr,
+                    length: 0,
+                    cookie,
+                })?;
+                node = (*node).next;
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers the device.
+    pub(crate) fn respond(self, code: u32) {
+        let raw = self.into_raw();
+        // SAFETY: By the type invariant; it is not used any more.
+        unsafe {
+            bindings::iopf_group_response(raw, code);
+            bindings::iopf_free_group(raw);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant; this one is forgotten.
+        unsafe { Self::from_raw(self.0.as_ptr()) }.respond(PAGE_RESP_INVALID);
+    }
+}
+
+/// Releases what a fault queue holds.
+///
+/// # Safety
+///
+/// `obj` must be a fault queue that nobody else refers to.
+pub(super) unsafe extern "C" fn destroy(obj: *mut bindings::iommufd_object) {
+    let raw = obj.cast::<bindings::iommufd_fault>();
+    // SAFETY: By the caller.
+    crate::fault::answer_all(unsafe { FaultQueue::from_raw(raw) }, None);
+    // SAFETY: By the caller; both are empty.
+    unsafe {
+        bindings::xa_destroy(&raw mut (*raw).response);
+        bindings::mutex_destroy(&raw mut (*raw).mutex);
+    }
+}
+
+/// Queues a group of faults; the page-request code calls it for domains with a fault queue.
+///
+/// # Safety
+///
+/// `group` must be a group whose attachment has a domain of this crate with a fault queue.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_fault_iopf_handler(
+    group: *mut bindings::iopf_group,
+) -> c_int {
+    // SAFETY: By the caller. Dequeued, the group is ours.
+    unsafe {
+        let domain = (*(*group).attach_handle).domain;
+        let hwpt = bindings::iommu_domain_hwpt(domain);
+        let fault = FaultQueue::from_raw((*hwpt).fault);
+        bindings::iopf_group_dequeue(group);
+        crate::fault::deliver(fault, Group::from_raw(group));
+    }
+    0
+}
+
+/// Answers what came by an attachment that goes, as far as its table has a queue.
+///
+/// # Safety
+///
+/// `hwpt` must be valid, and `handle` null or an attachment by which no more faults come.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_auto_response_faults(
+    hwpt: *mut bindings::iommufd_hw_pagetable,
+    handle: *mut bindings::iommufd_attach_handle,
+) {
+    // SAFETY: By the caller.
+    let fault = unsafe { (*hwpt).fault };
+    if fault.is_null() || handle.is_null() {
+        return;
+    }
+    // SAFETY: By the caller; the table holds its queue.
+    unsafe {
+        let handle = Handle(&raw mut (*handle).handle);
+        crate::fault::answer_all(FaultQueue::from_raw(fault), Some(handle));
+    }
+}

@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! vEVENTQs as memory, and their events as owned values.
+//!
+//! Drivers append events (`iommufd_driver`), bounded by the queue's depth; what does not fit is
+//! told by one entry for lost events, which is part of the queue and moves to its end.
+//!
+//! Lock order: the vIOMMU's `veventqs_rwsem`, then the queue's spinlock.
+
+use super::{
+    context::Ctx,
+    eventq::{
+        Descriptor,
+        EventQ,
+        Fops,
+        Ops, //
+    },
+    handlers::uapi::{
+        VeventHeader,
+        VEVENTQ_FLAG_LOST_EVENTS, //
+    },
+    object::{
+        Built,
+        Kind,
+        KindId,
+        Object, //
+    },
+    rwsem::{
+        RwSem,
+        WriteGuard, //
+    }, //
+};
+use core::{
+    mem::size_of,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
+};
+use kernel::{
+    bindings,
+    prelude::*,
+    types::Opaque, //
+};
+
+/// `struct iommufd_viommu`, as far as its event queues go.
+#[repr(transparent)]
+pub(crate) struct Viommu(Opaque<bindings::iommufd_viommu>);
+
+// SAFETY: What it is made of has locks.
+unsafe impl Sync for Viommu {}
+
+// SAFETY: Objects of this kind start with a `struct iommufd_viommu`; drivers may append.
+unsafe impl Kind for Viommu {
+    const ID: KindId = KindId(bindings::iommufd_object_type_IOMMUFD_OBJ_VIOMMU);
+}
+
+/// The list of a vIOMMU's event queues, locked for writing.
+pub(crate) struct Queues<'a> {
+    viommu: &'a Viommu,
+    _guard: WriteGuard<'a>,
+}
+
+impl Viommu {
+    fn as_raw(&self) -> *mut bindings::iommufd_viommu {
+        self.0.get()
+    }
+
+    fn object(&self) -> &Object {
+        // SAFETY: The head is as valid as the whole.
+        unsafe { Object::from_raw(&raw mut (*self.as_raw()).obj) }
+    }
+
+    /// Locks the list of event queues. May sleep.
+    pub(crate) fn queues(&self) -> Queues<'_> {
+        // SAFETY: Initialised with the vIOMMU.
+        let lock = unsafe { RwSem::from_raw(&raw mut (*self.as_raw()).veventqs_rwsem) };
+        Queues {
+            viommu: self,
+            _guard: lock.write(),
+        }
+    }
+}
+
+impl<'a> Queues<'a> {
+    /// Whether there is a queue of this type.
+    pub(crate) fn has(&self, type_: u32) -> bool {
+        // SAFETY: The list is locked, and its entries are vEVENTQs.
+        unsafe {
+            let head = &raw mut (*self.viommu.as_raw()).veventqs;
+            let mut node = (*head).next;
+            while !ptr::eq(node, head) {
+                let queue = kernel::container_of!(node, bindings::iommufd_veventq, node);
+                if (*queue).type_ == type_ {
+                    return true;
+                }
+                node = (*node).next;
+            }
+        }
+        false
+    }
+
+    /// Makes a queue and its file, in the list but not visible to user space yet. Dropping it
+    /// takes it out again, so it has to go before the lock.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, `ENFILE`, `EMFILE`; `EBUSY` when all ids are in use.
+    pub(crate) fn build<'q>(
+        &'q mut self,
+        ctx: &'q Ctx,
+        type_: u32,
+        depth: u32,
+    ) -> Result<(Built<'q>, Descriptor)> {
+        let object = ctx.reserve(size_of::<bindings::iommufd_veventq>(), VeventQ::ID)?;
+        let raw = object.as_raw().cast::<bindings::iommufd_veventq>();
+        self.viommu.object().users().inc();
+        // SAFETY: Zeroed memory of that size, ours alone, and a list that is locked.
+        unsafe {
+            EventQ::init(&raw mut (*raw).common);
+            (*raw).type_ = type_;
+            (*raw).viommu = self.viommu.as_raw();
+            (*raw).depth = depth;
+            (*raw).lost_events_header.header.flags = VEVENTQ_FLAG_LOST_EVENTS;
+            bindings::list_add_tail(
+                &raw mut (*raw).node,
+                &raw mut (*self.viommu.as_raw()).veventqs,
+            );
+        }
+        // SAFETY: Initialised just now; there is no file yet, which is fine.
+        let object = unsafe { object.built() };
+        // SAFETY: As above.
+        let queue = unsafe { &*raw.cast::<VeventQ>() };
+        let descriptor = queue.queue().make_file::<VeventQ>(ctx)?;
+        Ok((object, descriptor))
+    }
+}
+
+/// `struct iommufd_veventq`.
+#[repr(transparent)]
+pub(crate) struct VeventQ(Opaque<bindings::iommufd_veventq>);
+
+// SAFETY: What it is made of has locks.
+unsafe impl Sync for VeventQ {}
+
+// SAFETY: Objects of this kind are made above only, and are `struct iommufd_veventq`.
+unsafe impl Kind for VeventQ {
+    const ID: KindId = KindId(bindings::iommufd_object_type_IOMMUFD_OBJ_VEVENTQ);
+}
+
+static FOPS: Fops = Fops::new::<VeventQ>();
+
+impl Ops for VeventQ {
+    const NAME: &'static CStr = c"[iommufd-viommu-event]";
+    const FOPS: &'static Fops = &FOPS;
+    const WRITABLE: bool = false;
+
+    fn read(queue: &EventQ, to: usize, count: usize) -> Result<usize> {
+        // SAFETY: `FOPS` are for vEVENTQs only, and the queue is the first field.
+        let queue = unsafe { &*ptr::from_ref(queue).cast::<Self>() };
+        crate::veventq::read(queue, to, count)
+    }
+
+    fn write(_: &EventQ, _: usize, _: usize) -> Result<usize> {
+        Err(EINVAL)
+    }
+}
+
+/// What a reader takes out of a queue.
+pub(crate) enum Taken {
+    /// An event.
+    Event(Event),
+    /// Events were lost before what comes next.
+    Lost(VeventHeader),
+}
+
+impl VeventQ {
+    fn as_raw(&self) -> *mut bindings::iommufd_veventq {
+        self.0.get()
+    }
+
+    fn queue(&self) -> &EventQ {
+        // SAFETY: The first field, initialised when the queue was built.
+        unsafe { EventQ::from_raw(&raw mut (*self.as_raw()).common) }
+    }
+
+    /// The entry for lost events, as a node of the list.
+    fn lost(&self) -> *mut bindings::list_head {
+        // SAFETY: Only the address is taken.
+        unsafe { &raw mut (*self.as_raw()).lost_events_header.node }
+    }
+
+    /// Takes the first entry. The one for lost events is copied, so that it can be used again.
+    pub(crate) fn pop(&self) -> Option<Taken> {
+        let mut list = self.queue().lock();
+        let node = list.first()?;
+        // SAFETY: The list is locked; entries are events which it owns, or the queue's own.
+        unsafe {
+            bindings::iommu_list_del(node);
+            let event = kernel::container_of!(node, bindings::iommufd_vevent, node);
+            Some(if ptr::eq(node, self.lost()) {
+                Taken::Lost((*event).header)
+            } else {
+                Taken::Event(Event(NonNull::new_unchecked(event)))
+            })
+        }
+    }
+
+    /// Puts back what was taken. Lost events need no second mention when others came meanwhile,
+    /// whose sequence numbers tell.
+    pub(crate) fn put_back(&self, taken: Taken) {
+        let mut list = self.queue().lock();
+        let head = list.list();
+        let node = match taken {
+            Taken::Event(event) => {
+                let event = core::mem::ManuallyDrop::new(event);
+                // SAFETY: Only the address is taken.
+                unsafe { &raw mut (*event.0.as_ptr()).node }
+            }
+            Taken::Lost(_) if list.is_empty() => self.lost(),
+            Taken::Lost(_) => return,
+        };
+        // SAFETY: The list is locked; before the first entry is behind the head.
+        unsafe { bindings::list_add_tail(node, (*head).next) };
+    }
+
+    /// One event less counts against the depth.
+    pub(crate) fn delivered(&self) {
+        let _list = self.queue().lock();
+        // SAFETY: Guarded by the list's lock.
+        unsafe { (*self.as_raw()).num_events -= 1 };
+    }
+}
+
+/// An event that is in no queue.
+///
+/// # Invariants
+///
+/// Owns the memory, which came from kmalloc().
+pub(crate) struct Event(NonNull<bindings::iommufd_vevent>);
+
+impl Event {
+    pub(crate) fn header(&self) -> VeventHeader {
+        // SAFETY: By the type invariant.
+        unsafe { self.0.as_ref() }.header
+    }
+
+    /// What the driver said, as the UAPI header defines for the queue's type.
+    pub(crate) fn data(&self) -> &[u8] {
+        // SAFETY: By the type invariant; the driver's bytes lie behind the structure.
+        unsafe {
+            let event = self.0.as_ptr();
+            core::slice::from_raw_parts(
+                (&raw const (*event).event_data).cast::<u8>(),
+                (*event).data_len as usize,
+            )
+        }
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::kfree(self.0.as_ptr().cast()) }
+    }
+}
+
+/// Empties a queue and takes it off its vIOMMU's list.
+///
+/// # Safety
+///
+/// Nobody else may refer to the queue, and the vIOMMU's lock must be held for writing.
+unsafe fn empty(queue: &VeventQ) {
+    while let Some(taken) = queue.pop() {
+        drop(taken);
+    }
+    // SAFETY: By the caller.
+    unsafe { bindings::iommu_list_del(&raw mut (*queue.as_raw()).node) };
+}
+
+/// Releases what a queue holds that was not published.
+///
+/// # Safety
+///
+/// `obj` must be a vEVENTQ that nobody else refers to, its vIOMMU lent to the caller, and that
+/// one's `veventqs_rwsem` be held for writing.
+pub(super) unsafe extern "C" fn abort(obj: *mut bindings::iommufd_object) {
+    // SAFETY: By the caller.
+    unsafe {
+        let queue = &*obj.cast::<VeventQ>();
+        empty(queue);
+        (*(*queue.as_raw()).viommu.cast::<Viommu>())
+            .object()
+            .users()
+            .dec();
+    }
+}
+
+/// Releases what a queue holds.
+///
+/// # Safety
+///
+/// `obj` must be a vEVENTQ that nobody else refers to.
+pub(super) unsafe extern "C" fn destroy(obj: *mut bindings::iommufd_object) {
+    // SAFETY: By the caller; the queue's count keeps its vIOMMU.
+    let (queue, viommu) = unsafe {
+        let queue = &*obj.cast::<VeventQ>();
+        (queue, &*(*queue.as_raw()).viommu.cast::<Viommu>())
+    };
+    let queues = viommu.queues();
+    // SAFETY: By the caller; the lock is held.
+    unsafe { empty(queue) };
+    drop(queues);
+    // Only now: without the count the vIOMMU may go, and its lock with it.
+    viommu.object().users().dec();
+}
