@@ -10,6 +10,7 @@
 #include <linux/iommu.h>
 #include <linux/iommufd.h>
 #include <uapi/linux/iommufd.h>
+#include <uapi/linux/vfio.h>
 
 #include "../../drivers/iommu/iommu-priv.h"
 

@@ -22,3 +22,4 @@ pub(crate) mod rwsem;
 pub(crate) mod table;
 pub(crate) mod ucmd;
 pub(crate) mod veventq;
+pub(crate) mod vfio;

@@ -4,16 +4,19 @@
 //!
 //! UAPI: [`include/uapi/linux/iommufd.h`](srctree/include/uapi/linux/iommufd.h)
 
-use crate::ffi::{
-    context::Ctx,
-    handlers,
-    ucmd::{
-        self,
-        Buffer,
-        Execute,
-        Ucmd,
-        UserStruct, //
-    }, //
+use crate::{
+    ffi::{
+        context::Ctx,
+        handlers,
+        ucmd::{
+            self,
+            Buffer,
+            Execute,
+            Ucmd,
+            UserStruct, //
+        }, //
+    },
+    vfio_compat, //
 };
 use core::mem::size_of;
 use kernel::{
@@ -120,7 +123,7 @@ fn find(number: u32) -> Option<&'static Option<Entry>> {
 /// short, or longer than the kernel knows and not zero there; what the ioctl says.
 pub(crate) fn dispatch(ctx: &Ctx, number: u32, arg: usize) -> Result<isize> {
     let Some(row) = find(number) else {
-        return handlers::vfio(ctx, number, arg);
+        return vfio_compat::ioctl(ctx, number, arg);
     };
     let user_size = handlers::user_size(arg)?;
     let entry = row.as_ref().ok_or(ENOIOCTLCMD)?;

@@ -8,6 +8,7 @@
 //! | the object model | [`object`] |
 //! | I/O address spaces | [`ioas`], [`change_process`] |
 //! | event queues | [`fault`], [`veventq`] |
+//! | VFIO's container | [`vfio_compat`] |
 //! | the character device: dispatch, context, mmap | [`ioctl`], [`ffi::file`], [`option`] |
 //!
 //! # Lock order
@@ -24,5 +25,6 @@ mod ioctl;
 mod object;
 mod option;
 mod veventq;
+mod vfio_compat;
 
 const __LOG_PREFIX: &[u8] = b"iommufd\0";

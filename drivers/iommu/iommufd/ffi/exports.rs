@@ -11,7 +11,6 @@ use super::{
         Ctx, //
     },
     file,
-    ioas::Ioas,
     kinds,
     object::{
         KindId,
@@ -202,22 +201,6 @@ pub(crate) unsafe extern "C" fn iommufd_object_remove(
     } else {
         object::put_and_try_destroy(ctx, object)
     })
-}
-
-/// Makes an IOAS; finalize or abort comes next.
-///
-/// # Safety
-///
-/// `ictx` must be open.
-#[export]
-pub(crate) unsafe extern "C" fn iommufd_ioas_alloc(
-    ictx: *mut bindings::iommufd_ctx,
-) -> *mut bindings::iommufd_ioas {
-    // SAFETY: The caller's context is open.
-    match Ioas::build(unsafe { Ctx::from_raw(ictx) }) {
-        Ok(ioas) => ioas.into_raw().cast(),
-        Err(e) => err_ptr(e),
-    }
 }
 
 /// Takes another reference to a context.

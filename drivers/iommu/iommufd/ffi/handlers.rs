@@ -2,10 +2,7 @@
 
 //! The rows of the dispatch table, and the ioctls that are still C.
 
-use super::{
-    context::Ctx,
-    ucmd::UserStruct, //
-};
+use super::ucmd::UserStruct;
 use crate::ioctl::Entry;
 use core::mem::size_of;
 use kernel::{
@@ -107,12 +104,7 @@ pub(crate) const ALL: &[Entry] = &[
         virt_id
     ),
     Entry::of::<uapi::VeventqAlloc>(),
-    c_entry!(
-        IOMMUFD_CMD_VFIO_IOAS,
-        iommufd_vfio_ioas,
-        iommu_vfio_ioas,
-        __reserved
-    ),
+    Entry::of::<uapi::VfioIoas>(),
     c_entry!(
         IOMMUFD_CMD_VIOMMU_ALLOC,
         iommufd_viommu_alloc_ioctl,
@@ -128,14 +120,11 @@ pub(crate) const ALL: &[Entry] = &[
     ),
 ];
 
-/// An ioctl outside of the table: VFIO's container.
-pub(crate) fn vfio(ctx: &Ctx, number: u32, arg: usize) -> Result<isize> {
-    // SAFETY: The context is open; `arg` is checked there as a user address.
-    let ret = unsafe { bindings::iommufd_vfio_ioctl(ctx.as_raw(), number, arg) };
-    if ret < 0 {
-        return Err(Error::from_errno(ret));
-    }
-    Ok(ret as isize)
+/// The first bytes of a structure, as many as there is room for.
+pub(crate) fn head_of<T: UserStruct>(value: &T, room: usize) -> &[u8] {
+    let length = size_of::<T>().min(room);
+    // SAFETY: Such structures have no padding, and are at least that long.
+    unsafe { core::slice::from_raw_parts(core::ptr::from_ref(value).cast(), length) }
 }
 
 /// Whether the caller may change what it is limited by (`CAP_SYS_RESOURCE`).
@@ -184,6 +173,7 @@ pub(crate) mod uapi {
         iommu_veventq_alloc as VeventqAlloc,
         iommu_veventq_flag_IOMMU_VEVENTQ_FLAG_LOST_EVENTS as VEVENTQ_FLAG_LOST_EVENTS,
         iommu_veventq_type_IOMMU_VEVENTQ_TYPE_DEFAULT as VEVENTQ_TYPE_DEFAULT,
+        iommu_vfio_ioas as VfioIoas,
         iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA as MAP_FIXED_IOVA,
         iommufd_ioas_map_flags_IOMMU_IOAS_MAP_READABLE as MAP_READABLE,
         iommufd_ioas_map_flags_IOMMU_IOAS_MAP_WRITEABLE as MAP_WRITEABLE,
@@ -206,8 +196,46 @@ pub(crate) mod uapi {
         IOMMUFD_CMD_IOAS_NOIOMMU_GET_PA as CMD_IOAS_NOIOMMU_GET_PA,
         IOMMUFD_CMD_IOAS_UNMAP as CMD_IOAS_UNMAP,
         IOMMUFD_CMD_OPTION as CMD_OPTION,
-        IOMMUFD_CMD_VEVENTQ_ALLOC as CMD_VEVENTQ_ALLOC, //
+        IOMMUFD_CMD_VEVENTQ_ALLOC as CMD_VEVENTQ_ALLOC,
+        IOMMUFD_CMD_VFIO_IOAS as CMD_VFIO_IOAS, //
     };
+
+    // VFIO's.
+    pub(crate) use bindings::{
+        iommufd_vfio_ioas_op_IOMMU_VFIO_IOAS_CLEAR as VFIO_IOAS_CLEAR,
+        iommufd_vfio_ioas_op_IOMMU_VFIO_IOAS_GET as VFIO_IOAS_GET,
+        iommufd_vfio_ioas_op_IOMMU_VFIO_IOAS_SET as VFIO_IOAS_SET,
+        vfio_info_cap_header as VfioCapHeader,
+        vfio_iommu_type1_dma_map as VfioDmaMap,
+        vfio_iommu_type1_dma_unmap as VfioDmaUnmap,
+        vfio_iommu_type1_info as VfioInfo,
+        vfio_iommu_type1_info_cap_iova_range as VfioIovaCap,
+        vfio_iommu_type1_info_dma_avail as VfioDmaAvail,
+        vfio_iova_range as VfioIovaRange,
+        VFIO_TYPE1v2_IOMMU as VFIO_TYPE1V2_IOMMU,
+        VFIO_API_VERSION,
+        VFIO_DMA_CC_IOMMU,
+        VFIO_DMA_MAP_FLAG_READ,
+        VFIO_DMA_MAP_FLAG_WRITE,
+        VFIO_DMA_UNMAP_FLAG_ALL,
+        VFIO_IOMMU_INFO_CAPS,
+        VFIO_IOMMU_INFO_PGSIZES,
+        VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE,
+        VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL,
+        VFIO_NOIOMMU_IOMMU,
+        VFIO_TYPE1_IOMMU,
+        VFIO_UNMAP_ALL, //
+    };
+
+    const fn vfio(nr: u32) -> u32 {
+        super::number(bindings::VFIO_BASE + nr)
+    }
+    pub(crate) const VFIO_GET_API_VERSION: u32 = vfio(0);
+    pub(crate) const VFIO_CHECK_EXTENSION: u32 = vfio(1);
+    pub(crate) const VFIO_SET_IOMMU: u32 = vfio(2);
+    pub(crate) const VFIO_IOMMU_GET_INFO: u32 = vfio(12);
+    pub(crate) const VFIO_IOMMU_MAP_DMA: u32 = vfio(13);
+    pub(crate) const VFIO_IOMMU_UNMAP_DMA: u32 = vfio(14);
 }
 
 macro_rules! user_structs {
@@ -234,4 +262,14 @@ user_structs!(
     OptionCmd,
     VeventHeader,
     VeventqAlloc,
+    VfioDmaAvail,
+    VfioDmaMap,
+    VfioDmaUnmap,
+    VfioInfo,
+    VfioIoas,
+    VfioIovaCap,
+    VfioIovaRange,
 );
+
+// SAFETY: Integers.
+unsafe impl<const N: usize> UserStruct for [u32; N] {}

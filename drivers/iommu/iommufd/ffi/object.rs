@@ -317,11 +317,6 @@ impl<'a> Built<'a> {
         let object = ManuallyDrop::new(self);
         object.0.table.publish(&object);
     }
-
-    /// Gives the object to C, which hands it back to finalize or abort.
-    pub(super) fn into_raw(self) -> *mut bindings::iommufd_object {
-        ManuallyDrop::new(self).as_raw()
-    }
 }
 
 impl Deref for Built<'_> {

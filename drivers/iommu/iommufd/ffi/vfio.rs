@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What VFIO's container needs to know of a context and of its IOAS.
+//!
+//! C header: [`include/uapi/linux/vfio.h`](srctree/include/uapi/linux/vfio.h)
+
+use super::{
+    context::Ctx,
+    ioas::Ioas,
+    iopt::Iopt,
+    object::{
+        Built,
+        Loan,
+        Object, //
+    },
+    rwsem::RwSem,
+    table::Locked, //
+};
+use core::ptr;
+use kernel::{
+    bindings,
+    prelude::*, //
+};
+
+impl Ctx {
+    /// Lends the IOAS that the container's ioctls work on, if there is one.
+    pub(crate) fn lend_vfio_ioas<'a>(&'a self, _locked: &Locked<'_>) -> Option<Loan<'a, Ioas>> {
+        // SAFETY: The field is guarded by the table's lock; it is cleared under it before the
+        // IOAS is freed.
+        let ioas = unsafe { (*self.as_raw()).vfio_ioas };
+        if ioas.is_null() {
+            return None;
+        }
+        // SAFETY: As above.
+        Loan::new(self, unsafe { Object::from_raw(ioas.cast()) })
+    }
+
+    /// Whether the container has had an IOAS set.
+    pub(crate) fn has_vfio_ioas(&self, _locked: &Locked<'_>) -> bool {
+        // SAFETY: The field is guarded by the table's lock.
+        !unsafe { (*self.as_raw()).vfio_ioas }.is_null()
+    }
+
+    /// Whether the container has an IOAS that is not being destroyed.
+    pub(crate) fn has_live_vfio_ioas(&self, locked: &Locked<'_>) -> bool {
+        self.lend_vfio_ioas(locked).is_some()
+    }
+
+    /// Sets or clears the container's IOAS.
+    pub(crate) fn set_vfio_ioas(&self, ioas: Option<&Loan<'_, Ioas>>, _locked: &Locked<'_>) {
+        let raw = ioas.map_or(ptr::null_mut(), |ioas| ioas.as_raw());
+        // SAFETY: The field is guarded by the table's lock; a loan keeps the IOAS in the table.
+        unsafe { (*self.as_raw()).vfio_ioas = raw };
+    }
+
+    /// Sets the container's IOAS to one that is about to be published.
+    pub(crate) fn set_new_vfio_ioas(&self, ioas: &Built<'_>, _locked: &Locked<'_>) {
+        // SAFETY: The field is guarded by the table's lock.
+        unsafe { (*self.as_raw()).vfio_ioas = ioas.as_raw().cast() };
+    }
+
+    /// Whether the container is for devices without an IOMMU.
+    pub(crate) fn no_iommu(&self) -> bool {
+        // SAFETY: A byte that is read whole.
+        unsafe { ptr::read_volatile(&raw const (*self.as_raw()).no_iommu_mode) != 0 }
+    }
+
+    /// Makes the container one for devices without an IOMMU, for good.
+    pub(crate) fn set_no_iommu(&self, _locked: &Locked<'_>) {
+        // SAFETY: A byte that is written whole, under the table's lock.
+        unsafe { ptr::write_volatile(&raw mut (*self.as_raw()).no_iommu_mode, 1) };
+    }
+}
+
+impl Ioas {
+    /// Whether all its tables enforce that DMA is coherent with caches. May sleep.
+    pub(crate) fn is_coherent(&self) -> bool {
+        // SAFETY: The list is guarded by the mutex, and its entries are kernel-managed tables.
+        unsafe {
+            bindings::mutex_lock(&raw mut (*self.as_raw()).mutex);
+            let head = &raw mut (*self.as_raw()).hwpt_list;
+            let mut node = (*head).next;
+            let mut coherent = true;
+            while !ptr::eq(node, head) && coherent {
+                let hwpt = kernel::container_of!(node, bindings::iommufd_hwpt_paging, hwpt_item);
+                coherent = (*hwpt).enforce_cache_coherency();
+                node = (*node).next;
+            }
+            bindings::mutex_unlock(&raw mut (*self.as_raw()).mutex);
+            coherent
+        }
+    }
+}
+
+impl Iopt {
+    /// The page sizes that all its domains have, a bit each, and what mappings are aligned to.
+    pub(crate) fn page_sizes(&self) -> (usize, usize) {
+        // SAFETY: Initialised with the table.
+        let domains = unsafe { RwSem::from_raw(&raw mut (*self.as_raw()).domains_rwsem) };
+        let _lock = domains.read();
+        let (mut sizes, mut index) = (usize::MAX, 0);
+        // SAFETY: The xarray changes under the write side of the lock; its entries are domains.
+        unsafe {
+            let xa = &raw mut (*self.as_raw()).domains;
+            let mut domain = bindings::xa_find(xa, &mut index, usize::MAX, bindings::XA_PRESENT)
+                .cast::<bindings::iommu_domain>();
+            while !domain.is_null() {
+                sizes &= (*domain).pgsize_bitmap;
+                domain = bindings::xa_find_after(xa, &mut index, usize::MAX, bindings::XA_PRESENT)
+                    .cast();
+            }
+            (sizes, (*self.as_raw()).iova_alignment)
+        }
+    }
+
+    /// Makes sure that no mapping goes across these IOVAs.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` where one cannot be split; `ENOMEM`.
+    pub(crate) fn cut(&self, iovas: &mut [usize]) -> Result {
+        // SAFETY: The table is valid, and the core reads as many IOVAs as there are.
+        kernel::error::to_result(unsafe {
+            bindings::iopt_cut_iova(self.as_raw(), iovas.as_mut_ptr(), iovas.len())
+        })
+    }
+}
+
+fn errno(result: Result) -> c_int {
+    match result {
+        Ok(()) => 0,
+        Err(e) => e.to_errno(),
+    }
+}
+
+/// The id of the container's IOAS, for VFIO; `ENODEV` when there is none.
+///
+/// # Safety
+///
+/// `ictx` must be open, and `out_ioas_id` valid.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_vfio_compat_ioas_get_id(
+    ictx: *mut bindings::iommufd_ctx,
+    out_ioas_id: *mut u32,
+) -> c_int {
+    // SAFETY: By the caller.
+    errno(
+        crate::vfio_compat::ioas_id(unsafe { Ctx::from_raw(ictx) }).map(|id| {
+            // SAFETY: By the caller.
+            unsafe { *out_ioas_id = id }
+        }),
+    )
+}
+
+/// Called when a device without an IOMMU joins the container; `EINVAL` when it has an IOAS.
+///
+/// # Safety
+///
+/// `ictx` must be open.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_vfio_compat_set_no_iommu(
+    ictx: *mut bindings::iommufd_ctx,
+) -> c_int {
+    // SAFETY: By the caller.
+    errno(crate::vfio_compat::set_no_iommu(unsafe {
+        Ctx::from_raw(ictx)
+    }))
+}
+
+/// Makes the container's IOAS unless there is one; `EINVAL` for one without an IOMMU.
+///
+/// # Safety
+///
+/// `ictx` must be open.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_vfio_compat_ioas_create(
+    ictx: *mut bindings::iommufd_ctx,
+) -> c_int {
+    // SAFETY: By the caller.
+    errno(crate::vfio_compat::create_ioas(unsafe {
+        Ctx::from_raw(ictx)
+    }))
+}
