@@ -12,6 +12,7 @@
 #include <uapi/linux/iommufd.h>
 #include <uapi/linux/vfio.h>
 
+#include "../../drivers/iommu/iommu-pages.h"
 #include "../../drivers/iommu/iommu-priv.h"
 
 #if IS_ENABLED(CONFIG_IOMMUFD_RUST)
@@ -19,6 +20,17 @@
 #include "../../drivers/iommu/iommufd/io_pagetable.h"
 #include "../../drivers/iommu/iommufd/iommufd_private.h"
 #include "../../drivers/iommu/iommufd/iommufd_test.h"
+#endif
+
+#if IS_ENABLED(CONFIG_IOMMUFD_RUST) && IS_ENABLED(CONFIG_IOMMUFD_TEST)
+#include <linux/anon_inodes.h>
+#include <linux/debugfs.h>
+#include <linux/dma-buf.h>
+#include <linux/dma-resv.h>
+#include <linux/fault-inject.h>
+#include <linux/file.h>
+#include <linux/generic_pt/iommu.h>
+#include <linux/platform_device.h>
 #endif
 
 #if IS_ENABLED(CONFIG_INTEL_IOMMU_RUST)

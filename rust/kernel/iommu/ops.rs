@@ -1,0 +1,633 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What an IOMMU driver implements, and the C tables that are made of it.
+//!
+//! - [`IommuOps`]: the driver. Which devices it serves, and which domains it makes for them.
+//! - [`DomainOps`]: one type of domain. Attaching, and invalidating a user's translations.
+//! - [`DirtyOps`]: a domain type that can track what was written to.
+//! - [`ViommuOps`](super::viommu::ViommuOps): a share of the hardware, given to a virtual machine.
+//!
+//! A driver makes one `static` of [`IommuTable`], [`DomainTable`] and [`DirtyTable`] for each
+//! implementation and returns it from `table()`. It must be a `static`: the core and
+//! [`AnyDomain::downcast`] tell domains apart by the address of their table.
+//!
+//! Operations that a driver leaves out are `NULL` in the C table, as the core expects it.
+//!
+//! Attach operations run under the mutex of the device's group; allocation runs under none.
+//!
+//! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
+
+use super::{
+    domain::{
+        AnyDomain,
+        Bare,
+        Domain,
+        Head,
+        Owned,
+        StaticDomain, //
+    },
+    user_data::{
+        report,
+        Handled,
+        UserData,
+        UserDataArray, //
+    },
+    viommu::{
+        self,
+        ViommuOps, //
+    },
+};
+use crate::{
+    bindings,
+    device::Device,
+    error::{
+        from_result,
+        VTABLE_DEFAULT_ERROR, //
+    },
+    prelude::*,
+    types::Opaque, //
+};
+use core::{
+    marker::PhantomData,
+    mem::MaybeUninit, //
+};
+
+/// A PASID, `NO_PASID` for DMA that has none.
+pub type Pasid = bindings::ioasid_t;
+
+/// DMA without a PASID.
+pub const NO_PASID: Pasid = bindings::IOMMU_NO_PASID;
+
+/// A type of domain.
+///
+/// All operations on an address space, except for mapping: that is the [`Head`]'s.
+#[vtable]
+pub trait DomainOps: Sized + Send + Sync + 'static {
+    /// What its memory begins with.
+    type Head: Head;
+
+    /// The table of this type: always the same `static`.
+    fn table() -> &'static DomainTable<Self>;
+
+    /// Puts the DMA of `dev` that has no PASID into this domain. `old` is where it was.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`: device and domain do not fit, others may. On any error nothing has changed.
+    fn attach_dev(domain: &Domain<Self>, dev: &Device, old: Option<&AnyDomain>) -> Result;
+
+    /// Puts the DMA of `dev` with this PASID into this domain. `old` is where it was.
+    ///
+    /// # Errors
+    ///
+    /// As for [`DomainOps::attach_dev`].
+    fn set_dev_pasid(
+        _domain: &Domain<Self>,
+        _dev: &Device,
+        _pasid: Pasid,
+        _old: Option<&AnyDomain>,
+    ) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Forgets what the hardware has cached of a user's page table.
+    fn cache_invalidate_user(_domain: &Domain<Self>, _requests: &UserDataArray) -> Handled {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Forgets what the hardware has cached of a range that was unmapped.
+    fn iotlb_sync(_domain: &Domain<Self>, _gather: &mut Gather) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+}
+
+/// A range that was unmapped, and the page table pages that fell out of use with it.
+#[repr(transparent)]
+pub struct Gather(bindings::iommu_iotlb_gather);
+
+impl Gather {
+    /// The range in bytes of IO virtual address space, both ends included.
+    #[inline]
+    pub fn range(&self) -> (u64, u64) {
+        (self.0.start as u64, self.0.end as u64)
+    }
+
+    /// Frees the page table pages. The hardware must have forgotten them.
+    #[inline]
+    pub fn free_pages(&mut self) {
+        // SAFETY: The list belongs to this gather, and its pages to nobody else.
+        unsafe { bindings::iommu_put_pages_list(&mut self.0.freelist) };
+    }
+}
+
+/// A type of domain that can track what was written to.
+pub trait DirtyOps: DomainOps {
+    /// The table of this type: always the same `static`.
+    fn dirty_table() -> &'static DirtyTable<Self>;
+
+    /// Begins or ends tracking.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`: this domain cannot.
+    fn set_dirty_tracking(domain: &Domain<Self>, enable: bool) -> Result;
+}
+
+/// One IOMMU, as the core knows it.
+#[repr(transparent)]
+pub struct IommuDevice(Opaque<bindings::iommu_device>);
+
+// SAFETY: The core does its own locking.
+unsafe impl Send for IommuDevice {}
+// SAFETY: As above.
+unsafe impl Sync for IommuDevice {}
+
+impl IommuDevice {
+    /// One that is not registered yet.
+    #[expect(clippy::new_without_default)]
+    pub const fn new() -> Self {
+        Self(Opaque::zeroed())
+    }
+
+    /// As C knows it.
+    #[inline]
+    pub const fn as_raw(&self) -> *mut bindings::iommu_device {
+        self.0.get()
+    }
+}
+
+/// What a driver can be asked about one device.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Capability {
+    /// DMA snoops the CPU's caches.
+    CacheCoherency,
+    /// No-snoop DMA can be forbidden.
+    EnforceCacheCoherency,
+    /// Domains can track what was written to.
+    DirtyTracking,
+    /// Something that this abstraction has no name for yet.
+    Other(u32),
+}
+
+impl Capability {
+    const fn from_raw(raw: bindings::iommu_cap) -> Self {
+        match raw {
+            bindings::iommu_cap_IOMMU_CAP_CACHE_COHERENCY => Self::CacheCoherency,
+            bindings::iommu_cap_IOMMU_CAP_ENFORCE_CACHE_COHERENCY => Self::EnforceCacheCoherency,
+            bindings::iommu_cap_IOMMU_CAP_DIRTY_TRACKING => Self::DirtyTracking,
+            other => Self::Other(other),
+        }
+    }
+}
+
+/// What user space asks a new domain to be: `IOMMU_HWPT_ALLOC_*` of the user API.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct AllocFlags(u32);
+
+impl AllocFlags {
+    /// None.
+    pub const NONE: Self = Self(0);
+    /// A parent for nested domains.
+    pub const NEST_PARENT: Self =
+        Self(bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_NEST_PARENT);
+    /// It tracks what was written to.
+    pub const DIRTY_TRACKING: Self =
+        Self(bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_DIRTY_TRACKING);
+    /// It can be attached to a PASID.
+    pub const PASID: Self = Self(bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_PASID);
+
+    pub(super) const fn new(raw: u32) -> Self {
+        Self(raw)
+    }
+
+    /// Both sets together.
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether all of `other` is asked for.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Refuses what the driver does not know.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP`: something is asked for that is not in `known`.
+    pub fn only(self, known: Self) -> Result {
+        if self.0 & !known.0 != 0 {
+            return Err(EOPNOTSUPP);
+        }
+        Ok(())
+    }
+}
+
+/// What a driver tells user space about its hardware.
+pub struct HwInfo {
+    /// The type of `data`, `enum iommu_hw_info_type` of the user API.
+    pub kind: u32,
+    /// The driver's structure.
+    pub data: KVec<u8>,
+}
+
+/// A driver.
+#[vtable]
+pub trait IommuOps: Sized + 'static {
+    /// Its domains with a page table that the kernel manages.
+    type Paging: DomainOps;
+
+    /// Its domains with a page table that user space manages.
+    type Nested: DomainOps;
+
+    /// Its vIOMMUs.
+    type Viommu: ViommuOps;
+
+    /// The table of this driver: always the same `static`.
+    fn table() -> &'static IommuTable<Self>;
+
+    /// Whether it can do something for this device.
+    fn capable(dev: &Device, capability: Capability) -> bool;
+
+    /// What hardware serves this device. `wanted` is the type of information that user space
+    /// knows, 0 for any.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP`: there is no such information.
+    fn hw_info(_dev: &Device, _wanted: u32) -> Result<HwInfo> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Makes a paging domain. `data` is what the driver's part of the user API carries.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP`: it cannot do what is asked for.
+    fn domain_alloc_paging_flags(
+        dev: &Device,
+        flags: AllocFlags,
+        data: Option<&UserData>,
+    ) -> Result<Owned<Self::Paging>>;
+
+    /// Makes a nested domain on top of `parent`.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP`: it cannot do what is asked for. `EINVAL`: not on this parent.
+    fn domain_alloc_nested(
+        _dev: &Device,
+        _parent: &AnyDomain,
+        _flags: AllocFlags,
+        _data: &UserData,
+    ) -> Result<Owned<Self::Nested>> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The IOMMU that serves this device.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`: none of this driver does.
+    fn probe_device(dev: &Device) -> Result<&'static IommuDevice>;
+
+    /// Tells the device how a page fault was answered.
+    fn page_response(_dev: &Device, _pasid: Pasid, _group: u32, _code: u32) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Whether it can give this device a vIOMMU of this type.
+    fn has_viommu(_dev: &Device, _kind: u32) -> bool {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+}
+
+/// The C table of a domain type.
+#[repr(transparent)]
+pub struct DomainTable<T>(bindings::iommu_domain_ops, PhantomData<T>);
+
+// SAFETY: It is never written to.
+unsafe impl<T> Sync for DomainTable<T> {}
+
+impl<T: DomainOps> DomainTable<T> {
+    /// Makes the table. It belongs into a `static` that [`DomainOps::table`] returns.
+    #[expect(clippy::new_without_default)]
+    pub const fn new() -> Self {
+        // SAFETY: All of its members may be zero.
+        let mut ops: bindings::iommu_domain_ops = unsafe { MaybeUninit::zeroed().assume_init() };
+        ops.attach_dev = Some(Self::attach_dev);
+        ops.free = Some(Self::free);
+        ops.iova_to_phys = T::Head::IOVA_TO_PHYS;
+        if T::HAS_SET_DEV_PASID {
+            ops.set_dev_pasid = Some(Self::set_dev_pasid);
+        }
+        if T::HAS_CACHE_INVALIDATE_USER {
+            ops.cache_invalidate_user = Some(Self::cache_invalidate_user);
+        }
+        if T::HAS_IOTLB_SYNC {
+            ops.iotlb_sync = Some(Self::iotlb_sync);
+        }
+        Self(ops, PhantomData)
+    }
+
+    /// Makes the table of a type of which there is only a [`StaticDomain`]: the core frees every
+    /// domain whose table says how.
+    pub const fn of_static() -> Self {
+        let mut table = Self::new();
+        table.0.free = None;
+        table
+    }
+
+    /// Whether the core frees domains with this table.
+    pub(super) const fn frees(&self) -> bool {
+        self.0.free.is_some()
+    }
+
+    /// The table as C knows it.
+    #[inline]
+    pub const fn as_raw(&'static self) -> *const bindings::iommu_domain_ops {
+        &self.0
+    }
+
+    /// # Safety
+    ///
+    /// Called by the core on a domain that has this table, for a device of this driver.
+    unsafe extern "C" fn attach_dev(
+        domain: *mut bindings::iommu_domain,
+        dev: *mut bindings::device,
+        old: *mut bindings::iommu_domain,
+    ) -> c_int {
+        // SAFETY: The domain has this table.
+        let domain = unsafe { Domain::<T>::from_raw(domain) };
+        // SAFETY: The core holds the device.
+        let dev = unsafe { Device::from_raw(dev) };
+        // SAFETY: The device is still attached to it.
+        let old = unsafe { AnyDomain::from_nullable(old) };
+        from_result(|| T::attach_dev(domain, dev, old).map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// As for `attach_dev()`.
+    unsafe extern "C" fn set_dev_pasid(
+        domain: *mut bindings::iommu_domain,
+        dev: *mut bindings::device,
+        pasid: bindings::ioasid_t,
+        old: *mut bindings::iommu_domain,
+    ) -> c_int {
+        // SAFETY: The domain has this table.
+        let domain = unsafe { Domain::<T>::from_raw(domain) };
+        // SAFETY: The core holds the device.
+        let dev = unsafe { Device::from_raw(dev) };
+        // SAFETY: The PASID is still attached to it.
+        let old = unsafe { AnyDomain::from_nullable(old) };
+        from_result(|| T::set_dev_pasid(domain, dev, pasid, old).map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// Called by the core on a domain that has this table, with an array of its own.
+    unsafe extern "C" fn cache_invalidate_user(
+        domain: *mut bindings::iommu_domain,
+        array: *mut bindings::iommu_user_data_array,
+    ) -> c_int {
+        // SAFETY: The domain has this table.
+        let domain = unsafe { Domain::<T>::from_raw(domain) };
+        // SAFETY: The array is on the stack of the caller.
+        unsafe { report(array, |requests| T::cache_invalidate_user(domain, requests)) }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the core on a domain that has this table, with a gather of its own.
+    unsafe extern "C" fn iotlb_sync(
+        domain: *mut bindings::iommu_domain,
+        gather: *mut bindings::iommu_iotlb_gather,
+    ) {
+        // SAFETY: The domain has this table.
+        let domain = unsafe { Domain::<T>::from_raw(domain) };
+        // SAFETY: The type is transparent, and the gather is on the stack of the caller.
+        T::iotlb_sync(domain, unsafe { &mut *gather.cast() });
+    }
+
+    /// # Safety
+    ///
+    /// Called by the core once, on a domain that has this table and is not attached.
+    unsafe extern "C" fn free(domain: *mut bindings::iommu_domain) {
+        // SAFETY: The core got it from `Owned::into_raw()`: static domains are never freed.
+        drop(unsafe { Owned::<T>::from_raw(domain) });
+    }
+}
+
+/// The C table of a domain type's dirty tracking.
+#[repr(transparent)]
+pub struct DirtyTable<T>(bindings::iommu_dirty_ops, PhantomData<T>);
+
+// SAFETY: It is never written to.
+unsafe impl<T> Sync for DirtyTable<T> {}
+
+impl<T: DirtyOps> DirtyTable<T> {
+    /// Makes the table. It belongs into a `static` that [`DirtyOps::dirty_table`] returns.
+    #[expect(clippy::new_without_default)]
+    pub const fn new() -> Self {
+        Self(
+            bindings::iommu_dirty_ops {
+                set_dirty_tracking: Some(Self::set_dirty_tracking),
+                read_and_clear_dirty: T::Head::READ_AND_CLEAR_DIRTY,
+            },
+            PhantomData,
+        )
+    }
+
+    /// The table as C knows it.
+    #[inline]
+    pub const fn as_raw(&'static self) -> *const bindings::iommu_dirty_ops {
+        &self.0
+    }
+
+    /// # Safety
+    ///
+    /// Called by the core on a domain that has this table.
+    unsafe extern "C" fn set_dirty_tracking(
+        domain: *mut bindings::iommu_domain,
+        enable: bool,
+    ) -> c_int {
+        // SAFETY: The domain has this table, so it is of this type.
+        let domain = unsafe { Domain::<T>::from_raw(domain) };
+        from_result(|| T::set_dirty_tracking(domain, enable).map(|()| 0))
+    }
+}
+
+/// The C table of a driver.
+#[repr(transparent)]
+pub struct IommuTable<T>(bindings::iommu_ops, PhantomData<T>);
+
+// SAFETY: It is never written to.
+unsafe impl<T> Sync for IommuTable<T> {}
+
+impl<T: IommuOps> IommuTable<T> {
+    /// Makes the table. It belongs into a `static` that [`IommuOps::table`] returns.
+    pub const fn new(owner: &ThisModule) -> Self {
+        // SAFETY: All of its members may be zero.
+        let mut ops: bindings::iommu_ops = unsafe { MaybeUninit::zeroed().assume_init() };
+        ops.owner = owner.as_ptr();
+        ops.capable = Some(Self::capable);
+        ops.domain_alloc_paging_flags = Some(Self::domain_alloc_paging_flags);
+        ops.probe_device = Some(Self::probe_device);
+        ops.device_group = Some(bindings::generic_device_group);
+        if T::HAS_HW_INFO {
+            ops.hw_info = Some(Self::hw_info);
+        }
+        if T::HAS_DOMAIN_ALLOC_NESTED {
+            ops.domain_alloc_nested = Some(Self::domain_alloc_nested);
+        }
+        if T::HAS_PAGE_RESPONSE {
+            ops.page_response = Some(Self::page_response);
+        }
+        if T::HAS_HAS_VIOMMU {
+            ops.get_viommu_size = Some(Self::get_viommu_size);
+            ops.viommu_init = Some(viommu::init::<T::Viommu>);
+        }
+        Self(ops, PhantomData)
+    }
+
+    /// Where devices are when nobody else drives them, and when they must not do any DMA.
+    pub const fn blocked_by_default<B: DomainOps<Head = Bare>>(
+        mut self,
+        domain: &'static StaticDomain<B>,
+    ) -> Self {
+        self.0.default_domain = domain.as_raw();
+        self.0.blocked_domain = domain.as_raw();
+        self
+    }
+
+    /// User space manages the PASID table, and faults come in through the device's own domain.
+    pub fn user_pasid_table(mut self) -> Self {
+        self.0.set_user_pasid_table(1);
+        self
+    }
+
+    /// The table as C knows it.
+    #[inline]
+    pub const fn as_raw(&'static self) -> *const bindings::iommu_ops {
+        &self.0
+    }
+
+    /// # Safety
+    ///
+    /// Called by the core for a device of this driver.
+    unsafe extern "C" fn capable(dev: *mut bindings::device, cap: bindings::iommu_cap) -> bool {
+        // SAFETY: The core holds the device.
+        T::capable(unsafe { Device::from_raw(dev) }, Capability::from_raw(cap))
+    }
+
+    /// # Safety
+    ///
+    /// As for `capable()`.
+    unsafe extern "C" fn hw_info(
+        dev: *mut bindings::device,
+        length: *mut u32,
+        kind: *mut bindings::iommu_hw_info_type,
+    ) -> *mut c_void {
+        // SAFETY: The core holds the device.
+        let dev = unsafe { Device::from_raw(dev) };
+        // SAFETY: The core passes both as pointers to its own variables.
+        let wanted = unsafe { *kind };
+        let info = match T::hw_info(dev, wanted) {
+            Ok(info) => info,
+            Err(why) => return why.to_ptr(),
+        };
+        let (data, len, _) = info.data.into_raw_parts();
+        // SAFETY: As above.
+        unsafe { *kind = info.kind };
+        // CAST: it is the size of one structure of the user API.
+        // SAFETY: As above.
+        unsafe { *length = len as u32 };
+        // The core frees it with kfree().
+        data.cast()
+    }
+
+    /// # Safety
+    ///
+    /// As for `capable()`.
+    unsafe extern "C" fn domain_alloc_paging_flags(
+        dev: *mut bindings::device,
+        flags: u32,
+        data: *const bindings::iommu_user_data,
+    ) -> *mut bindings::iommu_domain {
+        // SAFETY: The core holds the device.
+        let dev = unsafe { Device::from_raw(dev) };
+        // SAFETY: Null, or on the stack of the caller.
+        let data = (!data.is_null()).then(|| unsafe { UserData::from_raw(data) });
+        give(T::domain_alloc_paging_flags(dev, AllocFlags(flags), data))
+    }
+
+    /// # Safety
+    ///
+    /// As for `capable()`.
+    unsafe extern "C" fn domain_alloc_nested(
+        dev: *mut bindings::device,
+        parent: *mut bindings::iommu_domain,
+        flags: u32,
+        data: *const bindings::iommu_user_data,
+    ) -> *mut bindings::iommu_domain {
+        // SAFETY: The core holds the device.
+        let dev = unsafe { Device::from_raw(dev) };
+        // SAFETY: The caller holds the parent, if there is one.
+        let Some(parent) = (unsafe { AnyDomain::from_nullable(parent) }) else {
+            return EINVAL.to_ptr();
+        };
+        // SAFETY: On the stack of the caller.
+        let data = unsafe { UserData::from_raw(data) };
+        give(T::domain_alloc_nested(dev, parent, AllocFlags(flags), data))
+    }
+
+    /// # Safety
+    ///
+    /// As for `capable()`.
+    unsafe extern "C" fn probe_device(dev: *mut bindings::device) -> *mut bindings::iommu_device {
+        // SAFETY: The core holds the device.
+        match T::probe_device(unsafe { Device::from_raw(dev) }) {
+            Ok(iommu) => iommu.as_raw(),
+            Err(why) => why.to_ptr(),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for `capable()`.
+    unsafe extern "C" fn page_response(
+        dev: *mut bindings::device,
+        _fault: *mut bindings::iopf_fault,
+        response: *mut bindings::iommu_page_response,
+    ) {
+        // SAFETY: The core holds the device.
+        let dev = unsafe { Device::from_raw(dev) };
+        // SAFETY: On the stack of the caller.
+        let response = unsafe { &*response };
+        T::page_response(dev, response.pasid, response.grpid, response.code);
+    }
+
+    /// # Safety
+    ///
+    /// As for `capable()`.
+    unsafe extern "C" fn get_viommu_size(
+        dev: *mut bindings::device,
+        kind: bindings::iommu_viommu_type,
+    ) -> usize {
+        // SAFETY: The core holds the device.
+        if T::has_viommu(unsafe { Device::from_raw(dev) }, kind) {
+            viommu::size::<T::Viommu>()
+        } else {
+            0
+        }
+    }
+}
+
+/// What the core wants of an allocation: a domain or an error.
+pub(super) fn give<T: DomainOps>(domain: Result<Owned<T>>) -> *mut bindings::iommu_domain {
+    match domain {
+        Ok(domain) => domain.into_raw(),
+        Err(why) => why.to_ptr(),
+    }
+}

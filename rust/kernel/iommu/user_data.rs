@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What user space hands to an IOMMU driver through iommufd.
+//!
+//! A driver defines its own structures in `include/uapi/linux/iommufd.h`, and they grow at the
+//! end. [`UserData`] is one of them, [`UserDataArray`] is an array of invalidation requests. Both
+//! carry a type, a user address and lengths, none of which the core has looked at: the checks are
+//! here, once, and a driver only ever sees a complete value of its own type.
+//!
+//! No locks are taken. User memory is read, so callers may sleep.
+//!
+//! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
+
+use crate::{
+    bindings,
+    prelude::*,
+    types::Opaque,
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    },
+};
+
+/// The most memory that copying an array in one piece may take, in bytes.
+const MAX_COPY: usize = 16 << 20;
+
+/// A structure of the user API which a driver defines.
+///
+/// Bytes that an older user space does not know yet read as zero.
+pub trait UserStruct: FromBytes + IntoBytes {
+    /// What user space puts into the type field that goes with it.
+    const TYPE: u32;
+
+    /// Its size in bytes when it was first defined: user space never passes less.
+    const MIN_LEN: usize;
+}
+
+/// Checks a length from user space against the versions of `T`.
+///
+/// # Errors
+///
+/// `EINVAL`: shorter than the first version, or longer than the one known here.
+fn check_len<T: UserStruct>(len: usize) -> Result {
+    if len < T::MIN_LEN || len > size_of::<T>() {
+        return Err(EINVAL);
+    }
+    Ok(())
+}
+
+/// Reads the first `len` bytes of a `T`; the rest is zero.
+///
+/// # Errors
+///
+/// `EFAULT`: the memory cannot be read. `EINVAL`: `len` is more than `T` has.
+fn read_prefix<T: UserStruct>(from: UserPtr, len: usize) -> Result<T> {
+    let mut value = T::new_zeroed();
+    let bytes = value.as_mut_bytes().get_mut(..len).ok_or(EINVAL)?;
+    UserSlice::new(from, len).reader().read_slice(bytes)?;
+    Ok(value)
+}
+
+/// Checks that what a newer user space added says nothing.
+///
+/// # Errors
+///
+/// `E2BIG`: it does. `EFAULT`: the memory cannot be read.
+fn check_zero(from: UserPtr, len: usize) -> Result {
+    let mut reader = UserSlice::new(from, len).reader();
+    let mut chunk = [0u8; 64];
+    while !reader.is_empty() {
+        let some = reader.len().min(chunk.len());
+        let bytes = chunk.get_mut(..some).ok_or(EINVAL)?;
+        reader.read_slice(bytes)?;
+        if bytes.iter().any(|&byte| byte != 0) {
+            return Err(E2BIG);
+        }
+    }
+    Ok(())
+}
+
+/// One structure in user memory.
+///
+/// # Invariants
+///
+/// The C structure is not changed while this exists.
+#[repr(transparent)]
+pub struct UserData(Opaque<bindings::iommu_user_data>);
+
+impl UserData {
+    /// Borrows what the core passed.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` is valid and its target is not written to for `'a`.
+    #[inline]
+    pub unsafe fn from_raw<'a>(ptr: *const bindings::iommu_user_data) -> &'a Self {
+        // SAFETY: By the contract of this function; the type is transparent.
+        // INVARIANT: the caller promises that nobody writes to it.
+        unsafe { &*ptr.cast() }
+    }
+
+    #[inline]
+    fn fields(&self) -> &bindings::iommu_user_data {
+        // SAFETY: By the type invariant it is valid and not written to.
+        unsafe { &*self.0.get() }
+    }
+
+    /// The type that user space says it is of.
+    #[inline]
+    pub fn data_type(&self) -> u32 {
+        self.fields().type_
+    }
+
+    /// Reads the structure.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`: another type, or a length that no version of it has. `EFAULT`: the memory cannot
+    /// be read.
+    pub fn read<T: UserStruct>(&self) -> Result<T> {
+        let data = self.fields();
+        if data.type_ != T::TYPE {
+            return Err(EINVAL);
+        }
+        check_len::<T>(data.len)?;
+        read_prefix(UserPtr::from_ptr(data.uptr), data.len)
+    }
+
+    /// Writes the structure back, as much of it as user space knows.
+    ///
+    /// # Errors
+    ///
+    /// As [`UserData::read`].
+    pub fn write<T: UserStruct + zerocopy::Immutable>(&self, value: &T) -> Result {
+        let data = self.fields();
+        if data.type_ != T::TYPE {
+            return Err(EINVAL);
+        }
+        check_len::<T>(data.len)?;
+        let bytes = value.as_bytes().get(..data.len).ok_or(EINVAL)?;
+        UserSlice::new(UserPtr::from_ptr(data.uptr), data.len)
+            .writer()
+            .write_slice(bytes)
+    }
+}
+
+/// How far a driver came with an array of requests.
+///
+/// User space learns the count in any case, also when a request failed.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct Handled {
+    count: u32,
+    result: Result,
+}
+
+impl Handled {
+    /// All `count` requests were handled.
+    pub const fn all(count: u32) -> Self {
+        Self {
+            count,
+            result: Ok(()),
+        }
+    }
+
+    /// `count` requests were handled, the next one failed.
+    pub const fn failed(count: u32, why: Error) -> Self {
+        Self {
+            count,
+            result: Err(why),
+        }
+    }
+
+    /// The number of requests that were handled.
+    pub const fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Why it did not go on.
+    pub const fn result(&self) -> Result {
+        self.result
+    }
+}
+
+/// An array of requests in user memory, each `entry_len` bytes long.
+///
+/// # Invariants
+///
+/// The C structure is not changed while this is borrowed.
+#[repr(transparent)]
+pub struct UserDataArray(Opaque<bindings::iommu_user_data_array>);
+
+impl UserDataArray {
+    /// Borrows what the core passed.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` is valid and its target is not written to for `'a`.
+    #[inline]
+    pub unsafe fn from_raw<'a>(ptr: *const bindings::iommu_user_data_array) -> &'a Self {
+        // SAFETY: By the contract of this function; the type is transparent.
+        // INVARIANT: the caller promises that nobody writes to it.
+        unsafe { &*ptr.cast() }
+    }
+
+    #[inline]
+    fn fields(&self) -> &bindings::iommu_user_data_array {
+        // SAFETY: By the type invariant it is valid and not written to.
+        unsafe { &*self.0.get() }
+    }
+
+    /// The type that user space says all entries are of.
+    #[inline]
+    pub fn data_type(&self) -> u32 {
+        self.fields().type_
+    }
+
+    /// The number of entries.
+    #[inline]
+    pub fn len(&self) -> u32 {
+        self.fields().entry_num
+    }
+
+    /// Whether there are none; user space does that to ask whether a type is known.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Reads the entry at `index`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`: another type, no such entry, or a length that no version of `T` has. `EFAULT`:
+    /// the memory cannot be read, or the entry lies behind the end of the address space.
+    pub fn get<T: UserStruct>(&self, index: u32) -> Result<T> {
+        let array = self.fields();
+        if array.type_ != T::TYPE || index >= array.entry_num {
+            return Err(EINVAL);
+        }
+        check_len::<T>(array.entry_len)?;
+        read_prefix(self.address(index)?, array.entry_len)
+    }
+
+    /// Where the entry at `index` begins.
+    fn address(&self, index: u32) -> Result<UserPtr> {
+        let array = self.fields();
+        let offset = array.entry_len.checked_mul(index as usize).ok_or(EFAULT)?;
+        let at = (array.uptr as usize).checked_add(offset).ok_or(EFAULT)?;
+        Ok(UserPtr::from_addr(at))
+    }
+
+    /// Reads all entries in one piece, for a driver that submits them as one.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`: another type or no entries. `E2BIG`: entries longer than `T` that hold more than
+    /// zeroes there. `ENOMEM`: more than 16 MiB, or no memory. `EFAULT`: the memory cannot be read.
+    pub fn read_all<T: UserStruct>(&self) -> Result<KVVec<T>> {
+        let array = self.fields();
+        if array.type_ != T::TYPE || array.entry_num == 0 {
+            return Err(EINVAL);
+        }
+        let count = array.entry_num as usize;
+        if count
+            .checked_mul(size_of::<T>())
+            .is_none_or(|size| size > MAX_COPY)
+        {
+            return Err(ENOMEM);
+        }
+        let mut entries = KVVec::with_capacity(count, GFP_KERNEL)?;
+        for index in 0..array.entry_num {
+            let at = self.address(index)?;
+            let known = array.entry_len.min(size_of::<T>());
+            check_zero(at.wrapping_byte_add(known), array.entry_len - known)?;
+            entries.push(read_prefix(at, known)?, GFP_KERNEL)?;
+        }
+        Ok(entries)
+    }
+
+    /// Hands each entry to `f`, one by one, until one fails.
+    pub fn each<T: UserStruct>(&self, mut f: impl FnMut(T) -> Result) -> Handled {
+        for index in 0..self.len() {
+            if let Err(why) = self.get(index).and_then(&mut f) {
+                return Handled::failed(index, why);
+            }
+        }
+        Handled::all(self.len())
+    }
+}
+
+/// Runs a driver's invalidation and reports how far it came.
+///
+/// # Safety
+///
+/// `array` is valid, and nobody else uses it.
+pub(super) unsafe fn report(
+    array: *mut bindings::iommu_user_data_array,
+    f: impl FnOnce(&UserDataArray) -> Handled,
+) -> c_int {
+    // SAFETY: By the contract of this function; the borrow ends before the write below.
+    let handled = f(unsafe { UserDataArray::from_raw(array) });
+    // SAFETY: By the contract of this function.
+    unsafe { (*array).entry_num = handled.count() };
+    match handled.result() {
+        Ok(()) => 0,
+        Err(why) => why.to_errno(),
+    }
+}
