@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 #include <linux/cred.h>
+#include <linux/io.h>
 #include <linux/iommu.h>
 #include <linux/list.h>
 #include <linux/maple_tree.h>
@@ -11,6 +12,40 @@
 #include <linux/uaccess.h>
 #include <linux/wait.h>
 #include <linux/xarray.h>
+
+__rust_helper phys_addr_t rust_helper_virt_to_phys(void *address)
+{
+	return virt_to_phys(address);
+}
+
+#if IS_ENABLED(CONFIG_IOMMUFD_RUST) && IS_ENABLED(CONFIG_IOMMUFD_TEST)
+#include <linux/fault-inject.h>
+
+__rust_helper void rust_helper_init_fault_attr(struct fault_attr *attr)
+{
+	*attr = (struct fault_attr)FAULT_ATTR_INITIALIZER;
+}
+
+__rust_helper unsigned long rust_helper_page_to_pfn(struct page *page)
+{
+	return page_to_pfn(page);
+}
+
+__rust_helper void rust_helper_put_page(struct page *page)
+{
+	put_page(page);
+}
+
+__rust_helper int rust_helper_page_ref_count(const struct page *page)
+{
+	return page_ref_count(page);
+}
+
+__rust_helper bool rust_helper_PageCompound(const struct page *page)
+{
+	return PageCompound(page);
+}
+#endif
 
 __rust_helper bool rust_helper_refcount_inc_not_zero(refcount_t *r)
 {
@@ -85,44 +120,3 @@ __rust_helper struct iommufd_hw_pagetable *rust_helper_iommu_domain_hwpt(struct 
 {
 	return domain->iommufd_hwpt;
 }
-
-#if IS_ENABLED(CONFIG_IOMMUFD_RUST) && IS_ENABLED(CONFIG_IOMMUFD_TEST)
-#include <linux/fault-inject.h>
-#include <linux/io.h>
-#include <linux/mm.h>
-
-__rust_helper void rust_helper_iommu_group_mutex_assert(struct device *dev)
-{
-	iommu_group_mutex_assert(dev);
-}
-
-__rust_helper void rust_helper_init_fault_attr(struct fault_attr *attr)
-{
-	*attr = (struct fault_attr)FAULT_ATTR_INITIALIZER;
-}
-
-__rust_helper phys_addr_t rust_helper_virt_to_phys(void *address)
-{
-	return virt_to_phys(address);
-}
-
-__rust_helper unsigned long rust_helper_page_to_pfn(struct page *page)
-{
-	return page_to_pfn(page);
-}
-
-__rust_helper void rust_helper_put_page(struct page *page)
-{
-	put_page(page);
-}
-
-__rust_helper int rust_helper_page_ref_count(const struct page *page)
-{
-	return page_ref_count(page);
-}
-
-__rust_helper bool rust_helper_PageCompound(const struct page *page)
-{
-	return PageCompound(page);
-}
-#endif

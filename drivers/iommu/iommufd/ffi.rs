@@ -19,6 +19,8 @@ pub(crate) mod iopt;
 pub(crate) mod kinds;
 pub(crate) mod object;
 pub(crate) mod rwsem;
+#[cfg(CONFIG_IOMMUFD_TEST)]
+pub(crate) mod selftest;
 pub(crate) mod table;
 pub(crate) mod ucmd;
 pub(crate) mod veventq;

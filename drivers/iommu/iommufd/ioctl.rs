@@ -129,8 +129,7 @@ pub(crate) fn dispatch(ctx: &Ctx, number: u32, arg: usize) -> Result<isize> {
     let entry = row.as_ref().ok_or(ENOIOCTLCMD)?;
     entry.accept(number, user_size)?;
     let mut buffer = Buffer::new();
-    ucmd::execute(ctx, arg, user_size, entry, &mut buffer)?;
-    Ok(0)
+    ucmd::execute(ctx, arg, user_size, entry, &mut buffer)
 }
 
 #[cfg(CONFIG_KUNIT = "y")]

@@ -24,7 +24,12 @@ mod ioas;
 mod ioctl;
 mod object;
 mod option;
+#[cfg(CONFIG_IOMMUFD_TEST)]
+mod selftest;
 mod veventq;
 mod vfio_compat;
+
+#[cfg(CONFIG_IOMMUFD_TEST)]
+use ffi::selftest::registration::LocalModule;
 
 const __LOG_PREFIX: &[u8] = b"iommufd\0";

@@ -45,7 +45,8 @@ use crate::{
         VTABLE_DEFAULT_ERROR, //
     },
     prelude::*,
-    types::Opaque, //
+    types::Opaque,
+    ModuleMetadata, //
 };
 use core::{
     marker::PhantomData,
@@ -467,10 +468,11 @@ unsafe impl<T> Sync for IommuTable<T> {}
 
 impl<T: IommuOps> IommuTable<T> {
     /// Makes the table. It belongs into a `static` that [`IommuOps::table`] returns.
-    pub const fn new(owner: &ThisModule) -> Self {
+    #[expect(clippy::new_without_default)]
+    pub const fn new() -> Self {
         // SAFETY: All of its members may be zero.
         let mut ops: bindings::iommu_ops = unsafe { MaybeUninit::zeroed().assume_init() };
-        ops.owner = owner.as_ptr();
+        ops.owner = <T::OwnerModule as ModuleMetadata>::THIS_MODULE.as_ptr();
         ops.capable = Some(Self::capable);
         ops.domain_alloc_paging_flags = Some(Self::domain_alloc_paging_flags);
         ops.probe_device = Some(Self::probe_device);
@@ -502,8 +504,8 @@ impl<T: IommuOps> IommuTable<T> {
     }
 
     /// User space manages the PASID table, and faults come in through the device's own domain.
-    pub fn user_pasid_table(mut self) -> Self {
-        self.0.set_user_pasid_table(1);
+    pub const fn user_pasid_table(mut self) -> Self {
+        self.0._bitfield_1 = bindings::__BindgenBitfieldUnit::new([1]);
         self
     }
 

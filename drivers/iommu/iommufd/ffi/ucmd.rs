@@ -197,7 +197,7 @@ pub(crate) fn execute(
     user_size: u32,
     op: &crate::ioctl::Entry,
     buffer: &mut Buffer,
-) -> Result {
+) -> Result<isize> {
     let mut raw = bindings::iommufd_ucmd {
         ictx: ctx.as_raw(),
         ubuffer: arg as *mut c_void,
@@ -210,12 +210,14 @@ pub(crate) fn execute(
         bindings::copy_struct_from_user(raw.cmd, op.size, raw.ubuffer, user_size as usize)
     })?;
     // SAFETY: `raw` is what `execute` asks for: `op.size` bytes are initialised.
-    let ret = to_result(unsafe { (op.execute)(&mut raw) });
+    let ret = unsafe { (op.execute)(&mut raw) };
+    // A test ioctl gives a descriptor; the others give 0.
+    let ret = to_result(ret).map(|()| ret as isize);
     if !raw.new_obj.is_null() {
         // SAFETY: C got it from `into_raw`, of this table, and has completed it.
         let object = unsafe { Unpublished::from_raw(raw.new_obj, ctx.objects()).built() };
         match ret {
-            Ok(()) => object.publish(),
+            Ok(_) => object.publish(),
             Err(_) => drop(object),
         }
     }

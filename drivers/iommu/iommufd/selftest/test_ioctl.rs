@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The test ioctl: its commands, and which function does each.
+//!
+//! The commands that are about memory, accesses and dirty bits are in their own files; here are
+//! those about devices.
+
+use super::{
+    access,
+    binding::Binding,
+    device,
+    dirty,
+    memory,
+    nested::Nested,
+    uapi::{
+        self,
+        AddReserved,
+        CheckEntry,
+        MockDomain,
+        PasidPt,
+        TriggerIopf, //
+    },
+};
+use crate::ffi::selftest::{
+    object::{
+        Ctx,
+        IdDevice,
+        Ioas,
+        NestedHwpt,
+        Reserved,
+        SelftestObject,
+        Ucmd, //
+    },
+    registration::PageFault,
+    set_memory_limit, //
+};
+use kernel::{
+    iommu::ops::NO_PASID,
+    prelude::*, //
+};
+use zerocopy_derive::{
+    Immutable,
+    KnownLayout, //
+};
+
+/// `struct iommu_test_cmd`; the arguments are a union, which [`TestCmd::args`] reads.
+#[repr(C)]
+#[derive(FromBytes, Immutable, IntoBytes, KnownLayout)]
+pub(crate) struct TestCmd {
+    size: u32,
+    op: u32,
+    /// What the command is about: an object, or a descriptor.
+    pub(super) id: u32,
+    reserved: u32,
+    args: [u64; 6],
+    last: u32,
+    pad: u32,
+}
+
+impl TestCmd {
+    /// The arguments, as those of one command.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`: no command has that many.
+    pub(super) fn args<T: FromBytes>(&self) -> Result<T> {
+        let (args, _) = T::read_from_prefix(self.args.as_bytes()).map_err(|_| EINVAL)?;
+        Ok(args)
+    }
+
+    /// Changes the arguments, for user space to see.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`: no command has that many.
+    pub(super) fn set_args<T: IntoBytes + zerocopy::Immutable>(&mut self, args: &T) -> Result {
+        args.write_to_prefix(self.args.as_mut_bytes())
+            .map_err(|_| EINVAL)
+    }
+}
+
+/// The numbers of the commands, `IOMMU_TEST_OP_*`.
+mod op {
+    pub(super) const ADD_RESERVED: u32 = 1;
+    pub(super) const MOCK_DOMAIN: u32 = 2;
+    pub(super) const MD_CHECK_MAP: u32 = 3;
+    pub(super) const MD_CHECK_REFS: u32 = 4;
+    pub(super) const CREATE_ACCESS: u32 = 5;
+    pub(super) const DESTROY_ACCESS_PAGES: u32 = 6;
+    pub(super) const ACCESS_PAGES: u32 = 7;
+    pub(super) const ACCESS_RW: u32 = 8;
+    pub(super) const SET_TEMP_MEMORY_LIMIT: u32 = 9;
+    pub(super) const MOCK_DOMAIN_REPLACE: u32 = 10;
+    pub(super) const ACCESS_REPLACE_IOAS: u32 = 11;
+    pub(super) const MOCK_DOMAIN_FLAGS: u32 = 12;
+    pub(super) const DIRTY: u32 = 13;
+    pub(super) const MD_CHECK_IOTLB: u32 = 14;
+    pub(super) const TRIGGER_IOPF: u32 = 15;
+    pub(super) const DEV_CHECK_CACHE: u32 = 16;
+    pub(super) const TRIGGER_VEVENT: u32 = 17;
+    pub(super) const PASID_ATTACH: u32 = 18;
+    pub(super) const PASID_REPLACE: u32 = 19;
+    pub(super) const PASID_DETACH: u32 = 20;
+    pub(super) const PASID_CHECK_HWPT: u32 = 21;
+    pub(super) const DMABUF_GET: u32 = 22;
+    pub(super) const DMABUF_REVOKE: u32 = 23;
+}
+
+/// Does one command. All give 0, but for the one that makes a descriptor.
+///
+/// # Errors
+///
+/// `EOPNOTSUPP`: there is no such command. Otherwise see the function of the command.
+pub(crate) fn run(ucmd: &mut Ucmd<'_>) -> Result<i32> {
+    match ucmd.cmd().op {
+        op::ADD_RESERVED => add_reserved(ucmd),
+        op::MOCK_DOMAIN => mock_domain(ucmd, 0),
+        op::MOCK_DOMAIN_FLAGS => {
+            let args: MockDomain = ucmd.cmd().args()?;
+            mock_domain(ucmd, args.dev_flags)
+        }
+        op::MOCK_DOMAIN_REPLACE => mock_domain_replace(ucmd),
+        op::MD_CHECK_MAP => memory::check_map(ucmd),
+        op::MD_CHECK_REFS => memory::check_refs(ucmd),
+        op::MD_CHECK_IOTLB => check_iotlb(ucmd),
+        op::DEV_CHECK_CACHE => check_cache(ucmd),
+        op::CREATE_ACCESS => access::create(ucmd),
+        op::ACCESS_REPLACE_IOAS => access::replace_ioas(ucmd),
+        op::ACCESS_PAGES => access::pin(ucmd),
+        op::ACCESS_RW => access::rw(ucmd),
+        op::DESTROY_ACCESS_PAGES => access::unpin(ucmd),
+        op::SET_TEMP_MEMORY_LIMIT => memory_limit(ucmd),
+        op::DIRTY => dirty::mark(ucmd),
+        op::TRIGGER_IOPF => trigger_iopf(ucmd),
+        op::TRIGGER_VEVENT => trigger_vevent(ucmd),
+        op::PASID_ATTACH => pasid_attach(ucmd),
+        op::PASID_REPLACE => pasid_replace(ucmd),
+        op::PASID_DETACH => pasid_detach(ucmd),
+        op::PASID_CHECK_HWPT => pasid_check_hwpt(ucmd),
+        op::DMABUF_GET => return memory::dmabuf_get(ucmd),
+        op::DMABUF_REVOKE => memory::dmabuf_revoke(ucmd),
+        _ => Err(EOPNOTSUPP),
+    }
+    .map(|()| 0)
+}
+
+/// The number of a mapping and an offset in it, from an IOVA that a fuzzer made up.
+pub(super) fn area_number(iova: u64) -> (u32, usize) {
+    // CAST: the halves of the number, as the memory of a little-endian machine has them.
+    (iova as u32, (iova >> 32) as usize)
+}
+
+/// Makes a number that a fuzzer made up an IOVA, if `flags` say that it is one; clears that flag.
+pub(crate) fn convert_iova(ctx: &Ctx, ioas_id: u32, iova: u64, flags: &mut u32) -> Option<u64> {
+    if *flags & uapi::ACCESS_SYZ == 0 {
+        return None;
+    }
+    *flags &= !uapi::ACCESS_SYZ;
+    let ioas = ctx.get::<Ioas>(ioas_id).ok()?;
+    let (nth, offset) = area_number(iova);
+    let start = ioas.nth_area(nth);
+    Some(start.map_or(0, |start| start.wrapping_add(offset)) as u64)
+}
+
+/// `ADD_RESERVED`: keeps a range of an IOAS from being mapped.
+///
+/// # Errors
+///
+/// `EINVAL`: it is empty. `EOVERFLOW`: it wraps. See also [`Ioas::reserve`].
+fn add_reserved(ucmd: &mut Ucmd<'_>) -> Result {
+    let args: AddReserved = ucmd.cmd().args()?;
+    let first = usize::try_from(args.start)?;
+    let more = usize::try_from(args.length)?.checked_sub(1).ok_or(EINVAL)?;
+    let last = first.checked_add(more).ok_or(EOVERFLOW)?;
+    ucmd.ctx().get::<Ioas>(ucmd.cmd().id)?.reserve(first, last)
+}
+
+/// `MOCK_DOMAIN`, `MOCK_DOMAIN_FLAGS`: makes a device and attaches it.
+///
+/// # Errors
+///
+/// See [`Binding::new`] and [`Binding::attach`].
+fn mock_domain(ucmd: &mut Ucmd<'_>, flags: u32) -> Result {
+    let object = Reserved::new(ucmd.ctx())?;
+    let (binding, idev_id) = Binding::new(ucmd.ctx(), flags)?;
+    let hwpt_id = binding.attach(NO_PASID, ucmd.cmd().id)?;
+    // Three of four members: what MOCK_DOMAIN does not have stays as it was.
+    ucmd.cmd().set_args(&[object.id(), hwpt_id, idev_id])?;
+    ucmd.respond()?;
+    object.publish(binding);
+    Ok(())
+}
+
+/// `MOCK_DOMAIN_REPLACE`: moves a device to another IOAS or page table.
+///
+/// # Errors
+///
+/// `ENOENT`: no such device. See also [`Binding::replace`].
+fn mock_domain_replace(ucmd: &mut Ucmd<'_>) -> Result {
+    let pt_id: u32 = ucmd.cmd().args()?;
+    let object = ucmd.ctx().get::<SelftestObject>(ucmd.cmd().id)?;
+    let hwpt_id = object.replace(NO_PASID, pt_id)?;
+    ucmd.cmd().set_args(&hwpt_id)?;
+    ucmd.respond()
+}
+
+/// `SET_TEMP_MEMORY_LIMIT`: makes the page core work in small pieces.
+///
+/// # Errors
+///
+/// `EINVAL`: less than a piece of one element.
+fn memory_limit(ucmd: &mut Ucmd<'_>) -> Result {
+    let limit: u32 = ucmd.cmd().args()?;
+    let limit = limit as usize;
+    if limit < size_of::<usize>() + size_of::<u32>() {
+        return Err(EINVAL);
+    }
+    set_memory_limit(limit);
+    Ok(())
+}
+
+/// `MD_CHECK_IOTLB`: whether the software IOTLB of a nested domain holds a value.
+///
+/// # Errors
+///
+/// `ENOENT`: no such domain. `EINVAL`: it does not, or there is no such entry.
+fn check_iotlb(ucmd: &mut Ucmd<'_>) -> Result {
+    let args: CheckEntry = ucmd.cmd().args()?;
+    let hwpt = ucmd.ctx().get::<NestedHwpt>(ucmd.cmd().id)?;
+    let nested = hwpt.domain().downcast::<Nested>().ok_or(EINVAL)?;
+    if nested.iotlb(args.id) != Some(args.value) {
+        return Err(EINVAL);
+    }
+    Ok(())
+}
+
+/// `DEV_CHECK_CACHE`: whether the cache of a device holds a value.
+///
+/// # Errors
+///
+/// `ENOENT`: no such device. `EINVAL`: it does not, or it is not a mock device.
+fn check_cache(ucmd: &mut Ucmd<'_>) -> Result {
+    let args: CheckEntry = ucmd.cmd().args()?;
+    let bound = ucmd.ctx().get::<IdDevice>(ucmd.cmd().id)?;
+    let mock = device::of(bound.device()).map_err(|_| EINVAL)?;
+    if mock.cache(args.id) != Some(args.value) {
+        return Err(EINVAL);
+    }
+    Ok(())
+}
+
+/// `TRIGGER_IOPF`: a device reports a page fault.
+///
+/// # Errors
+///
+/// `ENOENT`: no such device. `EINVAL`: it is not a mock device.
+fn trigger_iopf(ucmd: &mut Ucmd<'_>) -> Result {
+    let args: TriggerIopf = ucmd.cmd().args()?;
+    let bound = ucmd.ctx().get::<IdDevice>(args.dev_id)?;
+    let dev = bound.device();
+    let fault = PageFault {
+        pasid: args.pasid,
+        group: args.grpid,
+        perm: args.perm,
+        addr: args.addr,
+    };
+    device::of(dev).map_err(|_| EINVAL)?.fault(dev, &fault);
+    Ok(())
+}
+
+/// `TRIGGER_VEVENT`: a device reports an event to its virtual machine.
+///
+/// # Errors
+///
+/// `ENOENT`: no such device, or it is with no virtual machine. `EINVAL`: it is not a mock device.
+fn trigger_vevent(ucmd: &mut Ucmd<'_>) -> Result {
+    let dev_id: u32 = ucmd.cmd().args()?;
+    let bound = ucmd.ctx().get::<IdDevice>(dev_id)?;
+    device::of(bound.device()).map_err(|_| EINVAL)?.event()
+}
+
+/// `PASID_ATTACH`: attaches a PASID of a device.
+///
+/// # Errors
+///
+/// `ENOENT`: no such device. See also [`Binding::attach`].
+fn pasid_attach(ucmd: &mut Ucmd<'_>) -> Result {
+    let mut args: PasidPt = ucmd.cmd().args()?;
+    let object = ucmd.ctx().get::<SelftestObject>(ucmd.cmd().id)?;
+    args.pt_id = object.attach(args.pasid, args.pt_id)?;
+    ucmd.cmd().set_args(&args)?;
+    ucmd.respond().inspect_err(|_| object.detach(args.pasid))
+}
+
+/// `PASID_REPLACE`: moves a PASID of a device to another IOAS or page table.
+///
+/// # Errors
+///
+/// `ENOENT`: no such device. See also [`Binding::replace`].
+fn pasid_replace(ucmd: &mut Ucmd<'_>) -> Result {
+    let mut args: PasidPt = ucmd.cmd().args()?;
+    let object = ucmd.ctx().get::<SelftestObject>(ucmd.cmd().id)?;
+    args.pt_id = object.replace(args.pasid, args.pt_id)?;
+    ucmd.cmd().set_args(&args)?;
+    ucmd.respond()
+}
+
+/// `PASID_DETACH`: detaches a PASID of a device, if it is attached.
+///
+/// # Errors
+///
+/// `ENOENT`: no such device.
+fn pasid_detach(ucmd: &mut Ucmd<'_>) -> Result {
+    let pasid = ucmd.cmd().args()?;
+    ucmd.ctx()
+        .get::<SelftestObject>(ucmd.cmd().id)?
+        .detach(pasid);
+    Ok(())
+}
+
+/// `PASID_CHECK_HWPT`: whether a PASID is attached to a page table, or with id 0 to none.
+///
+/// # Errors
+///
+/// `ENOENT`: no such device or page table. `EINVAL`: it is not.
+fn pasid_check_hwpt(ucmd: &mut Ucmd<'_>) -> Result {
+    let args: PasidPt = ucmd.cmd().args()?;
+    let object = ucmd.ctx().get::<SelftestObject>(ucmd.cmd().id)?;
+    let hwpt = match args.pt_id {
+        0 => None,
+        id => Some(ucmd.ctx().get_hwpt(id)?),
+    };
+    if !object.is_attached_to(args.pasid, hwpt.as_ref().map(|hwpt| hwpt.domain())) {
+        return Err(EINVAL);
+    }
+    Ok(())
+}
