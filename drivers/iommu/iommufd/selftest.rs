@@ -101,7 +101,9 @@ impl IommuOps for Mock {
     fn capable(dev: &Device, capability: Capability) -> bool {
         match capability {
             Capability::CacheCoherency => true,
-            Capability::DirtyTracking => device::of(dev).is_ok_and(|mock| mock.has_dirty_tracking()),
+            Capability::DirtyTracking => {
+                device::of(dev).is_ok_and(|mock| mock.has_dirty_tracking())
+            }
             _ => false,
         }
     }

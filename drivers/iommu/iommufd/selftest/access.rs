@@ -96,7 +96,11 @@ impl Pins {
     /// `ENOENT`: there is none.
     fn unpin(&self, access: &Access, id: u32) -> Result {
         let mut list = self.list.lock();
-        let at = list.items.iter().position(|item| item.id == id).ok_or(ENOENT)?;
+        let at = list
+            .items
+            .iter()
+            .position(|item| item.id == id)
+            .ok_or(ENOENT)?;
         let item = list.items.remove(at).map_err(|_| ENOENT)?;
         access.unpin_pages(item.iova, item.length);
         Ok(())
@@ -120,8 +124,8 @@ impl Pins {
         let id = list.next_id;
         access.pin_pages(iova, length, &mut pages, write)?;
         let item = PinnedRange { id, iova, length };
-        let done = accept(&pages, id)
-            .and_then(|()| Ok(list.items.push(item, GFP_KERNEL_ACCOUNT)?));
+        let done =
+            accept(&pages, id).and_then(|()| Ok(list.items.push(item, GFP_KERNEL_ACCOUNT)?));
         match done {
             Ok(()) => list.next_id = id.wrapping_add(1),
             Err(_) => access.unpin_pages(iova, length),
@@ -261,8 +265,8 @@ pub(super) fn rw(ucmd: &mut Ucmd<'_>) -> Result {
     Ok(())
 }
 
-#[cfg(CONFIG_KUNIT)]
-#[kunit_tests(iommufd_mock_access)]
+#[cfg(CONFIG_KUNIT = "y")]
+#[kunit_tests(rust_iommufd_mock_access)]
 mod tests {
     use super::*;
 

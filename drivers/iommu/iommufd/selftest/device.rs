@@ -131,7 +131,9 @@ impl MockDevice {
 
     /// What it has cached in this entry.
     pub(super) fn cache(&self, entry: u32) -> Option<u32> {
-        self.cache.get(entry as usize).map(|slot| slot.load(Relaxed))
+        self.cache
+            .get(entry as usize)
+            .map(|slot| slot.load(Relaxed))
     }
 
     /// Forgets one entry of its cache, or all.
@@ -168,7 +170,9 @@ impl MockDevice {
             // CAST: the structure of the user API has 32 bits for it.
             virt_id: route.vdev_id as u32,
         };
-        route.viommu.report_event(uapi::VEVENTQ_TYPE_SELFTEST, &event)
+        route
+            .viommu
+            .report_event(uapi::VEVENTQ_TYPE_SELFTEST, &event)
     }
 
     /// Counts a domain that the device is attached to now.
@@ -213,7 +217,10 @@ impl MockDevice {
 
 /// Where events go when the device is in this domain.
 fn route_of(domain: &AnyDomain, dev: &Device) -> Result<Option<Route>> {
-    let Some(viommu) = domain.downcast::<Nested>().and_then(|nested| nested.viommu()) else {
+    let Some(viommu) = domain
+        .downcast::<Nested>()
+        .and_then(|nested| nested.viommu())
+    else {
         return Ok(None);
     };
     Ok(Some(Route {

@@ -30,7 +30,11 @@ const MAX_PAGES: u64 = (16 << 20) * 8;
 ///
 /// `EINVAL`: none, or not whole pages. `EOVERFLOW`: too many.
 fn page_count(args: &Dirty) -> Result<u64> {
-    let odd = |value: u64| value.checked_rem(args.page_size).is_none_or(|rest| rest != 0);
+    let odd = |value: u64| {
+        value
+            .checked_rem(args.page_size)
+            .is_none_or(|rest| rest != 0)
+    };
     if args.length == 0 || odd(args.iova) || odd(args.length) || args.uptr == 0 {
         return Err(EINVAL);
     }
@@ -78,8 +82,8 @@ pub(super) fn mark(ucmd: &mut Ucmd<'_>) -> Result {
     ucmd.respond()
 }
 
-#[cfg(CONFIG_KUNIT)]
-#[kunit_tests(iommufd_mock_dirty)]
+#[cfg(CONFIG_KUNIT = "y")]
+#[kunit_tests(rust_iommufd_mock_dirty)]
 mod tests {
     use super::*;
 

@@ -116,7 +116,10 @@ pub(super) fn check_refs(ucmd: &mut Ucmd<'_>) -> Result {
     let length = usize::try_from(args.length)?;
     for addr in steps(uptr, length, PAGE_SIZE)? {
         go_on()?;
-        if UserPage::at(addr)?.pins().is_some_and(|pins| pins != args.refs) {
+        if UserPage::at(addr)?
+            .pins()
+            .is_some_and(|pins| pins != args.refs)
+        {
             return Err(EIO);
         }
     }
@@ -148,8 +151,8 @@ pub(super) fn dmabuf_revoke(ucmd: &mut Ucmd<'_>) -> Result {
     dmabuf::revoke(args.dmabuf_fd, args.revoked != 0)
 }
 
-#[cfg(CONFIG_KUNIT)]
-#[kunit_tests(iommufd_mock_memory)]
+#[cfg(CONFIG_KUNIT = "y")]
+#[kunit_tests(rust_iommufd_mock_memory)]
 mod tests {
     use super::*;
 

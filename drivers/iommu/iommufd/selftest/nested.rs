@@ -72,7 +72,9 @@ impl Nested {
 
     /// What the hardware has cached in this entry.
     pub(super) fn iotlb(&self, entry: u32) -> Option<u32> {
-        self.iotlb.get(entry as usize).map(|slot| slot.load(Relaxed))
+        self.iotlb
+            .get(entry as usize)
+            .map(|slot| slot.load(Relaxed))
     }
 
     fn invalidate(&self, request: HwptInvalidate) -> Result {
@@ -127,8 +129,8 @@ impl DomainOps for Nested {
     }
 }
 
-#[cfg(CONFIG_KUNIT)]
-#[kunit_tests(iommufd_mock_cache)]
+#[cfg(CONFIG_KUNIT = "y")]
+#[kunit_tests(rust_iommufd_mock_cache)]
 mod tests {
     use super::*;
 

@@ -8,12 +8,11 @@
 use super::{
     access,
     binding::Binding,
-    device,
-    dirty,
-    memory,
+    device, dirty, memory,
     nested::Nested,
     uapi::{
         self,
+        op,
         AddReserved,
         CheckEntry,
         MockDomain,
@@ -77,33 +76,6 @@ impl TestCmd {
         args.write_to_prefix(self.args.as_mut_bytes())
             .map_err(|_| EINVAL)
     }
-}
-
-/// The numbers of the commands, `IOMMU_TEST_OP_*`.
-mod op {
-    pub(super) const ADD_RESERVED: u32 = 1;
-    pub(super) const MOCK_DOMAIN: u32 = 2;
-    pub(super) const MD_CHECK_MAP: u32 = 3;
-    pub(super) const MD_CHECK_REFS: u32 = 4;
-    pub(super) const CREATE_ACCESS: u32 = 5;
-    pub(super) const DESTROY_ACCESS_PAGES: u32 = 6;
-    pub(super) const ACCESS_PAGES: u32 = 7;
-    pub(super) const ACCESS_RW: u32 = 8;
-    pub(super) const SET_TEMP_MEMORY_LIMIT: u32 = 9;
-    pub(super) const MOCK_DOMAIN_REPLACE: u32 = 10;
-    pub(super) const ACCESS_REPLACE_IOAS: u32 = 11;
-    pub(super) const MOCK_DOMAIN_FLAGS: u32 = 12;
-    pub(super) const DIRTY: u32 = 13;
-    pub(super) const MD_CHECK_IOTLB: u32 = 14;
-    pub(super) const TRIGGER_IOPF: u32 = 15;
-    pub(super) const DEV_CHECK_CACHE: u32 = 16;
-    pub(super) const TRIGGER_VEVENT: u32 = 17;
-    pub(super) const PASID_ATTACH: u32 = 18;
-    pub(super) const PASID_REPLACE: u32 = 19;
-    pub(super) const PASID_DETACH: u32 = 20;
-    pub(super) const PASID_CHECK_HWPT: u32 = 21;
-    pub(super) const DMABUF_GET: u32 = 22;
-    pub(super) const DMABUF_REVOKE: u32 = 23;
 }
 
 /// Does one command. All give 0, but for the one that makes a descriptor.

@@ -65,6 +65,33 @@ pub(crate) const ACCESS_SLOW_PATH: u32 = 1 << 2;
 /// `MOCK_FLAGS_ACCESS_SYZ`: the IOVA is the number of a mapping and an offset.
 pub(crate) const ACCESS_SYZ: u32 = 1 << 16;
 
+/// The numbers of the commands, `IOMMU_TEST_OP_*`.
+pub(crate) mod op {
+    pub(crate) const ADD_RESERVED: u32 = 1;
+    pub(crate) const MOCK_DOMAIN: u32 = 2;
+    pub(crate) const MD_CHECK_MAP: u32 = 3;
+    pub(crate) const MD_CHECK_REFS: u32 = 4;
+    pub(crate) const CREATE_ACCESS: u32 = 5;
+    pub(crate) const DESTROY_ACCESS_PAGES: u32 = 6;
+    pub(crate) const ACCESS_PAGES: u32 = 7;
+    pub(crate) const ACCESS_RW: u32 = 8;
+    pub(crate) const SET_TEMP_MEMORY_LIMIT: u32 = 9;
+    pub(crate) const MOCK_DOMAIN_REPLACE: u32 = 10;
+    pub(crate) const ACCESS_REPLACE_IOAS: u32 = 11;
+    pub(crate) const MOCK_DOMAIN_FLAGS: u32 = 12;
+    pub(crate) const DIRTY: u32 = 13;
+    pub(crate) const MD_CHECK_IOTLB: u32 = 14;
+    pub(crate) const TRIGGER_IOPF: u32 = 15;
+    pub(crate) const DEV_CHECK_CACHE: u32 = 16;
+    pub(crate) const TRIGGER_VEVENT: u32 = 17;
+    pub(crate) const PASID_ATTACH: u32 = 18;
+    pub(crate) const PASID_REPLACE: u32 = 19;
+    pub(crate) const PASID_DETACH: u32 = 20;
+    pub(crate) const PASID_CHECK_HWPT: u32 = 21;
+    pub(crate) const DMABUF_GET: u32 = 22;
+    pub(crate) const DMABUF_REVOKE: u32 = 23;
+}
+
 /// `struct iommu_hwpt_selftest`.
 #[repr(C)]
 #[derive(Clone, Copy, Default, FromBytes, Immutable, IntoBytes)]

@@ -143,11 +143,7 @@ impl ViommuOps for MockViommu {
         &VIOMMU
     }
 
-    fn new(
-        viommu: &NewViommu<Self>,
-        _parent: &AnyDomain,
-        data: Option<&UserData>,
-    ) -> Result<Self> {
+    fn new(viommu: &NewViommu<Self>, _parent: &AnyDomain, data: Option<&UserData>) -> Result<Self> {
         let queues = Arc::pin_init(
             pin_init!(Queues {
                 ids <- new_mutex!([None; uapi::HW_QUEUES]),

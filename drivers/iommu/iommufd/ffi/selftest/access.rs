@@ -21,7 +21,8 @@ use crate::selftest::access::{
 use core::{
     cell::UnsafeCell,
     mem::MaybeUninit,
-    ops::Deref, //
+    ops::Deref,
+    ptr::NonNull, //
 };
 use kernel::{
     bindings,
@@ -160,7 +161,11 @@ impl Access {
         if page_count(iova, length)? > pages.len() {
             return Err(EINVAL);
         }
-        let flags = if write { bindings::IOMMUFD_ACCESS_RW_WRITE } else { 0 };
+        let flags = if write {
+            bindings::IOMMUFD_ACCESS_RW_WRITE
+        } else {
+            0
+        };
         // SAFETY: By the type invariant, and there is room, see above.
         to_result(unsafe {
             bindings::iommufd_access_pin_pages(
@@ -205,8 +210,7 @@ impl Access {
         // SAFETY: The lock is held.
         let ioas = unsafe { (*raw).ioas };
         // SAFETY: The IOAS is held as long as the lock is.
-        let found =
-            (!ioas.is_null()).then(|| unsafe { nth_area(&raw mut (*ioas).iopt, nth) });
+        let found = (!ioas.is_null()).then(|| unsafe { nth_area(&raw mut (*ioas).iopt, nth) });
         // SAFETY: It was taken above.
         unsafe { bindings::mutex_unlock(&raw mut (*raw).ioas_lock) };
         found.flatten()
@@ -268,10 +272,11 @@ pub(crate) fn open(access: Pin<KBox<Access>>) -> Result<ARef<File>> {
         )
     });
     match file {
-        // SAFETY: It is a new file, and its reference is ours.
-        Ok(file) => Ok(unsafe {
-            ARef::from_raw(core::ptr::NonNull::new_unchecked(file.cast::<File>()))
-        }),
+        Ok(file) => {
+            let file = NonNull::new(file.cast::<File>()).ok_or(ENFILE)?;
+            // SAFETY: It is a new file, and its reference is ours.
+            Ok(unsafe { ARef::from_raw(file) })
+        }
         Err(why) => {
             // SAFETY: It came from `into_raw()`, and nobody took it.
             drop(unsafe { KBox::from_raw(access) });

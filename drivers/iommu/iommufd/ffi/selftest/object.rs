@@ -50,7 +50,8 @@ impl Ctx {
         kind: bindings::iommufd_object_type,
     ) -> Result<NonNull<bindings::iommufd_object>> {
         // SAFETY: By the type invariant the context is alive.
-        let object = from_err_ptr(unsafe { bindings::iommufd_get_object(self.as_raw(), id, kind) })?;
+        let object =
+            from_err_ptr(unsafe { bindings::iommufd_get_object(self.as_raw(), id, kind) })?;
         NonNull::new(object).ok_or(ENOENT)
     }
 
@@ -167,8 +168,7 @@ impl Ioas {
         // SAFETY: It is alive.
         unsafe { bindings::down_write(&raw mut (*iopt).iova_rwsem) };
         // SAFETY: The lock is held.
-        let done =
-            unsafe { bindings::iopt_reserve_iova(iopt, first, last, core::ptr::null_mut()) };
+        let done = unsafe { bindings::iopt_reserve_iova(iopt, first, last, core::ptr::null_mut()) };
         // SAFETY: It was taken above.
         unsafe { bindings::up_write(&raw mut (*iopt).iova_rwsem) };
         to_result(done)

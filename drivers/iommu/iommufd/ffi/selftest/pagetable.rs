@@ -65,9 +65,7 @@ unsafe impl Head for Amdv1 {
         cfg.common.hw_max_oasz_lg2 = config.pa_bits;
         cfg.starting_level = config.starting_level;
         // SAFETY: It is zero but for what may be set before.
-        to_result(unsafe {
-            bindings::pt_iommu_amdv1_mock_init(table, &cfg, bindings::GFP_KERNEL)
-        })
+        to_result(unsafe { bindings::pt_iommu_amdv1_mock_init(table, &cfg, bindings::GFP_KERNEL) })
     }
 
     unsafe fn deinit(this: *mut Self) {

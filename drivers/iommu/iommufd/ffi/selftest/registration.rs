@@ -188,7 +188,8 @@ pub(super) fn register() -> Result {
     // SAFETY: All that it needs is there.
     let platform = from_err_ptr(unsafe { bindings::platform_device_register_full(&info) })?;
     // SAFETY: It was just registered.
-    let undo_platform = ScopeGuard::new(move || unsafe { bindings::platform_device_unregister(platform) });
+    let undo_platform =
+        ScopeGuard::new(move || unsafe { bindings::platform_device_unregister(platform) });
 
     // SAFETY: The bus lives as long as the module.
     to_result(unsafe { bindings::bus_register(bus()) })?;
