@@ -9,6 +9,7 @@
 #include <linux/anon_inodes.h>
 #include <linux/iommu.h>
 #include <linux/iommufd.h>
+#include <linux/pci-ats.h>
 #include <uapi/linux/iommufd.h>
 #include <uapi/linux/vfio.h>
 

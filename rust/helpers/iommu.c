@@ -120,3 +120,8 @@ __rust_helper struct iommufd_hw_pagetable *rust_helper_iommu_domain_hwpt(struct 
 {
 	return domain->iommufd_hwpt;
 }
+
+__rust_helper unsigned long rust_helper_clear_user(void __user *to, unsigned long n)
+{
+	return clear_user(to, n);
+}

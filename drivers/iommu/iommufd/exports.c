@@ -18,6 +18,29 @@ EXPORT_SYMBOL_NS_GPL(iommufd_vfio_compat_ioas_create, "IOMMUFD_VFIO");
 EXPORT_SYMBOL_NS_GPL(iommufd_vfio_compat_ioas_get_id, "IOMMUFD_VFIO");
 EXPORT_SYMBOL_NS_GPL(iommufd_vfio_compat_set_no_iommu, "IOMMUFD_VFIO");
 
+EXPORT_SYMBOL_NS_GPL(iommufd_access_attach, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_access_create, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_access_destroy, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_access_detach, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_access_pin_pages, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_access_replace, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_access_rw, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_access_unpin_pages, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_ctx_has_group, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_device_attach, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_device_bind, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_device_detach, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_device_replace, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_device_to_ictx, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_device_to_id, "IOMMUFD");
+EXPORT_SYMBOL_NS_GPL(iommufd_device_unbind, "IOMMUFD");
+
+/* Read by ffi/device.rs when a device is bound. */
+bool iommufd_allow_unsafe_interrupts;
+module_param_named(allow_unsafe_interrupts, iommufd_allow_unsafe_interrupts, bool, 0644);
+MODULE_PARM_DESC(allow_unsafe_interrupts,
+		 "Bind devices although the platform does not isolate their MSIs, which lets a guest interrupt the host");
+
 static int __init iommufd_init(void)
 {
 	int ret;

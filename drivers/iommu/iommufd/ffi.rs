@@ -6,14 +6,20 @@
 //! their layout is that of `iommufd_private.h` and `include/linux/iommufd.h`. Each is wrapped in
 //! a type here that gives out what its locks and counts allow.
 
+pub(crate) mod access;
+pub(crate) mod attach;
 pub(crate) mod charge;
 pub(crate) mod context;
 pub(crate) mod count;
+pub(crate) mod device;
+pub(crate) mod domain;
 pub(crate) mod eventq;
 pub(crate) mod exports;
 pub(crate) mod fault;
 pub(crate) mod file;
+pub(crate) mod group;
 pub(crate) mod handlers;
+pub(crate) mod hwpt;
 pub(crate) mod ioas;
 pub(crate) mod iopt;
 pub(crate) mod kinds;
@@ -21,7 +27,9 @@ pub(crate) mod object;
 pub(crate) mod rwsem;
 #[cfg(CONFIG_IOMMUFD_TEST)]
 pub(crate) mod selftest;
+pub(crate) mod space;
 pub(crate) mod table;
+pub(crate) mod typed;
 pub(crate) mod ucmd;
 pub(crate) mod veventq;
 pub(crate) mod vfio;

@@ -5,6 +5,9 @@
 //! | layer | files |
 //! |---|---|
 //! | what C sees, and all `unsafe` | [`ffi`] and below |
+//! | page tables in hardware | [`hwpt`] |
+//! | devices | [`device`], [`hw_info`], [`attach`], [`target`] |
+//! | drivers without DMA | [`access`] |
 //! | the object model | [`object`] |
 //! | I/O address spaces | [`ioas`], [`change_process`] |
 //! | event queues | [`fault`], [`veventq`] |
@@ -17,15 +20,21 @@
 //! mutexes; a group's lock -> an IOAS's mutex. The object table's spinlock is innermost and is
 //! held for a few instructions only; lookups take no lock.
 
+mod access;
+mod attach;
 mod change_process;
+mod device;
 mod fault;
 mod ffi;
+mod hw_info;
+mod hwpt;
 mod ioas;
 mod ioctl;
 mod object;
 mod option;
 #[cfg(CONFIG_IOMMUFD_TEST)]
 mod selftest;
+mod target;
 mod veventq;
 mod vfio_compat;
 

@@ -2,7 +2,11 @@
 
 //! The rows of the dispatch table, and the ioctls that are still C.
 
-use super::ucmd::UserStruct;
+use super::{
+    device,
+    hwpt,
+    ucmd::UserStruct, //
+};
 use crate::ioctl::Entry;
 use core::mem::size_of;
 use kernel::{
@@ -51,42 +55,17 @@ macro_rules! c_entry {
 pub(crate) const ALL: &[Entry] = &[
     Entry::of::<uapi::Destroy>(),
     Entry::of::<uapi::FaultAlloc>(),
-    c_entry!(
-        IOMMUFD_CMD_GET_HW_INFO,
-        iommufd_get_hw_info,
-        iommu_hw_info,
-        __reserved
-    ),
+    Entry::of::<device::uapi::HwInfo>(),
     c_entry!(
         IOMMUFD_CMD_HW_QUEUE_ALLOC,
         iommufd_hw_queue_alloc_ioctl,
         iommu_hw_queue_alloc,
         length
     ),
-    c_entry!(
-        IOMMUFD_CMD_HWPT_ALLOC,
-        iommufd_hwpt_alloc,
-        iommu_hwpt_alloc,
-        __reserved
-    ),
-    c_entry!(
-        IOMMUFD_CMD_HWPT_GET_DIRTY_BITMAP,
-        iommufd_hwpt_get_dirty_bitmap,
-        iommu_hwpt_get_dirty_bitmap,
-        data
-    ),
-    c_entry!(
-        IOMMUFD_CMD_HWPT_INVALIDATE,
-        iommufd_hwpt_invalidate,
-        iommu_hwpt_invalidate,
-        __reserved
-    ),
-    c_entry!(
-        IOMMUFD_CMD_HWPT_SET_DIRTY_TRACKING,
-        iommufd_hwpt_set_dirty_tracking,
-        iommu_hwpt_set_dirty_tracking,
-        __reserved
-    ),
+    Entry::of::<hwpt::uapi::HwptAlloc>(),
+    Entry::of::<hwpt::uapi::GetDirtyBitmap>(),
+    Entry::of::<hwpt::uapi::HwptInvalidate>(),
+    Entry::of::<hwpt::uapi::SetDirtyTracking>(),
     Entry::of::<uapi::IoasAlloc>(),
     Entry::of::<uapi::IoasAllowIovas>(),
     Entry::of::<uapi::IoasChangeProcess>(),

@@ -66,14 +66,10 @@ static OPS: [Ops; COUNT] = {
     };
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_HW_QUEUE as usize] =
         Ops::new(bindings::iommufd_hw_queue_destroy);
-    ops[bindings::iommufd_object_type_IOMMUFD_OBJ_HWPT_PAGING as usize] = Ops {
-        abort: Some(bindings::iommufd_hwpt_paging_abort),
-        ..Ops::new(bindings::iommufd_hwpt_paging_destroy)
-    };
-    ops[bindings::iommufd_object_type_IOMMUFD_OBJ_HWPT_NESTED as usize] = Ops {
-        abort: Some(bindings::iommufd_hwpt_nested_abort),
-        ..Ops::new(bindings::iommufd_hwpt_nested_destroy)
-    };
+    ops[bindings::iommufd_object_type_IOMMUFD_OBJ_HWPT_PAGING as usize] =
+        Ops::new(bindings::iommufd_hwpt_paging_destroy);
+    ops[bindings::iommufd_object_type_IOMMUFD_OBJ_HWPT_NESTED as usize] =
+        Ops::new(bindings::iommufd_hwpt_nested_destroy);
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_IOAS as usize] = Ops::new(ioas::destroy);
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_VDEVICE as usize] = Ops {
         abort: Some(bindings::iommufd_vdevice_abort),

@@ -1,0 +1,488 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Devices that are bound to a context, in memory as `iommufd_private.h` has them.
+//!
+//! A [`Device`] owns the DMA of its group, then its place in the group, then the context: that is
+//! the order in which they are given back. The group's mutex guards what a vIOMMU keeps here.
+//!
+//! C header: [`include/linux/iommufd.h`](srctree/include/linux/iommufd.h)
+
+use super::{
+    attach::Pasid,
+    context::Ctx,
+    domain::{
+        DmaOwner,
+        Driver,
+        PhysDev, //
+    },
+    group::{
+        Group,
+        GroupRef,
+        Locked, //
+    },
+    hwpt::Viommu,
+    object::{
+        Kind,
+        KindId,
+        Object, //
+    },
+    typed::{
+        Head,
+        Hold,
+        Reserved, //
+    },
+    ucmd::UserStruct,
+};
+use crate::{
+    attach,
+    device,
+    object,
+    target, //
+};
+use core::{
+    cell::UnsafeCell,
+    mem::{
+        offset_of,
+        size_of, //
+    },
+    ptr::{
+        self,
+        NonNull, //
+    }, //
+};
+use kernel::{
+    bindings,
+    prelude::*,
+    static_assert,
+    types::Opaque, //
+};
+
+/// The structures and constants of the user API for devices.
+pub(crate) mod uapi {
+    use kernel::bindings;
+
+    pub(crate) use bindings::{
+        iommu_hw_info as HwInfo,
+        iommu_hw_info_type_IOMMU_HW_INFO_TYPE_DEFAULT as TYPE_DEFAULT,
+        iommu_hw_info_type_IOMMU_HW_INFO_TYPE_NONE as TYPE_NONE,
+        iommufd_hw_capabilities_IOMMU_HW_CAP_DIRTY_TRACKING as CAP_DIRTY_TRACKING,
+        iommufd_hw_capabilities_IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED as CAP_NO_ATS,
+        iommufd_hw_capabilities_IOMMU_HW_CAP_PCI_PASID_EXEC as CAP_PASID_EXEC,
+        iommufd_hw_capabilities_IOMMU_HW_CAP_PCI_PASID_PRIV as CAP_PASID_PRIV,
+        iommufd_hw_info_flags_IOMMU_HW_INFO_FLAG_INPUT_TYPE as INPUT_TYPE,
+        IOMMUFD_CMD_GET_HW_INFO as CMD_GET_HW_INFO,
+        PCI_PASID_CTRL_ENABLE as PASID_ENABLED,
+        PCI_PASID_CTRL_EXEC as PASID_EXEC,
+        PCI_PASID_CTRL_PRIV as PASID_PRIV, //
+    };
+}
+
+// SAFETY: The UAPI header gives it integers of fixed size only, without padding.
+unsafe impl UserStruct for uapi::HwInfo {}
+
+/// The type of information that user space asks for.
+pub(crate) fn in_type(cmd: &uapi::HwInfo) -> u32 {
+    // SAFETY: Both names of the union are the same integer.
+    unsafe { cmd.__bindgen_anon_1.in_data_type }
+}
+
+/// Tells user space the type of information that it gets.
+pub(crate) fn set_out_type(cmd: &mut uapi::HwInfo, kind: u32) {
+    cmd.__bindgen_anon_1.out_data_type = kind;
+}
+
+/// A reference to the file of a context, which keeps the context.
+///
+/// # Invariants
+///
+/// This owns one reference.
+pub(super) struct CtxRef(NonNull<bindings::iommufd_ctx>);
+
+impl CtxRef {
+    pub(super) fn new(ctx: &Ctx) -> Self {
+        // SAFETY: The context is open.
+        unsafe { bindings::iommufd_ctx_get(ctx.as_raw()) };
+        // INVARIANT: taken just now.
+        // SAFETY: It is not null.
+        Self(unsafe { NonNull::new_unchecked(ctx.as_raw()) })
+    }
+}
+
+impl Drop for CtxRef {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::iommufd_ctx_put(self.0.as_ptr()) };
+    }
+}
+
+/// `struct iommufd_device`: a device, bound to a context.
+///
+/// # Invariants
+///
+/// `ictx` and `dev` live until it is destroyed. `vdev` and `destroying` are guarded by the mutex
+/// of the group; the rest does not change once it is published.
+#[repr(C)]
+pub(crate) struct Device {
+    object: Object,
+    ictx: NonNull<bindings::iommufd_ctx>,
+    group: GroupRef,
+    group_item: Opaque<bindings::list_head>,
+    dev: NonNull<bindings::device>,
+    enforce_cache_coherency: bool,
+    vdev: UnsafeCell<*mut bindings::iommufd_vdevice>,
+    destroying: UnsafeCell<bool>,
+    // What C does not need to know.
+    owner: Option<DmaOwner>,
+    context: Option<CtxRef>,
+}
+
+macro_rules! assert_offsets {
+    ($($ours:ident = $theirs:ident),* $(,)?) => {
+        $(static_assert!(
+            offset_of!(Device, $ours) == offset_of!(bindings::iommufd_device, $theirs)
+        );)*
+    };
+}
+assert_offsets!(
+    ictx = ictx,
+    group = igroup,
+    group_item = group_item,
+    dev = dev,
+    enforce_cache_coherency = enforce_cache_coherency,
+    vdev = vdev,
+    destroying = destroying,
+);
+static_assert!(size_of::<Device>() >= size_of::<bindings::iommufd_device>());
+
+// SAFETY: What changes after it is published is guarded by the group's mutex.
+unsafe impl Send for Device {}
+// SAFETY: As above.
+unsafe impl Sync for Device {}
+// SAFETY: It begins with the head.
+unsafe impl Head for Device {}
+// SAFETY: Only `reserve()` makes objects of this kind.
+unsafe impl Kind for Device {
+    const ID: KindId = KindId(bindings::iommufd_object_type_IOMMUFD_OBJ_DEVICE);
+}
+
+/// What a device is made of.
+pub(crate) struct Parts {
+    /// The ownership of its DMA; there is none without an IOMMU.
+    pub(crate) owner: Option<DmaOwner>,
+    /// Its place in its group.
+    pub(crate) group: GroupRef,
+    /// Whether domains for it must forbid DMA that does not snoop.
+    pub(crate) enforce_cache_coherency: bool,
+}
+
+impl Device {
+    /// Puts the parts together.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; `EBUSY` when all ids are in use.
+    pub(crate) fn reserve<'a>(
+        ctx: &'a Ctx,
+        dev: &PhysDev,
+        parts: Parts,
+    ) -> Result<Reserved<'a, Self>> {
+        // The selftest's devices go away with the context, so they cannot keep it.
+        let context = (!dev.is_mock()).then(|| CtxRef::new(ctx));
+        let init = |this: *mut Self| {
+            // SAFETY: `this` is zeroed memory for a device, and both pointers are not null.
+            unsafe {
+                (&raw mut (*this).ictx).write(NonNull::new_unchecked(ctx.as_raw()));
+                (&raw mut (*this).dev).write(NonNull::new_unchecked(dev.as_raw()));
+            }
+            // SAFETY: As above.
+            unsafe {
+                (&raw mut (*this).group).write(parts.group);
+                (&raw mut (*this).enforce_cache_coherency).write(parts.enforce_cache_coherency);
+                (&raw mut (*this).owner).write(parts.owner);
+                (&raw mut (*this).context).write(context);
+            }
+        };
+        // SAFETY: `init` fills in all fields but those that may be zero.
+        unsafe { Reserved::new(ctx, init) }
+    }
+
+    pub(super) fn as_raw(&self) -> *mut bindings::iommufd_device {
+        ptr::from_ref(self).cast_mut().cast()
+    }
+
+    /// The context that it is bound to.
+    pub(crate) fn ctx(&self) -> &Ctx {
+        // SAFETY: By the type invariant.
+        unsafe { Ctx::from_raw(self.ictx.as_ptr()) }
+    }
+
+    /// The physical device.
+    pub(crate) fn dev(&self) -> &PhysDev {
+        // SAFETY: By the type invariant.
+        unsafe { PhysDev::from_raw(self.dev.as_ptr()) }
+    }
+
+    /// Its group.
+    pub(crate) fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// Whether there is no IOMMU, and the device's DMA goes where it likes.
+    pub(crate) fn is_noiommu(&self) -> bool {
+        self.group.is_noiommu()
+    }
+
+    /// Whether domains for it must forbid DMA that does not snoop.
+    pub(crate) fn enforces_cache_coherency(&self) -> bool {
+        self.enforce_cache_coherency
+    }
+
+    /// The driver that makes domains for it.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`: none does any more.
+    pub(crate) fn driver(&self) -> Result<Driver<'_>> {
+        #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
+        if self.is_noiommu() {
+            // SAFETY: The table is static.
+            return Ok(Driver(unsafe { &bindings::iommufd_noiommu_ops }));
+        }
+        Driver::of(self.dev())
+    }
+
+    /// Whether the vIOMMU is a share of the IOMMU that serves this device.
+    pub(crate) fn is_behind(&self, viommu: &Viommu) -> bool {
+        let iommu_dev = self.dev().iommu_dev();
+        !self.is_noiommu() && !iommu_dev.is_null() && ptr::eq(iommu_dev, viommu.iommu_dev())
+    }
+
+    /// Has vIOMMUs refer to the device no more; returns the vDEVICE that does. It may be on its
+    /// way out, which [`object::try_hold`] tells.
+    pub(crate) fn retire_vdev(&self, _group: &Locked<'_>) -> Option<&Object> {
+        // SAFETY: The mutex guards the field.
+        unsafe { *self.destroying.get() = true };
+        // SAFETY: As above.
+        let vdev = unsafe { *self.vdev.get() };
+        // SAFETY: It cannot be freed before it took itself out of the field, under the mutex.
+        (!vdev.is_null()).then(|| unsafe { Object::from_raw(&raw mut (*vdev).obj) })
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // Before the group, which goes before the context.
+        self.owner = None;
+    }
+}
+
+/// Whether user space lets devices be bound whose interrupts are not isolated: the module's
+/// parameter.
+pub(crate) fn allows_unsafe_interrupts() -> bool {
+    // SAFETY: A byte that is written whole.
+    unsafe { ptr::read_volatile(&raw const bindings::iommufd_allow_unsafe_interrupts) }
+}
+
+/// Zeroes user memory.
+///
+/// # Errors
+///
+/// `EFAULT`.
+pub(crate) fn clear_user(at: usize, len: usize) -> Result {
+    // SAFETY: It checks the range.
+    match unsafe { bindings::clear_user(at as *mut c_void, len) } {
+        0 => Ok(()),
+        _ => Err(EFAULT),
+    }
+}
+
+fn errno(result: Result) -> c_int {
+    result.map_or_else(Error::to_errno, |()| 0)
+}
+
+/// Binds a device to a context; the id of the new object goes to `id`.
+///
+/// # Safety
+///
+/// `ictx` is open, `dev` valid until it is unbound, and `id` may be written.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_device_bind(
+    ictx: *mut bindings::iommufd_ctx,
+    dev: *mut bindings::device,
+    id: *mut u32,
+) -> *mut bindings::iommufd_device {
+    // SAFETY: By the contract of this function.
+    let (ctx, dev) = unsafe { (Ctx::from_raw(ictx), PhysDev::from_raw(dev)) };
+    match device::bind(ctx, dev) {
+        Ok(device) => {
+            // SAFETY: By the contract of this function.
+            unsafe { *id = device.id() };
+            device.into_raw().as_ptr().cast()
+        }
+        Err(e) => e.to_ptr(),
+    }
+}
+
+/// Undoes a bind.
+///
+/// # Safety
+///
+/// `idev` was bound, and is not used again.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_device_unbind(idev: *mut bindings::iommufd_device) {
+    // SAFETY: By the contract of this function; bind gave the caller a hold.
+    let device = unsafe { Hold::adopt(&*idev.cast::<Device>()) };
+    // SAFETY: The device keeps it; a context is not freed before those who call from it return.
+    let ctx = unsafe { Ctx::from_raw(device.ictx.as_ptr()) };
+    device::unbind(ctx, device);
+}
+
+/// Whether a device of the group is bound to the context.
+///
+/// # Safety
+///
+/// `ictx` is open, or null.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_ctx_has_group(
+    ictx: *mut bindings::iommufd_ctx,
+    group: *mut bindings::iommu_group,
+) -> bool {
+    if ictx.is_null() || group.is_null() {
+        return false;
+    }
+    // SAFETY: By the contract of this function.
+    let ctx = unsafe { Ctx::from_raw(ictx) };
+    // What is in the table is complete while its lock is held.
+    let _locked = ctx.objects().lock();
+    // SAFETY: Only the address is taken.
+    let table = unsafe { &raw mut (*ictx).objects };
+    let mut index = 0;
+    // SAFETY: The table is initialised.
+    let mut entry =
+        unsafe { bindings::xa_find(table, &mut index, usize::MAX, bindings::XA_PRESENT) };
+    while !entry.is_null() {
+        // SAFETY: The table has objects, which leave it under its lock before they are destroyed.
+        let object = unsafe { Object::from_raw(entry.cast()) };
+        if super::typed::downcast::<Device>(object).is_some_and(|it| it.group.is(group)) {
+            return true;
+        }
+        // SAFETY: As above.
+        entry =
+            unsafe { bindings::xa_find_after(table, &mut index, usize::MAX, bindings::XA_PRESENT) };
+    }
+    false
+}
+
+/// The context that a device is bound to.
+///
+/// # Safety
+///
+/// `idev` is bound.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_device_to_ictx(
+    idev: *mut bindings::iommufd_device,
+) -> *mut bindings::iommufd_ctx {
+    // SAFETY: By the contract of this function.
+    unsafe { (*idev).ictx }
+}
+
+/// The id of a device.
+///
+/// # Safety
+///
+/// `idev` is bound.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_device_to_id(idev: *mut bindings::iommufd_device) -> u32 {
+    // SAFETY: By the contract of this function.
+    unsafe { (*idev).obj.id }
+}
+
+/// # Safety
+///
+/// `idev` is bound, and `pt_id` may be read and written.
+unsafe fn change(
+    idev: *mut bindings::iommufd_device,
+    pasid: Pasid,
+    pt_id: *mut u32,
+    how: target::How,
+) -> c_int {
+    // SAFETY: By the contract of this function.
+    let (device, pt_id) = unsafe { (&*idev.cast::<Device>(), &mut *pt_id) };
+    errno(target::change(device, pasid, *pt_id, how).map(|id| *pt_id = id))
+}
+
+/// Attaches a device or a PASID to a hwpt or an IOAS; `pt_id` becomes that of the hwpt.
+///
+/// # Safety
+///
+/// `idev` is bound, and `pt_id` may be read and written.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_device_attach(
+    idev: *mut bindings::iommufd_device,
+    pasid: bindings::ioasid_t,
+    pt_id: *mut u32,
+) -> c_int {
+    // SAFETY: By the contract of this function.
+    unsafe { change(idev, pasid, pt_id, target::How::Attach) }
+}
+
+/// The same for one that is attached.
+///
+/// # Safety
+///
+/// `idev` is bound, and `pt_id` may be read and written.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_device_replace(
+    idev: *mut bindings::iommufd_device,
+    pasid: bindings::ioasid_t,
+    pt_id: *mut u32,
+) -> c_int {
+    // SAFETY: By the contract of this function.
+    unsafe { change(idev, pasid, pt_id, target::How::Replace) }
+}
+
+/// Undoes an attach.
+///
+/// # Safety
+///
+/// `idev` is bound.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_device_detach(
+    idev: *mut bindings::iommufd_device,
+    pasid: bindings::ioasid_t,
+) {
+    // SAFETY: By the contract of this function.
+    let device = unsafe { &*idev.cast::<Device>() };
+    if let Some(hwpt) = attach::detach(device, pasid) {
+        attach::release(device.ctx(), hwpt);
+    }
+}
+
+/// Has vIOMMUs let go of a device that is about to be destroyed.
+///
+/// # Safety
+///
+/// `obj` is a device on which the caller has a count.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_device_pre_destroy(obj: *mut bindings::iommufd_object) {
+    // SAFETY: By the contract of this function.
+    device::let_go(unsafe { &*obj.cast() });
+}
+
+/// Destroys a device.
+///
+/// # Safety
+///
+/// `obj` is a device that the caller gives away.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_device_destroy(obj: *mut bindings::iommufd_object) {
+    // SAFETY: By the contract of this function.
+    unsafe { obj.cast::<Device>().drop_in_place() };
+}
+
+/// Has an object that was found under a lock be held on to.
+pub(crate) fn hold_object(ctx: &Ctx, object: &Object) -> Option<Hold<Object>> {
+    object::try_hold(ctx, object).ok()?;
+    // SAFETY: `try_hold()` took a count.
+    Some(unsafe { Hold::adopt(object) })
+}

@@ -1,0 +1,440 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Domains as iommufd owns them, and the driver that makes them for a device.
+//!
+//! [`Domain`] is a domain that iommufd allocated, freed when dropped: no device may be attached to
+//! it then. [`Driver`] is the table of operations of the driver that serves a device. Whether a
+//! driver has an operation is asked here, where it is called: one that is missing is an error
+//! value, never a jump to nowhere.
+//!
+//! None of this takes locks of its own; drivers may sleep.
+//!
+//! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
+
+use super::{
+    context::Ctx,
+    hwpt::Hwpt, //
+};
+use core::ptr::NonNull;
+use kernel::{
+    bindings,
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
+    prelude::*,
+    types::Opaque, //
+};
+
+/// A physical device, which whoever bound it to iommufd keeps until it is unbound.
+#[repr(transparent)]
+pub(crate) struct PhysDev(Opaque<bindings::device>);
+
+// SAFETY: Devices may be used from anywhere.
+unsafe impl Send for PhysDev {}
+// SAFETY: As above.
+unsafe impl Sync for PhysDev {}
+
+impl PhysDev {
+    /// # Safety
+    ///
+    /// `raw` is a device that lives for `'a`.
+    pub(super) unsafe fn from_raw<'a>(raw: *mut bindings::device) -> &'a Self {
+        // SAFETY: By the contract of this function; the type is transparent.
+        unsafe { &*raw.cast() }
+    }
+
+    pub(super) fn as_raw(&self) -> *mut bindings::device {
+        self.0.get()
+    }
+
+    /// The device as the rest of the kernel's abstractions know it.
+    pub(crate) fn as_device(&self) -> &kernel::device::Device {
+        // SAFETY: It is a valid device.
+        unsafe { kernel::device::Device::from_raw(self.as_raw()) }
+    }
+
+    /// What the IOMMU core keeps for it; `None` when no driver serves it.
+    fn iommu(&self) -> Option<&bindings::dev_iommu> {
+        // SAFETY: A device that is bound to iommufd keeps its IOMMU.
+        unsafe { (*self.as_raw()).iommu.as_ref() }
+    }
+
+    /// Whether a driver of an IOMMU serves it. There may be a group without one.
+    pub(crate) fn has_iommu(&self) -> bool {
+        self.iommu().is_some()
+    }
+
+    /// The IOMMU that serves it, or null.
+    pub(super) fn iommu_dev(&self) -> *mut bindings::iommu_device {
+        self.iommu()
+            .map_or(core::ptr::null_mut(), |iommu| iommu.iommu_dev)
+    }
+
+    /// The number of PASIDs that are enabled, 0 when the device has none.
+    pub(crate) fn max_pasids(&self) -> u32 {
+        self.iommu().map_or(0, |iommu| iommu.max_pasids)
+    }
+
+    /// Whether it is one that the selftest made up.
+    pub(crate) fn is_mock(&self) -> bool {
+        #[cfg(CONFIG_IOMMUFD_TEST)]
+        // SAFETY: It is a valid device.
+        return unsafe { bindings::iommufd_selftest_is_mock_dev(self.as_raw()) };
+        #[cfg(not(CONFIG_IOMMUFD_TEST))]
+        false
+    }
+
+    fn pci(&self) -> Option<*mut bindings::pci_dev> {
+        // SAFETY: It is a valid device.
+        let is_pci = unsafe { bindings::dev_is_pci(self.as_raw()) };
+        // SAFETY: A PCI device begins before its device.
+        is_pci.then(|| unsafe {
+            self.as_raw()
+                .byte_sub(core::mem::offset_of!(bindings::pci_dev, dev))
+                .cast()
+        })
+    }
+
+    /// Whether it is a virtual function with a page request interface, which is that of its
+    /// physical function.
+    pub(crate) fn shares_page_requests(&self) -> bool {
+        let Some(pci) = self.pci() else { return false };
+        // SAFETY: It is a valid PCI device.
+        if unsafe { (*pci).is_virtfn() } == 0 {
+            return false;
+        }
+        // SAFETY: As above.
+        unsafe { bindings::pci_pri_supported(pci) }
+    }
+
+    /// The bits of the PASID capability's control register; `None` for no PCI device.
+    pub(crate) fn pasid_control(&self) -> Option<Result<u32>> {
+        // SAFETY: It is a valid PCI device.
+        let control = unsafe { bindings::pci_pasid_status(self.pci()?) };
+        Some(to_result(control.min(0)).map(|()| control as u32))
+    }
+
+    /// Has the DMA of its group be nobody's but the context's.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY`: it is somebody else's; `ENOMEM`.
+    pub(crate) fn claim_dma(&self, ctx: &Ctx) -> Result<DmaOwner> {
+        let owner = ctx.as_raw().cast();
+        // SAFETY: The device is valid; the owner is only compared.
+        to_result(unsafe { bindings::iommu_device_claim_dma_owner(self.as_raw(), owner) })?;
+        // INVARIANT: claimed just now.
+        Ok(DmaOwner(NonNull::from(self)))
+    }
+}
+
+/// The ownership of a device's DMA, given back when dropped. Nothing is attached then.
+///
+/// # Invariants
+///
+/// It was claimed, and the device lives.
+pub(crate) struct DmaOwner(NonNull<PhysDev>);
+
+impl Drop for DmaOwner {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::iommu_device_release_dma_owner(self.0.as_ref().as_raw()) };
+    }
+}
+
+/// A structure in user space that a driver defines.
+pub(crate) struct UserData(bindings::iommu_user_data);
+
+impl UserData {
+    /// `len` bytes at the user address `at`; what they mean is up to the driver and `kind`.
+    pub(crate) fn new(kind: u32, at: u64, len: u32) -> Self {
+        Self(bindings::iommu_user_data {
+            type_: kind,
+            uptr: at as usize as *mut c_void,
+            len: len as usize,
+        })
+    }
+
+    /// Whether user space gave none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.len == 0
+    }
+}
+
+/// An array in user space of requests that a driver defines.
+pub(crate) struct UserArray(bindings::iommu_user_data_array);
+
+impl UserArray {
+    /// `entry_num` entries of `entry_len` bytes each at the user address `at`.
+    #[inline]
+    pub(crate) fn new(kind: u32, at: u64, entry_len: u32, entry_num: u32) -> Self {
+        Self(bindings::iommu_user_data_array {
+            type_: kind,
+            uptr: at as usize as *mut c_void,
+            entry_len: entry_len as usize,
+            entry_num,
+        })
+    }
+
+    /// How many entries there are, or how many the driver has handled.
+    #[inline]
+    pub(crate) fn count(&self) -> u32 {
+        self.0.entry_num
+    }
+
+    #[inline]
+    pub(super) fn as_raw(&mut self) -> *mut bindings::iommu_user_data_array {
+        &mut self.0
+    }
+}
+
+/// A domain of iommufd's own.
+///
+/// # Invariants
+///
+/// It is a valid domain that this owns. While it is a field of a hwpt, `iommufd_hwpt` of the
+/// domain leads back to that.
+#[repr(transparent)]
+pub(crate) struct Domain(NonNull<bindings::iommu_domain>);
+
+// SAFETY: Domains are not bound to a thread, and drivers do their own locking.
+unsafe impl Send for Domain {}
+// SAFETY: As above.
+unsafe impl Sync for Domain {}
+
+impl Domain {
+    /// # Safety
+    ///
+    /// `raw` is what a driver's allocation returned, a domain or an error, and `owner` its table.
+    pub(super) unsafe fn adopt(
+        raw: *mut bindings::iommu_domain,
+        owner: *const bindings::iommu_ops,
+    ) -> Result<Self> {
+        let raw = NonNull::new(from_err_ptr(raw)?).ok_or(EOPNOTSUPP)?;
+        // SAFETY: By the contract of this function it is a new domain.
+        unsafe { (*raw.as_ptr()).owner = owner };
+        // SAFETY: As above.
+        unsafe {
+            (*raw.as_ptr()).cookie_type = bindings::iommu_domain_cookie_type_IOMMU_COOKIE_IOMMUFD
+        };
+        // INVARIANT: nobody else has it.
+        Ok(Self(raw))
+    }
+
+    #[inline]
+    pub(super) fn as_raw(&self) -> *mut bindings::iommu_domain {
+        self.0.as_ptr()
+    }
+
+    /// Makes the domain lead back to the hwpt that it is a part of.
+    ///
+    /// # Safety
+    ///
+    /// `hwpt` is the structure that this is a field of, and does not move.
+    pub(super) unsafe fn set_hwpt(&self, hwpt: *mut Hwpt) {
+        // SAFETY: By the type invariant; nobody is attached yet.
+        unsafe { (*self.as_raw()).__bindgen_anon_1.iommufd_hwpt = hwpt.cast() };
+    }
+
+    /// Has page faults handled by the hwpt's queue.
+    pub(super) fn set_fault_handler(&self) {
+        // SAFETY: By the type invariant; nobody is attached yet.
+        unsafe { (*self.as_raw()).iopf_handler = Some(bindings::iommufd_fault_iopf_handler) };
+    }
+
+    /// Whether it is a user's page table on top of a paging domain.
+    pub(crate) fn is_nested(&self) -> bool {
+        // SAFETY: By the type invariant.
+        unsafe { (*self.as_raw()).type_ == bindings::__IOMMU_DOMAIN_NESTED }
+    }
+
+    /// Whether `driver` made it.
+    pub(crate) fn is_of(&self, driver: Driver<'_>) -> bool {
+        // SAFETY: By the type invariant.
+        core::ptr::eq(unsafe { (*self.as_raw()).owner }, driver.0)
+    }
+
+    /// Forbids DMA that does not snoop. Returns whether the hardware does.
+    pub(crate) fn enforce_cache_coherency(&self) -> bool {
+        // SAFETY: By the type invariant the table is valid.
+        match unsafe { (*(*self.as_raw()).ops).enforce_cache_coherency } {
+            // SAFETY: It is the domain's own operation.
+            Some(op) => unsafe { op(self.as_raw()) },
+            None => false,
+        }
+    }
+
+    /// Has the driver forget what the hardware cached of a user's page table. On return the
+    /// array's count is that of the requests that were handled.
+    ///
+    /// # Errors
+    ///
+    /// `None`: the driver cannot, and the count says nothing.
+    #[inline]
+    pub(crate) fn cache_invalidate(&self, requests: &mut UserArray) -> Option<Result> {
+        // SAFETY: By the type invariant; a domain may have no table.
+        let ops = unsafe { (*self.as_raw()).ops.as_ref() }?;
+        let op = ops.cache_invalidate_user?;
+        // SAFETY: It is the domain's own operation, and the array is ours.
+        Some(to_result(unsafe { op(self.as_raw(), requests.as_raw()) }))
+    }
+}
+
+impl Drop for Domain {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant this owns it.
+        unsafe { bindings::iommu_domain_free(self.as_raw()) };
+    }
+}
+
+/// What the driver of a device can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Capability {
+    /// DMA snoops the CPU's caches.
+    CacheCoherency = bindings::iommu_cap_IOMMU_CAP_CACHE_COHERENCY,
+    /// DMA that does not snoop can be forbidden.
+    EnforceCacheCoherency = bindings::iommu_cap_IOMMU_CAP_ENFORCE_CACHE_COHERENCY,
+    /// Domains can record what was written to.
+    DirtyTracking = bindings::iommu_cap_IOMMU_CAP_DIRTY_TRACKING,
+    /// The device may use ATS.
+    PciAts = bindings::iommu_cap_IOMMU_CAP_PCI_ATS_SUPPORTED,
+}
+
+/// Asks the driver of a device what it can do.
+pub(crate) fn is_capable(dev: &PhysDev, capability: Capability) -> bool {
+    // SAFETY: The device is valid.
+    unsafe { bindings::device_iommu_capable(dev.as_raw(), capability as bindings::iommu_cap) }
+}
+
+/// The driver of the IOMMU that serves a device.
+#[derive(Clone, Copy)]
+pub(crate) struct Driver<'a>(pub(super) &'a bindings::iommu_ops);
+
+impl<'a> Driver<'a> {
+    /// The driver that serves `dev`.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`: none does, or does any more.
+    pub(crate) fn of(dev: &'a PhysDev) -> Result<Self> {
+        // SAFETY: A device that is bound to iommufd keeps its IOMMU.
+        let iommu_dev = unsafe { dev.iommu_dev().as_ref() }.ok_or(ENODEV)?;
+        // SAFETY: Tables are static.
+        unsafe { iommu_dev.ops.as_ref() }.map(Self).ok_or(ENODEV)
+    }
+
+    /// What hardware serves the device, of the type that user space wants, 0 for any. `None`: the
+    /// driver does not tell.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says: `EOPNOTSUPP` for a type that it does not have.
+    pub(crate) fn hw_info(self, dev: &PhysDev, wanted: u32) -> Result<Option<HwInfo>> {
+        let Some(op) = self.0.hw_info else {
+            return Ok(None);
+        };
+        let (mut len, mut kind) = (0, wanted);
+        // SAFETY: It is the operation of the device's own driver.
+        let data = from_err_ptr(unsafe { op(dev.as_raw(), &mut len, &mut kind) })?;
+        // INVARIANT: that is what the operation returns.
+        Ok(Some(HwInfo { kind, data, len }))
+    }
+
+    /// Whether domains can be asked to be something in particular.
+    pub(crate) fn takes_flags(self) -> bool {
+        self.0.domain_alloc_paging_flags.is_some()
+    }
+
+    /// Makes a domain whose page table the kernel manages. `flags` are `IOMMU_HWPT_ALLOC_*`.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says: `EOPNOTSUPP` for what it cannot do.
+    pub(crate) fn alloc_paging(
+        self,
+        dev: &PhysDev,
+        flags: u32,
+        data: Option<&UserData>,
+    ) -> Result<Domain> {
+        let raw = match self.0.domain_alloc_paging_flags {
+            // SAFETY: It is the operation of the device's own driver; it only reads the data.
+            Some(op) => unsafe {
+                op(
+                    dev.as_raw(),
+                    flags,
+                    data.map_or(core::ptr::null(), |data| &data.0),
+                )
+            },
+            // SAFETY: The device is valid.
+            None => unsafe { bindings::iommu_paging_domain_alloc_flags(dev.as_raw(), 0) },
+        };
+        // SAFETY: It is what the driver allocated.
+        unsafe { Domain::adopt(raw, self.0) }
+    }
+
+    /// Whether it can put a user's page table on top of a paging domain.
+    pub(crate) fn nests(self) -> bool {
+        self.0.domain_alloc_nested.is_some()
+    }
+
+    /// Makes a domain whose page table user space manages, on top of `parent`.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says; `EOPNOTSUPP` when it cannot nest.
+    pub(crate) fn alloc_nested(
+        self,
+        dev: &PhysDev,
+        parent: &Domain,
+        flags: u32,
+        data: &UserData,
+    ) -> Result<Domain> {
+        let op = self.0.domain_alloc_nested.ok_or(EOPNOTSUPP)?;
+        // SAFETY: It is the operation of the device's own driver, and the parent is its domain.
+        let raw = unsafe { op(dev.as_raw(), parent.as_raw(), flags, &data.0) };
+        // SAFETY: It is what the driver allocated.
+        unsafe { Domain::adopt(raw, self.0) }
+    }
+}
+
+/// What a driver tells about its hardware.
+///
+/// # Invariants
+///
+/// `data` is memory of `kmalloc()` with `len` initialised bytes, or null and `len` is 0.
+pub(crate) struct HwInfo {
+    kind: u32,
+    data: *mut c_void,
+    len: u32,
+}
+
+impl HwInfo {
+    /// `enum iommu_hw_info_type` of the user API.
+    pub(crate) fn kind(&self) -> u32 {
+        self.kind
+    }
+
+    /// The driver's structure.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        if self.data.is_null() {
+            return &[];
+        }
+        // SAFETY: By the type invariant.
+        unsafe { core::slice::from_raw_parts(self.data.cast(), self.len as usize) }
+    }
+}
+
+impl Drop for HwInfo {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::kfree(self.data) };
+    }
+}
+
+impl UserData {
+    pub(super) fn as_raw(&self) -> *const bindings::iommu_user_data {
+        &self.0
+    }
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Objects by their type: going from a head to the whole object, holding on to one, building one.
+//!
+//! A [`Hold`] is one count of `users`, kept as a field by the object that depends on it. A
+//! [`Reserved`] is a complete object with an id that nobody can look up yet.
+//!
+//! C header: [`include/linux/iommufd.h`](srctree/include/linux/iommufd.h)
+
+use super::{
+    context::Ctx,
+    object::{
+        Built,
+        Kind,
+        Object, //
+    },
+};
+use crate::object;
+use core::{
+    marker::PhantomData,
+    mem::{
+        size_of,
+        ManuallyDrop, //
+    },
+    ops::Deref,
+    ptr::NonNull, //
+};
+use kernel::prelude::*;
+
+/// A structure that begins with an object's head.
+///
+/// # Safety
+///
+/// The type is `repr(C)` or `repr(transparent)`, and an [`Object`] lies at offset 0.
+pub(crate) unsafe trait Head: Sized {
+    /// The head.
+    #[inline]
+    fn object(&self) -> &Object {
+        // SAFETY: By the contract of the trait it lies at offset 0, and lives as long as `self`.
+        unsafe { &*core::ptr::from_ref(self).cast() }
+    }
+
+    /// The number that user space knows it by.
+    #[inline]
+    fn id(&self) -> u32 {
+        self.object().id()
+    }
+}
+
+// SAFETY: It is the head.
+unsafe impl Head for Object {}
+
+/// The whole object, if it is of this kind.
+#[inline]
+pub(crate) fn downcast<T: Kind>(object: &Object) -> Option<&T> {
+    // SAFETY: By the contract of `Kind` every object that says so is a `T`.
+    (object.kind() == T::ID).then(|| unsafe { &*core::ptr::from_ref(object).cast() })
+}
+
+/// A long reference: the object cannot be destroyed while this exists.
+///
+/// Dropping it wakes nobody, as nobody waits for `users`.
+///
+/// # Invariants
+///
+/// This owns one count of `users` of the object.
+#[repr(transparent)]
+pub(crate) struct Hold<T: Head>(NonNull<T>);
+
+// SAFETY: It is a count, which is atomic; objects are `Send` and `Sync`.
+unsafe impl<T: Head> Send for Hold<T> {}
+// SAFETY: As above.
+unsafe impl<T: Head> Sync for Hold<T> {}
+
+impl<T: Head> Hold<T> {
+    /// Holds on to an object on which the caller has a count, or which it keeps in the table.
+    pub(crate) fn new(of: &T) -> Self {
+        // INVARIANT: this is the count.
+        of.object().users().inc();
+        Self(NonNull::from(of))
+    }
+
+    /// Takes over a count that the caller has.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns one count of `users`, and gives it away.
+    pub(super) unsafe fn adopt(of: &T) -> Self {
+        // INVARIANT: by the contract of this function.
+        Self(NonNull::from(of))
+    }
+
+    /// Gives the count away; [`Self::adopt`] takes it back.
+    pub(super) fn into_raw(self) -> NonNull<T> {
+        ManuallyDrop::new(self).0
+    }
+
+    /// Lets go of it, and destroys the object if nothing else depends on it.
+    pub(crate) fn put_and_try_destroy(self, ctx: &Ctx) {
+        let this = ManuallyDrop::new(self);
+        // `EBUSY` is no error: somebody else depends on it, and will do this again.
+        let _ = object::put_and_try_destroy(ctx, this.object());
+    }
+
+    /// Lets go of it and destroys the object, once its loans have ended. With `keep_id` its id is
+    /// not used again.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY`: something else depends on it, which is a bug of the caller's.
+    pub(crate) fn destroy(self, ctx: &Ctx, keep_id: bool) -> Result {
+        let this = ManuallyDrop::new(self);
+        object::destroy_held(ctx, this.object(), keep_id)
+    }
+}
+
+impl<T: Head> Deref for Hold<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: By the type invariant it cannot be freed.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<T: Head> Drop for Hold<T> {
+    fn drop(&mut self) {
+        self.object().users().dec();
+    }
+}
+
+/// An object that is complete but not in the table. Dropping it undoes it, its id included.
+///
+/// # Invariants
+///
+/// The memory is a complete `T`, and nobody else uses it.
+pub(crate) struct Reserved<'a, T: Kind> {
+    object: Built<'a>,
+    _complete: PhantomData<T>,
+}
+
+impl<'a, T: Kind> Reserved<'a, T> {
+    /// Reserves an id and memory, and has `init` fill in all of it but the head.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; `EBUSY` when all ids are in use.
+    ///
+    /// # Safety
+    ///
+    /// `init` gets zeroed memory for a `T` and leaves a complete one.
+    pub(super) unsafe fn new(ctx: &'a Ctx, init: impl FnOnce(*mut T)) -> Result<Self> {
+        let object = ctx.reserve(size_of::<T>(), T::ID)?;
+        init(object.as_raw().cast());
+        // INVARIANT: by the contract of this function.
+        Ok(Self {
+            // SAFETY: It is complete.
+            object: unsafe { object.built() },
+            _complete: PhantomData,
+        })
+    }
+
+    /// Puts it into the table. From here on anybody may use or destroy it.
+    pub(crate) fn publish(self) {
+        self.object.publish();
+    }
+}
+
+impl<T: Kind> Deref for Reserved<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: By the type invariant.
+        unsafe { &*self.object.as_raw().cast() }
+    }
+}

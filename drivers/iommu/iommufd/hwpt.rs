@@ -1,0 +1,465 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Hardware page tables: the ioctls that make, invalidate and track them.
+//!
+//! A paging hwpt follows an IOAS; it is made under the IOAS's mutex, which is held until it is in
+//! the table, so that automatic attachment sees complete ones only. A nested hwpt is a page table
+//! of user space on top of a paging one, and needs no lock.
+//!
+//! Everything that can fail for user space's sake is asked first, in the order in which the user
+//! API documents the errors: flags, then the driver, then the fault queue.
+//!
+//! UAPI: [`include/uapi/linux/iommufd.h`](srctree/include/uapi/linux/iommufd.h)
+
+use crate::{
+    ffi::{
+        context::Ctx,
+        device::Device,
+        domain::{
+            is_capable,
+            Capability,
+            Domain,
+            UserArray,
+            UserData, //
+        },
+        fault::FaultQueue,
+        handlers::{
+            self,
+            end_of, //
+        },
+        hwpt::{
+            uapi::{
+                self,
+                GetDirtyBitmap,
+                HwptAlloc,
+                HwptInvalidate,
+                SetDirtyTracking, //
+            },
+            Below,
+            NestedHwpt,
+            NewPaging,
+            PagingHwpt,
+            PagingParts,
+            Parts,
+            Viommu, //
+        },
+        ioas::Ioas,
+        object::{
+            Loan,
+            Object, //
+        },
+        space::Locked,
+        typed::{
+            downcast,
+            Head,
+            Hold, //
+        },
+        ucmd::Ucmd, //
+    },
+    ioctl::Ioctl,
+    object::lend, //
+};
+use kernel::{
+    page::PAGE_SIZE,
+    prelude::*, //
+};
+
+/// What a paging hwpt can be asked to be.
+const PAGING_FLAGS: u32 =
+    uapi::NEST_PARENT | uapi::DIRTY_TRACKING | uapi::FAULT_ID_VALID | uapi::PASID;
+
+/// What a nested hwpt can be asked to be.
+const NESTED_FLAGS: u32 = uapi::FAULT_ID_VALID | uapi::PASID;
+
+/// The most requests of one invalidation, so that none keeps a CPU busy for ever.
+const MAX_REQUESTS: u32 = 1 << 19;
+
+/// Checks what user space says that its data is.
+///
+/// # Errors
+///
+/// `EINVAL`: data without a type, or a type without data.
+fn check_data(kind: u32, len: u32) -> Result {
+    if (kind == uapi::DATA_NONE) != (len == 0) {
+        return Err(EINVAL);
+    }
+    Ok(())
+}
+
+/// Checks what a paging hwpt is asked to be, before its driver is.
+///
+/// # Errors
+///
+/// `EOPNOTSUPP`: unknown flags, or some that do not go together, or that the driver cannot do.
+fn check_paging(
+    flags: u32,
+    has_data: bool,
+    driver_takes_flags: bool,
+    tracks_dirty: impl FnOnce() -> bool,
+) -> Result {
+    let queue_on_parent = uapi::FAULT_ID_VALID | uapi::NEST_PARENT;
+    let asks_driver = flags != 0 || has_data;
+    if (asks_driver && !driver_takes_flags)
+        || flags & !PAGING_FLAGS != 0
+        || flags & queue_on_parent == queue_on_parent
+        || (flags & uapi::DIRTY_TRACKING != 0 && !tracks_dirty())
+    {
+        return Err(EOPNOTSUPP);
+    }
+    Ok(())
+}
+
+/// Checks what a nested hwpt is asked to be, before its driver is.
+///
+/// # Errors
+///
+/// `EOPNOTSUPP`: unknown flags, or no description of the user's page table.
+fn check_nested(flags: u32, has_data: bool) -> Result {
+    if flags & !NESTED_FLAGS != 0 || !has_data {
+        return Err(EOPNOTSUPP);
+    }
+    Ok(())
+}
+
+/// Checks the shape of an array of invalidation requests. One without requests has none: user
+/// space asks that way whether a type is known.
+///
+/// # Errors
+///
+/// `EOPNOTSUPP`: reserved bits; `EINVAL`: no address, or a length or count that is no good.
+fn check_requests(cmd: &HwptInvalidate) -> Result {
+    if cmd.__reserved != 0 {
+        return Err(EOPNOTSUPP);
+    }
+    if cmd.entry_num == 0 {
+        return Ok(());
+    }
+    let is_good = cmd.data_uptr != 0
+        && (1..=PAGE_SIZE as u32).contains(&cmd.entry_len)
+        && cmd.entry_num <= MAX_REQUESTS;
+    is_good.then_some(()).ok_or(EINVAL)
+}
+
+/// Flags as drivers know them: the fault queue is none of their business.
+fn driver_flags(flags: u32) -> u32 {
+    flags & !uapi::FAULT_ID_VALID
+}
+
+/// Makes a paging hwpt for a device on an IOAS. Nothing is mapped yet: that is
+/// [`NewPaging::fill`]'s. `fault` is asked for the fault queue once the domain is there.
+///
+/// # Errors
+///
+/// `ENODEV`: the device has no IOMMU any more; `EOPNOTSUPP`: `flags` or `data` are not what the
+/// driver can do; `ENOMEM`; what `fault` and the driver say.
+pub(crate) fn new_paging<'l>(
+    ctx: &'l Ctx,
+    ioas: &'l Locked<'l>,
+    device: &Device,
+    request: &PagingRequest<'_>,
+    fault: impl FnOnce() -> Result<Option<Hold<FaultQueue>>>,
+) -> Result<NewPaging<'l>> {
+    let (dev, driver, flags) = (device.dev(), device.driver()?, request.flags);
+    check_paging(flags, request.data.is_some(), driver.takes_flags(), || {
+        is_capable(dev, Capability::DirtyTracking)
+    })?;
+    let domain = driver.alloc_paging(dev, driver_flags(flags), request.data)?;
+    // Before anything is mapped, as some have a bit for it in each entry; unchanged afterwards. A
+    // device that does not need it can use a domain that has it, but not the other way round.
+    let enforce_cache_coherency = device.enforces_cache_coherency();
+    if enforce_cache_coherency && kernel::warn_on!(!domain.enforce_cache_coherency()) {
+        return Err(EINVAL);
+    }
+    let parts = PagingParts {
+        common: Parts {
+            domain,
+            fault: fault()?,
+            pasid_compat: flags & uapi::PASID != 0,
+        },
+        enforce_cache_coherency,
+        nest_parent: flags & uapi::NEST_PARENT != 0,
+        automatic: request.automatic,
+    };
+    NewPaging::new(ctx, ioas, parts)
+}
+
+/// What a paging hwpt is to be.
+#[derive(Default)]
+pub(crate) struct PagingRequest<'a> {
+    /// `IOMMU_HWPT_ALLOC_*`.
+    pub(crate) flags: u32,
+    /// What the driver's part of the user API carries.
+    pub(crate) data: Option<&'a UserData>,
+    /// Whether the kernel makes it for an attachment to an IOAS.
+    pub(crate) automatic: bool,
+}
+
+/// Has the device's driver make a domain on a nest parent.
+fn nested_domain(
+    parent: &PagingHwpt,
+    device: &Device,
+    flags: u32,
+    data: &UserData,
+) -> Result<Domain> {
+    let driver = device.driver()?;
+    check_nested(flags, !data.is_empty())?;
+    if !driver.nests() {
+        return Err(EOPNOTSUPP);
+    }
+    if parent.is_automatic() || !parent.is_nest_parent() || !parent.domain().is_of(driver) {
+        return Err(EINVAL);
+    }
+    driver.alloc_nested(device.dev(), parent.domain(), driver_flags(flags), data)
+}
+
+/// Has the vIOMMU's driver make a domain on it.
+fn viommu_domain(viommu: &Viommu, device: &Device, flags: u32, data: &UserData) -> Result<Domain> {
+    if !device.is_behind(viommu) {
+        return Err(EINVAL);
+    }
+    check_nested(flags, !data.is_empty())?;
+    viommu.alloc_nested(driver_flags(flags), data)
+}
+
+/// The fault queue that user space names, if it does.
+fn fault_queue(ctx: &Ctx, cmd: &HwptAlloc) -> Result<Option<Hold<FaultQueue>>> {
+    if cmd.flags & uapi::FAULT_ID_VALID == 0 {
+        return Ok(None);
+    }
+    Ok(Some(Hold::new(&*lend::<FaultQueue>(ctx, cmd.fault_id)?)))
+}
+
+fn alloc_paging(
+    ucmd: &mut Ucmd<'_, HwptAlloc>,
+    device: &Device,
+    ioas: &Ioas,
+    data: &UserData,
+) -> Result {
+    let ctx = ucmd.ctx();
+    let ioas = ioas.lock();
+    let request = PagingRequest {
+        flags: ucmd.flags,
+        data: (!data.is_empty()).then_some(data),
+        automatic: false,
+    };
+    let new = new_paging(ctx, &ioas, device, &request, || fault_queue(ctx, ucmd))?;
+    new.fill()?;
+    ucmd.out_hwpt_id = new.hwpt().id();
+    ucmd.respond()?;
+    new.publish();
+    Ok(())
+}
+
+fn alloc_nested(ucmd: &mut Ucmd<'_, HwptAlloc>, domain: Domain, below: Below) -> Result {
+    if kernel::warn_on!(!domain.is_nested()) {
+        return Err(EOPNOTSUPP);
+    }
+    let parts = Parts {
+        domain,
+        fault: fault_queue(ucmd.ctx(), ucmd)?,
+        pasid_compat: ucmd.flags & uapi::PASID != 0,
+    };
+    let new = NestedHwpt::reserve(ucmd.ctx(), below, parts)?;
+    ucmd.out_hwpt_id = new.id();
+    ucmd.respond()?;
+    new.publish();
+    Ok(())
+}
+
+/// `IOMMU_HWPT_ALLOC`
+impl Ioctl for HwptAlloc {
+    const NUMBER: u32 = handlers::number(uapi::CMD_ALLOC);
+    const MIN_SIZE: usize = end_of!(HwptAlloc, __reserved);
+
+    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+        if ucmd.__reserved != 0 {
+            return Err(EOPNOTSUPP);
+        }
+        check_data(ucmd.data_type, ucmd.data_len)?;
+        let data = UserData::new(ucmd.data_type, ucmd.data_uptr, ucmd.data_len);
+        let ctx = ucmd.ctx();
+        let device = lend::<Device>(ctx, ucmd.dev_id)?;
+        let on: Loan<'_, Object> = lend(ctx, ucmd.pt_id).map_err(|_| EINVAL)?;
+        if let Some(ioas) = downcast::<Ioas>(&on) {
+            alloc_paging(ucmd, &device, ioas, &data)
+        } else if let Some(parent) = downcast::<PagingHwpt>(&on) {
+            let domain = nested_domain(parent, &device, ucmd.flags, &data)?;
+            alloc_nested(ucmd, domain, Below::parent(parent))
+        } else if let Some(viommu) = downcast::<Viommu>(&on) {
+            let domain = viommu_domain(viommu, &device, ucmd.flags, &data)?;
+            alloc_nested(ucmd, domain, Below::viommu(viommu))
+        } else {
+            Err(EINVAL)
+        }
+    }
+}
+
+/// `IOMMU_HWPT_SET_DIRTY_TRACKING`
+impl Ioctl for SetDirtyTracking {
+    const NUMBER: u32 = handlers::number(uapi::CMD_SET_DIRTY_TRACKING);
+    const MIN_SIZE: usize = end_of!(SetDirtyTracking, __reserved);
+
+    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+        if ucmd.flags & !uapi::TRACKING_ENABLE != 0 {
+            return Err(EOPNOTSUPP);
+        }
+        let enable = ucmd.flags & uapi::TRACKING_ENABLE != 0;
+        lend::<PagingHwpt>(ucmd.ctx(), ucmd.hwpt_id)?.set_dirty_tracking(enable)
+    }
+}
+
+/// `IOMMU_HWPT_GET_DIRTY_BITMAP`
+impl Ioctl for GetDirtyBitmap {
+    const NUMBER: u32 = handlers::number(uapi::CMD_GET_DIRTY_BITMAP);
+    const MIN_SIZE: usize = end_of!(GetDirtyBitmap, data);
+
+    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+        if ucmd.flags & !uapi::NO_CLEAR != 0 || ucmd.__reserved != 0 {
+            return Err(EOPNOTSUPP);
+        }
+        lend::<PagingHwpt>(ucmd.ctx(), ucmd.hwpt_id)?.read_dirty(ucmd)
+    }
+}
+
+/// Has the driver of a nested hwpt or of a vIOMMU handle the requests; returns how many it did,
+/// and why it stopped.
+///
+/// # Errors
+///
+/// `ENOENT`: no such object; `EINVAL`: another kind; `EOPNOTSUPP`: its driver takes no requests.
+fn invalidate(ctx: &Ctx, cmd: &HwptInvalidate) -> Result<(u32, Result)> {
+    check_requests(cmd)?;
+    let mut requests = UserArray::new(cmd.data_type, cmd.data_uptr, cmd.entry_len, cmd.entry_num);
+    let of: Loan<'_, Object> = lend(ctx, cmd.hwpt_id)?;
+    let result = if let Some(nested) = downcast::<NestedHwpt>(&of) {
+        nested.domain().cache_invalidate(&mut requests)
+    } else if let Some(viommu) = downcast::<Viommu>(&of) {
+        viommu.cache_invalidate(&mut requests)
+    } else {
+        return Err(EINVAL);
+    };
+    Ok((requests.count(), result.ok_or(EOPNOTSUPP)?))
+}
+
+/// `IOMMU_HWPT_INVALIDATE`
+impl Ioctl for HwptInvalidate {
+    const NUMBER: u32 = handlers::number(uapi::CMD_INVALIDATE);
+    const MIN_SIZE: usize = end_of!(HwptInvalidate, __reserved);
+
+    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+        // User space learns the count in any case.
+        let (done, result) = invalidate(ucmd.ctx(), ucmd).unwrap_or_else(|e| (0, Err(e)));
+        ucmd.entry_num = done;
+        ucmd.respond()?;
+        result
+    }
+}
+
+#[cfg(CONFIG_KUNIT = "y")]
+#[kunit_tests(rust_iommufd_hwpt)]
+mod tests {
+    use super::*;
+
+    const KNOWN: [u32; 4] = [
+        uapi::NEST_PARENT,
+        uapi::DIRTY_TRACKING,
+        uapi::FAULT_ID_VALID,
+        uapi::PASID,
+    ];
+
+    #[test]
+    fn data() {
+        for (kind, len, expected) in [
+            (uapi::DATA_NONE, 0, Ok(())),
+            (uapi::DATA_NONE, 1, Err(EINVAL)),
+            (uapi::DATA_NONE, u32::MAX, Err(EINVAL)),
+            (1, 0, Err(EINVAL)),
+            (1, 1, Ok(())),
+            (u32::MAX, u32::MAX, Ok(())),
+        ] {
+            assert_eq!(check_data(kind, len), expected);
+        }
+    }
+
+    #[test]
+    fn paging_flags() {
+        // A driver that takes no flags gets none, and no data either.
+        assert_eq!(check_paging(0, false, false, || false), Ok(()));
+        assert_eq!(check_paging(0, true, false, || true), Err(EOPNOTSUPP));
+        for bit in 0..32 {
+            let flag = 1u32 << bit;
+            assert_eq!(check_paging(flag, false, false, || true), Err(EOPNOTSUPP));
+            let expected = if KNOWN.contains(&flag) {
+                Ok(())
+            } else {
+                Err(EOPNOTSUPP)
+            };
+            assert_eq!(check_paging(flag, false, true, || true), expected);
+            assert_eq!(check_paging(flag, true, true, || true), expected);
+        }
+        // Tracking is asked for only when wanted, and refused when the device cannot.
+        assert_eq!(
+            check_paging(uapi::DIRTY_TRACKING, false, true, || false),
+            Err(EOPNOTSUPP)
+        );
+        assert_eq!(check_paging(uapi::PASID, false, true, || false), Ok(()));
+        // A nest parent has no queue of its own.
+        for more in [
+            0,
+            uapi::DIRTY_TRACKING,
+            uapi::PASID,
+            uapi::PASID | uapi::DIRTY_TRACKING,
+        ] {
+            let both = uapi::NEST_PARENT | uapi::FAULT_ID_VALID | more;
+            assert_eq!(check_paging(both, false, true, || true), Err(EOPNOTSUPP));
+            assert_eq!(
+                check_paging(uapi::NEST_PARENT | more, false, true, || true),
+                Ok(())
+            );
+        }
+    }
+
+    #[test]
+    fn nested_flags() {
+        for bit in 0..32 {
+            let flag = 1u32 << bit;
+            let known = flag == uapi::FAULT_ID_VALID || flag == uapi::PASID;
+            let expected = if known { Ok(()) } else { Err(EOPNOTSUPP) };
+            assert_eq!(check_nested(flag, true), expected);
+            assert_eq!(check_nested(flag, false), Err(EOPNOTSUPP));
+        }
+        assert_eq!(check_nested(0, true), Ok(()));
+        assert_eq!(check_nested(NESTED_FLAGS, true), Ok(()));
+        assert_eq!(driver_flags(u32::MAX), !uapi::FAULT_ID_VALID);
+    }
+
+    #[test]
+    fn requests() {
+        let page = PAGE_SIZE as u32;
+        for (reserved, uptr, len, num, expected) in [
+            (0, 0, 0, 0, Ok(())),
+            (1, 0, 0, 0, Err(EOPNOTSUPP)),
+            (1, 0, 0, 1, Err(EOPNOTSUPP)),
+            // Without requests nothing else matters.
+            (0, 0, u32::MAX, 0, Ok(())),
+            (0, 0, 1, 1, Err(EINVAL)),
+            (0, 1, 0, 1, Err(EINVAL)),
+            (0, 1, 1, 1, Ok(())),
+            (0, u64::MAX, page, 1, Ok(())),
+            (0, 1, page + 1, 1, Err(EINVAL)),
+            (0, 1, u32::MAX, 1, Err(EINVAL)),
+            (0, 1, 1, MAX_REQUESTS, Ok(())),
+            (0, 1, 1, MAX_REQUESTS + 1, Err(EINVAL)),
+            (0, 1, 1, u32::MAX, Err(EINVAL)),
+        ] {
+            let cmd = HwptInvalidate {
+                __reserved: reserved,
+                data_uptr: uptr,
+                entry_len: len,
+                entry_num: num,
+                ..Default::default()
+            };
+            assert_eq!(check_requests(&cmd), expected);
+        }
+    }
+}
