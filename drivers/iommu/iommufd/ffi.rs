@@ -33,3 +33,4 @@ pub(crate) mod typed;
 pub(crate) mod ucmd;
 pub(crate) mod veventq;
 pub(crate) mod vfio;
+pub(crate) mod viommu;

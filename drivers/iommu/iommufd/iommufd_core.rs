@@ -11,6 +11,7 @@
 //! | the object model | [`object`] |
 //! | I/O address spaces | [`ioas`], [`change_process`] |
 //! | event queues | [`fault`], [`veventq`] |
+//! | vIOMMUs | [`viommu`], [`hw_queue`] |
 //! | VFIO's container | [`vfio_compat`] |
 //! | the character device: dispatch, context, mmap | [`ioctl`], [`ffi::file`], [`option`] |
 //!
@@ -27,6 +28,7 @@ mod device;
 mod fault;
 mod ffi;
 mod hw_info;
+mod hw_queue;
 mod hwpt;
 mod ioas;
 mod ioctl;
@@ -37,6 +39,7 @@ mod selftest;
 mod target;
 mod veventq;
 mod vfio_compat;
+mod viommu;
 
 #[cfg(CONFIG_IOMMUFD_TEST)]
 use ffi::selftest::registration::LocalModule;

@@ -13,6 +13,7 @@ use crate::{
                 VeventqAlloc, //
             }, //
         },
+        hwpt::Viommu,
         ucmd::{
             write_bytes,
             write_struct,
@@ -20,8 +21,7 @@ use crate::{
         },
         veventq::{
             Taken,
-            VeventQ,
-            Viommu, //
+            VeventQ, //
         }, //
     },
     ioctl::Ioctl,

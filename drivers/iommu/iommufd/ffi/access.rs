@@ -472,7 +472,7 @@ impl Span<'_> {
 }
 
 /// Where a driver wants the pages that it pins; has room for all of them.
-pub(crate) struct PageSlots(*mut *mut bindings::page);
+pub(crate) struct PageSlots(pub(super) *mut *mut bindings::page);
 
 /// Where a driver wants data from or to; has room for all of it.
 pub(crate) struct Buffer(*mut c_void);

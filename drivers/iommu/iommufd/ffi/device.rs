@@ -257,6 +257,24 @@ impl Device {
         !self.is_noiommu() && !iommu_dev.is_null() && ptr::eq(iommu_dev, viommu.iommu_dev())
     }
 
+    /// Whether the device is being destroyed, so that no vDEVICE may refer to it any more.
+    pub(crate) fn is_retired(&self, _group: &Locked<'_>) -> bool {
+        // SAFETY: The mutex guards the field.
+        unsafe { *self.destroying.get() }
+    }
+
+    /// Whether there is a vDEVICE of the device.
+    pub(crate) fn has_vdev(&self, _group: &Locked<'_>) -> bool {
+        // SAFETY: The mutex guards the field.
+        !unsafe { *self.vdev.get() }.is_null()
+    }
+
+    /// Names the vDEVICE of the device. It takes itself out again.
+    pub(super) fn set_vdev(&self, _group: &Locked<'_>, vdev: *mut bindings::iommufd_vdevice) {
+        // SAFETY: The mutex guards the field.
+        unsafe { *self.vdev.get() = vdev };
+    }
+
     /// Has vIOMMUs refer to the device no more; returns the vDEVICE that does. It may be on its
     /// way out, which [`object::try_hold`] tells.
     pub(crate) fn retire_vdev(&self, _group: &Locked<'_>) -> Option<&Object> {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The rows of the dispatch table, and the ioctls that are still C.
+//! The rows of the dispatch table, and the user API under the names that the logic uses.
 
 use super::{
     device,
@@ -40,28 +40,12 @@ macro_rules! end_of {
 }
 pub(crate) use end_of;
 
-macro_rules! c_entry {
-    ($nr:ident, $execute:ident, $struct:ident, $last:ident) => {
-        Entry::new(
-            number(bindings::$nr),
-            size_of::<bindings::$struct>(),
-            end_of!(bindings::$struct, $last),
-            bindings::$execute,
-        )
-    };
-}
-
 /// All ioctls of `/dev/iommu`.
 pub(crate) const ALL: &[Entry] = &[
     Entry::of::<uapi::Destroy>(),
     Entry::of::<uapi::FaultAlloc>(),
     Entry::of::<device::uapi::HwInfo>(),
-    c_entry!(
-        IOMMUFD_CMD_HW_QUEUE_ALLOC,
-        iommufd_hw_queue_alloc_ioctl,
-        iommu_hw_queue_alloc,
-        length
-    ),
+    Entry::of::<uapi::HwQueueAlloc>(),
     Entry::of::<hwpt::uapi::HwptAlloc>(),
     Entry::of::<hwpt::uapi::GetDirtyBitmap>(),
     Entry::of::<hwpt::uapi::HwptInvalidate>(),
@@ -76,20 +60,10 @@ pub(crate) const ALL: &[Entry] = &[
     Entry::of::<uapi::IoasNoiommuGetPa>(),
     Entry::of::<uapi::IoasUnmap>(),
     Entry::of::<uapi::OptionCmd>(),
-    c_entry!(
-        IOMMUFD_CMD_VDEVICE_ALLOC,
-        iommufd_vdevice_alloc_ioctl,
-        iommu_vdevice_alloc,
-        virt_id
-    ),
+    Entry::of::<uapi::VdeviceAlloc>(),
     Entry::of::<uapi::VeventqAlloc>(),
     Entry::of::<uapi::VfioIoas>(),
-    c_entry!(
-        IOMMUFD_CMD_VIOMMU_ALLOC,
-        iommufd_viommu_alloc_ioctl,
-        iommu_viommu_alloc,
-        out_viommu_id
-    ),
+    Entry::of::<uapi::ViommuAlloc>(),
     #[cfg(CONFIG_IOMMUFD_TEST)]
     Entry::new(
         number(CMD_BASE + 32),
@@ -136,6 +110,8 @@ pub(crate) mod uapi {
     pub(crate) use bindings::{
         iommu_destroy as Destroy,
         iommu_fault_alloc as FaultAlloc,
+        iommu_hw_queue_alloc as HwQueueAlloc,
+        iommu_hw_queue_type_IOMMU_HW_QUEUE_TYPE_DEFAULT as HW_QUEUE_TYPE_DEFAULT,
         iommu_hwpt_page_response as HwptPageResponse,
         iommu_hwpt_pgfault as HwptPgfault,
         iommu_ioas_alloc as IoasAlloc,
@@ -149,10 +125,13 @@ pub(crate) mod uapi {
         iommu_ioas_unmap as IoasUnmap,
         iommu_iova_range as IovaRange,
         iommu_option as OptionCmd,
+        iommu_vdevice_alloc as VdeviceAlloc,
         iommu_veventq_alloc as VeventqAlloc,
         iommu_veventq_flag_IOMMU_VEVENTQ_FLAG_LOST_EVENTS as VEVENTQ_FLAG_LOST_EVENTS,
         iommu_veventq_type_IOMMU_VEVENTQ_TYPE_DEFAULT as VEVENTQ_TYPE_DEFAULT,
         iommu_vfio_ioas as VfioIoas,
+        iommu_viommu_alloc as ViommuAlloc,
+        iommu_viommu_type_IOMMU_VIOMMU_TYPE_DEFAULT as VIOMMU_TYPE_DEFAULT,
         iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA as MAP_FIXED_IOVA,
         iommufd_ioas_map_flags_IOMMU_IOAS_MAP_READABLE as MAP_READABLE,
         iommufd_ioas_map_flags_IOMMU_IOAS_MAP_WRITEABLE as MAP_WRITEABLE,
@@ -165,6 +144,7 @@ pub(crate) mod uapi {
         iommufd_vevent_header as VeventHeader,
         IOMMUFD_CMD_DESTROY as CMD_DESTROY,
         IOMMUFD_CMD_FAULT_QUEUE_ALLOC as CMD_FAULT_QUEUE_ALLOC,
+        IOMMUFD_CMD_HW_QUEUE_ALLOC as CMD_HW_QUEUE_ALLOC,
         IOMMUFD_CMD_IOAS_ALLOC as CMD_IOAS_ALLOC,
         IOMMUFD_CMD_IOAS_ALLOW_IOVAS as CMD_IOAS_ALLOW_IOVAS,
         IOMMUFD_CMD_IOAS_CHANGE_PROCESS as CMD_IOAS_CHANGE_PROCESS,
@@ -175,8 +155,10 @@ pub(crate) mod uapi {
         IOMMUFD_CMD_IOAS_NOIOMMU_GET_PA as CMD_IOAS_NOIOMMU_GET_PA,
         IOMMUFD_CMD_IOAS_UNMAP as CMD_IOAS_UNMAP,
         IOMMUFD_CMD_OPTION as CMD_OPTION,
+        IOMMUFD_CMD_VDEVICE_ALLOC as CMD_VDEVICE_ALLOC,
         IOMMUFD_CMD_VEVENTQ_ALLOC as CMD_VEVENTQ_ALLOC,
-        IOMMUFD_CMD_VFIO_IOAS as CMD_VFIO_IOAS, //
+        IOMMUFD_CMD_VFIO_IOAS as CMD_VFIO_IOAS,
+        IOMMUFD_CMD_VIOMMU_ALLOC as CMD_VIOMMU_ALLOC, //
     };
 
     // VFIO's.
@@ -226,6 +208,7 @@ macro_rules! user_structs {
 user_structs!(
     Destroy,
     FaultAlloc,
+    HwQueueAlloc,
     HwptPageResponse,
     HwptPgfault,
     IoasAlloc,
@@ -239,6 +222,7 @@ user_structs!(
     IoasUnmap,
     IovaRange,
     OptionCmd,
+    VdeviceAlloc,
     VeventHeader,
     VeventqAlloc,
     VfioDmaAvail,
@@ -248,6 +232,7 @@ user_structs!(
     VfioIoas,
     VfioIovaCap,
     VfioIovaRange,
+    ViommuAlloc,
 );
 
 // SAFETY: Integers.

@@ -100,7 +100,7 @@ unsafe impl Kind for Viommu {
 }
 
 impl Viommu {
-    fn as_raw(&self) -> *mut bindings::iommufd_viommu {
+    pub(super) fn as_raw(&self) -> *mut bindings::iommufd_viommu {
         self.0.get()
     }
 
@@ -110,13 +110,13 @@ impl Viommu {
         unsafe { (*self.as_raw()).iommu_dev }
     }
 
-    fn ops(&self) -> Option<&bindings::iommufd_viommu_ops> {
+    pub(super) fn ops(&self) -> Option<&bindings::iommufd_viommu_ops> {
         // SAFETY: It does not change once the object is published; tables are static.
         unsafe { (*self.as_raw()).ops.as_ref() }
     }
 
     /// The nest parent that it is on.
-    fn parent(&self) -> NonNull<PagingHwpt> {
+    pub(super) fn parent(&self) -> NonNull<PagingHwpt> {
         // SAFETY: The vIOMMU has a hold on it, and it does not change.
         unsafe { NonNull::new_unchecked((*self.as_raw()).hwpt.cast()) }
     }

@@ -6,7 +6,8 @@ use super::{
     fault,
     ioas,
     object::KindId,
-    veventq, //
+    veventq,
+    viommu, //
 };
 use core::mem::{
     offset_of,
@@ -65,15 +66,15 @@ static OPS: [Ops; COUNT] = {
         ..Ops::new(fault::destroy)
     };
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_HW_QUEUE as usize] =
-        Ops::new(bindings::iommufd_hw_queue_destroy);
+        Ops::new(viommu::destroy_hw_queue);
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_HWPT_PAGING as usize] =
         Ops::new(bindings::iommufd_hwpt_paging_destroy);
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_HWPT_NESTED as usize] =
         Ops::new(bindings::iommufd_hwpt_nested_destroy);
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_IOAS as usize] = Ops::new(ioas::destroy);
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_VDEVICE as usize] = Ops {
-        abort: Some(bindings::iommufd_vdevice_abort),
-        ..Ops::new(bindings::iommufd_vdevice_destroy)
+        abort: Some(viommu::abort_vdevice),
+        ..Ops::new(viommu::destroy_vdevice)
     };
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_VEVENTQ as usize] = Ops {
         abort: Some(veventq::abort),
@@ -81,7 +82,7 @@ static OPS: [Ops; COUNT] = {
         ..Ops::new(veventq::destroy)
     };
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_VIOMMU as usize] =
-        Ops::new(bindings::iommufd_viommu_destroy);
+        Ops::new(viommu::destroy_viommu);
     #[cfg(CONFIG_IOMMUFD_TEST)]
     {
         ops[bindings::iommufd_object_type_IOMMUFD_OBJ_SELFTEST as usize] =

@@ -153,6 +153,19 @@ impl<'a, T: Kind> Loan<'a, T> {
         })
     }
 
+    /// Takes a loan over.
+    ///
+    /// # Safety
+    ///
+    /// The object must be a `T`, and the loan one that [`Self::into_raw`] gave away.
+    pub(super) unsafe fn from_raw(ctx: &'a Ctx, object: &Object) -> Self {
+        Self {
+            ctx,
+            object: NonNull::from(object),
+            _kind: PhantomData,
+        }
+    }
+
     /// Gives the loan to C, which ends it with iommufd_put_object().
     pub(super) fn into_raw(self) -> *mut bindings::iommufd_object {
         ManuallyDrop::new(self).object.as_ptr().cast()

@@ -19,16 +19,17 @@ use super::{
         VeventHeader,
         VEVENTQ_FLAG_LOST_EVENTS, //
     },
+    hwpt::Viommu,
     object::{
         Built,
         Kind,
-        KindId,
-        Object, //
+        KindId, //
     },
     rwsem::{
         RwSem,
         WriteGuard, //
-    }, //
+    },
+    typed::Head, //
 };
 use core::{
     mem::size_of,
@@ -43,18 +44,6 @@ use kernel::{
     types::Opaque, //
 };
 
-/// `struct iommufd_viommu`, as far as its event queues go.
-#[repr(transparent)]
-pub(crate) struct Viommu(Opaque<bindings::iommufd_viommu>);
-
-// SAFETY: What it is made of has locks.
-unsafe impl Sync for Viommu {}
-
-// SAFETY: Objects of this kind start with a `struct iommufd_viommu`; drivers may append.
-unsafe impl Kind for Viommu {
-    const ID: KindId = KindId(bindings::iommufd_object_type_IOMMUFD_OBJ_VIOMMU);
-}
-
 /// The list of a vIOMMU's event queues, locked for writing.
 pub(crate) struct Queues<'a> {
     viommu: &'a Viommu,
@@ -62,15 +51,6 @@ pub(crate) struct Queues<'a> {
 }
 
 impl Viommu {
-    fn as_raw(&self) -> *mut bindings::iommufd_viommu {
-        self.0.get()
-    }
-
-    fn object(&self) -> &Object {
-        // SAFETY: The head is as valid as the whole.
-        unsafe { Object::from_raw(&raw mut (*self.as_raw()).obj) }
-    }
-
     /// Locks the list of event queues. May sleep.
     pub(crate) fn queues(&self) -> Queues<'_> {
         // SAFETY: Initialised with the vIOMMU.
