@@ -114,14 +114,17 @@ FIXTURE(hostile)
 FIXTURE_SETUP(hostile)
 {
 	struct iommu_test_cmd cmd = { .mock_domain_flags = { .dev_flags = MOCK_FLAGS_DEVICE_PASID } };
+	struct iommu_test_cmd replace = {};
 
 	self->tainted = tainted();
 	self->fd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
 	if (self->fd < 0)
 		SKIP(return, "/dev/iommu does not open: %s", strerror(errno));
-	self->memory = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE,
+	/* Nothing can be read behind its end. */
+	self->memory = mmap(NULL, (PAGES + 1) * PAGE, PROT_READ | PROT_WRITE,
 			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, self->memory);
+	ASSERT_EQ(0, mprotect(self->memory + PAGES * PAGE, PAGE, PROT_NONE));
 	ASSERT_EQ(0, new_ioas(self->fd, &self->ioas));
 	ASSERT_EQ(0, test_op(self->fd, &cmd, IOMMU_TEST_OP_MOCK_DOMAIN_FLAGS, self->ioas));
 	self->stdev = cmd.mock_domain_flags.out_stdev_id;
@@ -129,13 +132,16 @@ FIXTURE_SETUP(hostile)
 	self->auto_hwpt = cmd.mock_domain_flags.out_hwpt_id;
 	ASSERT_EQ(0, new_hwpt(self->fd, self->idev, self->ioas, IOMMU_HWPT_ALLOC_PASID,
 			      &self->hwpt));
+	/* Where DMA without PASID goes must allow PASIDs, too. */
+	replace.mock_domain_replace.pt_id = self->hwpt;
+	ASSERT_EQ(0, test_op(self->fd, &replace, IOMMU_TEST_OP_MOCK_DOMAIN_REPLACE, self->stdev));
 }
 
 FIXTURE_TEARDOWN(hostile)
 {
 	if (self->fd >= 0)
 		close(self->fd);
-	munmap(self->memory, PAGES * PAGE);
+	munmap(self->memory, (PAGES + 1) * PAGE);
 	EXPECT_EQ(self->tainted, tainted())
 		TH_LOG("the kernel complained, see its log");
 }
@@ -243,7 +249,7 @@ TEST_F(hostile, lengths)
 	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
 		struct iommu_test_cmd cmd = { .add_reserved = { .start = table[i].start,
 								.length = table[i].length } };
-		uint32_t ioas;
+		uint32_t ioas = 0;
 
 		ASSERT_EQ(0, new_ioas(self->fd, &ioas));
 		EXPECT_EQ(table[i].error, test_op(self->fd, &cmd, table[i].op, ioas))
@@ -306,7 +312,10 @@ TEST_F(hostile, invalidate_arrays)
 		bool mapped;
 		int error;
 	} table[] = {
-		{ 8, UINT32_MAX, true, EFAULT },
+		{ 8, 1 << 19, true, EFAULT },
+		{ 8, (1 << 19) + 1, true, EINVAL },
+		{ 8, UINT32_MAX, true, EINVAL },
+		{ PAGE + 1, 1, true, EINVAL },
 		{ UINT32_MAX, 2, true, EINVAL },
 		{ UINT32_MAX, UINT32_MAX, true, EINVAL },
 		{ 7, 1, true, EINVAL },
@@ -357,7 +366,8 @@ TEST_F(hostile, access_outlives_its_context)
 {
 	struct iommu_test_cmd cmd = { .create_access = {
 		.flags = MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES } };
-	struct iommu_test_cmd pin = { .access_pages = { .iova = IOVA + 1, .length = 3 * PAGE } };
+	struct iommu_test_cmd pin = { .access_pages = { .iova = IOVA, .length = 3 * PAGE - 1 } };
+	struct iommu_test_cmd odd = { .access_pages = { .iova = IOVA + 1, .length = PAGE } };
 	struct iommu_test_cmd empty = { .access_pages = { .iova = IOVA } };
 	struct iommu_test_cmd wraps = { .access_pages = { .iova = -PAGE, .length = PAGE + 1 } };
 	struct iommu_test_cmd rw = { .access_rw = { .iova = -1ULL, .length = 2,
@@ -369,6 +379,7 @@ TEST_F(hostile, access_outlives_its_context)
 	ASSERT_EQ(0, test_op(self->fd, &cmd, IOMMU_TEST_OP_CREATE_ACCESS, self->ioas));
 	access = cmd.create_access.out_access_fd;
 	EXPECT_EQ(-EINVAL, test_op(self->fd, &empty, IOMMU_TEST_OP_ACCESS_PAGES, access));
+	EXPECT_EQ(-EINVAL, test_op(self->fd, &odd, IOMMU_TEST_OP_ACCESS_PAGES, access));
 	EXPECT_EQ(-EOVERFLOW, test_op(self->fd, &wraps, IOMMU_TEST_OP_ACCESS_PAGES, access));
 	EXPECT_EQ(-EOVERFLOW, test_op(self->fd, &rw, IOMMU_TEST_OP_ACCESS_RW, access));
 	for (int i = 0; i < 100; i++)

@@ -125,6 +125,21 @@ unsafe fn add(dev: *mut bindings::device, number: u32, pasid_bits: u32) -> Resul
     })?;
     // SAFETY: The mock IOMMU is registered as long as there is a test ioctl.
     to_result(unsafe { bindings::iommu_mock_device_add(dev, registration::iommu().as_raw()) })
+        // SAFETY: The device is not registered.
+        .inspect_err(|_| unsafe { forget_iommu(dev) })
+}
+
+/// Frees what `iommu_mock_device_add()` leaves behind when it runs out of memory half way.
+///
+/// # Safety
+///
+/// `dev` is initialised and not registered.
+unsafe fn forget_iommu(dev: *mut bindings::device) {
+    // SAFETY: By the contract of this function nobody else uses it.
+    let iommu = unsafe { core::mem::replace(&mut (*dev).iommu, core::ptr::null_mut()) };
+    // SAFETY: It came from `kmalloc()`, or is null. Nothing hangs off it yet, or the core had freed
+    // it itself.
+    unsafe { bindings::kfree(iommu.cast()) };
 }
 
 /// # Safety
