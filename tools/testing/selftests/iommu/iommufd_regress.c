@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What the C implementation got wrong at one time or another, seen from user
+ * space: each test fails on a kernel that does it again. Needs
+ * CONFIG_IOMMUFD_TEST and no hardware.
+ */
+#include <sys/mman.h>
+
+/* Made for the harness's fixtures. */
+#pragma GCC diagnostic ignored "-Wunused-variable"
+#include "iommufd_utils.h"
+
+#define PG 4096UL
+/* The mock hardware translates from 16 MiB on. */
+#define IOVA (16UL << 20)
+
+FIXTURE(regress)
+{
+	int fd;
+	__u32 ioas_id;
+	void *memory;
+};
+
+FIXTURE_SETUP(regress)
+{
+	self->fd = open("/dev/iommu", O_RDWR);
+	ASSERT_NE(-1, self->fd);
+	test_ioctl_ioas_alloc(&self->ioas_id);
+	self->memory = mmap(NULL, 4 * PG, PROT_READ | PROT_WRITE,
+			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, self->memory);
+}
+
+FIXTURE_TEARDOWN(regress)
+{
+	munmap(self->memory, 4 * PG);
+	teardown_iommufd(self->fd, _metadata);
+}
+
+/* The result of the walk was dropped, so that a range with a hole was clean. */
+TEST_F(regress, dirty_bitmap_with_a_hole)
+{
+	__u32 stdev, hwpt, idev, tracked;
+	__u64 bitmap[8] = {};
+
+	test_cmd_mock_domain(self->ioas_id, &stdev, &hwpt, &idev);
+	test_cmd_hwpt_alloc(idev, self->ioas_id, IOMMU_HWPT_ALLOC_DIRTY_TRACKING,
+			    &tracked);
+	test_ioctl_ioas_map_fixed(self->memory, PG, IOVA);
+	test_ioctl_ioas_map_fixed(self->memory + 2 * PG, PG, IOVA + 2 * PG);
+	test_cmd_set_dirty_tracking(tracked, true);
+
+	ASSERT_EQ(0, _test_cmd_get_dirty_bitmap(self->fd, tracked, PG, IOVA,
+						MOCK_PAGE_SIZE, bitmap, 0));
+	ASSERT_EQ(0, _test_cmd_get_dirty_bitmap(self->fd, tracked, PG,
+						IOVA + 2 * PG, MOCK_PAGE_SIZE,
+						bitmap, 0));
+	EXPECT_ERRNO(EINVAL,
+		     _test_cmd_get_dirty_bitmap(self->fd, tracked, 3 * PG, IOVA,
+						MOCK_PAGE_SIZE, bitmap, 0));
+	/* Nothing is mapped at its end. */
+	EXPECT_ERRNO(EINVAL,
+		     _test_cmd_get_dirty_bitmap(self->fd, tracked, 2 * PG, IOVA,
+						MOCK_PAGE_SIZE, bitmap,
+						IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR));
+	/* Nothing is mapped at all. */
+	EXPECT_ERRNO(EINVAL,
+		     _test_cmd_get_dirty_bitmap(self->fd, tracked, PG,
+						IOVA + 8 * PG, MOCK_PAGE_SIZE,
+						bitmap, 0));
+	test_ioctl_destroy(tracked);
+	test_ioctl_destroy(stdev);
+}
+
+/* A hwpt is busy while something is attached to it, not longer and not shorter. */
+TEST_F(regress, attachment_holds_its_hwpt)
+{
+	__u32 stdev, automatic, idev, one, two;
+
+	test_cmd_mock_domain(self->ioas_id, &stdev, &automatic, &idev);
+	test_cmd_hwpt_alloc(idev, self->ioas_id, 0, &one);
+	test_cmd_hwpt_alloc(idev, self->ioas_id, 0, &two);
+
+	test_cmd_mock_domain_replace(stdev, one);
+	/* It was made for the attachment, and went with it. */
+	EXPECT_ERRNO(ENOENT, _test_ioctl_destroy(self->fd, automatic));
+	EXPECT_ERRNO(EBUSY, _test_ioctl_destroy(self->fd, one));
+	/* To where it is: nothing changes. */
+	test_cmd_mock_domain_replace(stdev, one);
+	EXPECT_ERRNO(EBUSY, _test_ioctl_destroy(self->fd, one));
+
+	test_cmd_mock_domain_replace(stdev, two);
+	test_ioctl_destroy(one);
+	EXPECT_ERRNO(EBUSY, _test_ioctl_destroy(self->fd, two));
+	/* One that fails changes nothing. */
+	test_err_mock_domain_replace(ENOENT, stdev, one);
+	test_err_mock_domain_replace(EINVAL, stdev, idev);
+	EXPECT_ERRNO(EBUSY, _test_ioctl_destroy(self->fd, two));
+
+	test_ioctl_destroy(stdev);
+	test_ioctl_destroy(two);
+}
+
+/* The IOAS that an access is on was lost, or its id overwritten, by a failure. */
+TEST_F(regress, access_stays_where_it_is)
+{
+	__u32 access, other;
+
+	test_cmd_create_access(self->ioas_id, &access, MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES);
+	test_ioctl_ioas_alloc(&other);
+	/* Not aligned to pages, so the access cannot go there. */
+	{
+		struct iommu_ioas_map map = {
+			.size = sizeof(map),
+			.flags = IOMMU_IOAS_MAP_FIXED_IOVA |
+				 IOMMU_IOAS_MAP_READABLE,
+			.ioas_id = other,
+			.user_va = (uintptr_t)self->memory + 1,
+			.length = 5,
+			.iova = IOVA + 1,
+		};
+		ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_MAP, &map));
+	}
+	EXPECT_ERRNO(EADDRINUSE, _test_cmd_access_replace_ioas(self->fd, access, other));
+	EXPECT_ERRNO(ENOENT, _test_cmd_access_replace_ioas(self->fd, access, 0x7fffffff));
+	/* It is still on the first: that is busy, and the other is not. */
+	EXPECT_ERRNO(EBUSY, _test_ioctl_destroy(self->fd, self->ioas_id));
+	{
+		struct iommu_ioas_unmap unmap = {
+			.size = sizeof(unmap),
+			.ioas_id = other,
+			.iova = 0,
+			.length = UINT64_MAX,
+		};
+		ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_UNMAP, &unmap));
+	}
+	test_ioctl_destroy(other);
+	test_cmd_destroy_access(access);
+	test_ioctl_destroy(self->ioas_id);
+}
+
+TEST_HARNESS_MAIN
