@@ -1,0 +1,880 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Nested translation on VT-d, with real DMA: VFIO, /dev/iommu, stage-1 tables
+ * in this program's memory, and a device that reads and writes through both
+ * stages. VTD_DEVICE=bdf names the device; by default it is QEMU's `edu`. For
+ * another device only the checks that need no DMA run.
+ */
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+#include "kselftest_harness.h"
+#include "vtd_nested.h"
+
+#define IOVA	0x200000ULL
+#define A	(DATA_PAGE + 10)
+#define B	(DATA_PAGE + 20)
+
+FIXTURE(nested)
+{
+	struct vtd v;
+	uint64_t root;
+	uint32_t hwpt;
+};
+
+FIXTURE_SETUP(nested)
+{
+	struct vtd *v = &self->v;
+	int rc = vtd_setup(v, 0);
+
+	if (rc > 0)
+		SKIP(return, "%s", v->why);
+	ASSERT_EQ(0, rc)
+		TH_LOG("%s", v->why);
+	self->root = vtd_new_root(v);
+	vtd_set(v, self->root, IOVA, gpa_of(A), FS_LEAF);
+	ASSERT_EQ(0, vtd_alloc_nested(v, v->parent, self->root, 48, &self->hwpt));
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+}
+
+FIXTURE_TEARDOWN(nested)
+{
+	vtd_release(&self->v);
+}
+
+#define NEEDS_DMA(v)									\
+	do {										\
+		if (!vtd_is_edu(v))							\
+			SKIP(return, "no way to make %s do DMA from here", (v)->bdf);	\
+	} while (0)
+
+/* Drops what the kernel has logged so far. */
+static int log_open(void)
+{
+	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
+
+	if (fd >= 0)
+		lseek(fd, 0, SEEK_END);
+	return fd;
+}
+
+/* The reason of the first DMA fault since, or -1. The report needs a moment. */
+static int log_fault(int fd)
+{
+	char line[1024], *at;
+	int tries;
+	ssize_t n;
+
+	for (tries = 0; tries < 200; tries++) {
+		while ((n = read(fd, line, sizeof(line) - 1)) > 0) {
+			line[n] = 0;
+			at = strstr(line, "[fault reason 0x");
+			if (at)
+				return strtol(at + 14, NULL, 16);
+		}
+		usleep(5000);
+	}
+	return -1;
+}
+
+TEST_F(nested, hw_info)
+{
+	EXPECT_EQ(ECAP_NEST | ECAP_SLTS | ECAP_FLTS,
+		  self->v.hw.ecap_reg & (ECAP_NEST | ECAP_SLTS | ECAP_FLTS));
+	/* Dirty tracking is offered as the hardware has it. */
+	EXPECT_EQ(!!(self->v.hw.ecap_reg & ECAP_SLADS),
+		  !!(self->v.hw_caps & IOMMU_HW_CAP_DIRTY_TRACKING));
+}
+
+TEST_F(nested, both_stages)
+{
+	struct vtd *v = &self->v;
+	uint64_t *a = host_of(v, A);
+
+	NEEDS_DMA(v);
+	EXPECT_EQ(TOKEN(A), dev_read(v, IOVA));
+	dev_write(v, IOVA + 8, 0x1234567890abcdefULL);
+	EXPECT_EQ(0x1234567890abcdefULL, a[1]);
+	EXPECT_EQ(TOKEN(A), a[0]);
+	/* The other neighbours in host memory are untouched. */
+	EXPECT_EQ(0, *((uint64_t *)(v->mem + A * PG) + 1));
+}
+
+TEST_F(nested, stale_until_invalidated)
+{
+	struct vtd *v = &self->v;
+
+	NEEDS_DMA(v);
+	ASSERT_EQ(TOKEN(A), dev_read(v, IOVA));
+	vtd_set(v, self->root, IOVA, gpa_of(B), FS_LEAF);
+	EXPECT_EQ(TOKEN(A), dev_read(v, IOVA));
+	ASSERT_EQ(0, vtd_invalidate(v, self->hwpt, IOVA, 1));
+	EXPECT_EQ(TOKEN(B), dev_read(v, IOVA));
+}
+
+TEST_F(nested, neighbour_stays)
+{
+	struct vtd *v = &self->v;
+
+	NEEDS_DMA(v);
+	vtd_set(v, self->root, IOVA + PG, gpa_of(A + 1), FS_LEAF);
+	ASSERT_EQ(TOKEN(A), dev_read(v, IOVA));
+	ASSERT_EQ(TOKEN(A + 1), dev_read(v, IOVA + PG));
+	vtd_set(v, self->root, IOVA, gpa_of(B), FS_LEAF);
+	vtd_set(v, self->root, IOVA + PG, gpa_of(B + 1), FS_LEAF);
+	ASSERT_EQ(0, vtd_invalidate(v, self->hwpt, IOVA + PG, 1));
+	EXPECT_EQ(TOKEN(A), dev_read(v, IOVA));
+	EXPECT_EQ(TOKEN(B + 1), dev_read(v, IOVA + PG));
+	ASSERT_EQ(0, vtd_invalidate(v, self->hwpt, IOVA, 1));
+	EXPECT_EQ(TOKEN(B), dev_read(v, IOVA));
+}
+
+TEST_F(nested, invalidate_everything)
+{
+	struct vtd *v = &self->v;
+
+	NEEDS_DMA(v);
+	ASSERT_EQ(TOKEN(A), dev_read(v, IOVA));
+	vtd_set(v, self->root, IOVA, gpa_of(B), FS_LEAF);
+	ASSERT_EQ(0, vtd_invalidate(v, self->hwpt, 0, UINT64_MAX));
+	EXPECT_EQ(TOKEN(B), dev_read(v, IOVA));
+}
+
+/* Ranges that one descriptor covers with an ever larger address mask. */
+TEST_F(nested, invalidate_wide)
+{
+	struct vtd *v = &self->v;
+	unsigned int bits;
+
+	NEEDS_DMA(v);
+	for (bits = 1; bits <= 30; bits++) {
+		unsigned int old = bits & 1 ? A : B, new = bits & 1 ? B : A;
+
+		vtd_set(v, self->root, IOVA, gpa_of(old), FS_LEAF);
+		ASSERT_EQ(0, vtd_invalidate(v, self->hwpt, 0, UINT64_MAX));
+		ASSERT_EQ(TOKEN(old), dev_read(v, IOVA));
+		vtd_set(v, self->root, IOVA, gpa_of(new), FS_LEAF);
+		ASSERT_EQ(0, vtd_invalidate(v, self->hwpt, IOVA & ~((PG << bits) - 1),
+					    1ULL << bits));
+		EXPECT_EQ(TOKEN(new), dev_read(v, IOVA))
+			TH_LOG("a range of 2^%u pages", bits);
+	}
+}
+
+TEST_F(nested, many_entries_in_one_call)
+{
+	struct iommu_hwpt_vtd_s1_invalidate inv[32] = {};
+	struct iommu_hwpt_invalidate cmd = {
+		.size = sizeof(cmd),
+		.hwpt_id = self->hwpt,
+		.data_uptr = (uintptr_t)inv,
+		.data_type = IOMMU_HWPT_INVALIDATE_DATA_VTD_S1,
+		.entry_len = sizeof(inv[0]),
+		.entry_num = 32,
+	};
+	struct vtd *v = &self->v;
+	unsigned int i;
+
+	NEEDS_DMA(v);
+	for (i = 0; i < 32; i++)
+		vtd_set(v, self->root, IOVA + i * PG, gpa_of(A + i), FS_LEAF);
+	for (i = 0; i < 32; i++)
+		ASSERT_EQ(TOKEN(A + i), dev_read(v, IOVA + i * PG));
+	for (i = 0; i < 32; i++) {
+		vtd_set(v, self->root, IOVA + i * PG, gpa_of(A + 100 + i), FS_LEAF);
+		inv[i].addr = IOVA + i * PG;
+		inv[i].npages = 1;
+	}
+	ASSERT_EQ(0, ioctl(v->iommufd, IOMMU_HWPT_INVALIDATE, &cmd));
+	EXPECT_EQ(32, cmd.entry_num);
+	for (i = 0; i < 32; i++)
+		EXPECT_EQ(TOKEN(A + 100 + i), dev_read(v, IOVA + i * PG));
+}
+
+/* The host moves a page: what the guest's tables say does not change. */
+TEST_F(nested, page_moves_in_the_parent)
+{
+	struct vtd *v = &self->v;
+
+	NEEDS_DMA(v);
+	ASSERT_EQ(TOKEN(A), dev_read(v, IOVA));
+	ASSERT_EQ(0, vtd_unmap_gpa(v, v->ioas, gpa_of(A), PG));
+	ASSERT_EQ(0, vtd_map_gpa(v, v->ioas, gpa_of(A), host_of(v, B), PG));
+	EXPECT_EQ(TOKEN(B), dev_read(v, IOVA));
+}
+
+TEST_F(nested, parent_unmapped)
+{
+	struct vtd *v = &self->v;
+
+	NEEDS_DMA(v);
+	ASSERT_EQ(TOKEN(A), dev_read(v, IOVA));
+	ASSERT_EQ(0, vtd_unmap_gpa(v, v->ioas, gpa_of(A), PG));
+	EXPECT_TRUE(refused(dev_read(v, IOVA)));
+	dev_write(v, IOVA, 1);
+	EXPECT_EQ(TOKEN(A), *(uint64_t *)host_of(v, A));
+	/* The memory that held the tables too. */
+	ASSERT_EQ(0, vtd_unmap_gpa(v, v->ioas, GPA_BASE, DATA_PAGE * PG));
+	EXPECT_TRUE(refused(dev_read(v, IOVA)));
+}
+
+TEST_F(nested, accessed_and_dirty)
+{
+	struct vtd *v = &self->v;
+	volatile uint64_t *leaf = vtd_entry(v, self->root, 4, IOVA, 1);
+	unsigned int level;
+
+	NEEDS_DMA(v);
+	ASSERT_EQ(TOKEN(A), dev_read(v, IOVA));
+	for (level = 1; level <= 4; level++)
+		EXPECT_EQ(FS_A, *vtd_entry(v, self->root, 4, IOVA, level) & (FS_A | FS_D))
+			TH_LOG("level %u after a read", level);
+	/* Filled by a read: the write must still find the way to the tables. */
+	dev_write(v, IOVA + 8, 1);
+	EXPECT_EQ(FS_A | FS_D, *leaf & (FS_A | FS_D));
+	/* Cleared and invalidated, as an operating system does it. */
+	*leaf &= ~(FS_A | FS_D);
+	ASSERT_EQ(0, vtd_invalidate(v, self->hwpt, IOVA, 1));
+	dev_write(v, IOVA + 8, 2);
+	EXPECT_EQ(FS_A | FS_D, *leaf & (FS_A | FS_D));
+}
+
+TEST_F(nested, gpa_is_no_iova)
+{
+	struct vtd *v = &self->v;
+
+	NEEDS_DMA(v);
+	EXPECT_TRUE(refused(dev_read(v, gpa_of(A))));
+	EXPECT_EQ(TOKEN(A), dev_read(v, IOVA));
+}
+
+TEST_F(nested, read_only_entry)
+{
+	struct vtd *v = &self->v;
+
+	NEEDS_DMA(v);
+	vtd_set(v, self->root, IOVA, gpa_of(A), FS_P | FS_US);
+	EXPECT_EQ(TOKEN(A), dev_read(v, IOVA));
+	dev_write(v, IOVA, 1);
+	EXPECT_EQ(TOKEN(A), *(uint64_t *)host_of(v, A));
+	/* One level up it counts as well. */
+	vtd_set(v, self->root, IOVA, gpa_of(A), FS_LEAF);
+	*vtd_entry(v, self->root, 4, IOVA, 2) &= ~FS_RW;
+	ASSERT_EQ(0, vtd_invalidate(v, self->hwpt, 0, UINT64_MAX));
+	dev_write(v, IOVA, 1);
+	EXPECT_EQ(TOKEN(A), *(uint64_t *)host_of(v, A));
+}
+
+/* Entries that hardware must refuse, each alone in an otherwise good walk. */
+TEST_F(nested, bad_entries)
+{
+	static const struct {
+		const char *what;
+		uint64_t entry;
+	} cases[] = {
+		{ "not present", FS_RW | FS_US },
+		{ "supervisor", FS_P | FS_RW },
+		{ "reserved bit 51", FS_LEAF | 1ULL << 51 },
+	};
+	struct vtd *v = &self->v;
+	unsigned int i;
+
+	NEEDS_DMA(v);
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		vtd_set(v, self->root, IOVA, gpa_of(A), cases[i].entry);
+		ASSERT_EQ(0, vtd_invalidate(v, self->hwpt, IOVA, 1));
+		EXPECT_TRUE(refused(dev_read(v, IOVA)))
+			TH_LOG("%s", cases[i].what);
+		vtd_set(v, self->root, IOVA, gpa_of(A), FS_LEAF);
+		ASSERT_EQ(TOKEN(A), dev_read(v, IOVA));
+	}
+	/* Bit 48 is set and bits 63 to 49 are not: the same entries, if one looked. */
+	EXPECT_TRUE(refused(dev_read(v, IOVA | 1ULL << 48)));
+}
+
+TEST_F(nested, outside_of_stage_2)
+{
+	struct vtd *v = &self->v;
+	uint32_t hwpt;
+
+	NEEDS_DMA(v);
+	/* A leaf that points behind the guest's memory. */
+	vtd_set(v, self->root, IOVA, gpa_of(MEM_PAGES + 5), FS_LEAF);
+	EXPECT_TRUE(refused(dev_read(v, IOVA)));
+	/* A table there, and one more root there. */
+	*vtd_entry(v, self->root, 4, IOVA + MIB2, 2) = gpa_of(MEM_PAGES + 6) | FS_LEAF;
+	EXPECT_TRUE(refused(dev_read(v, IOVA + MIB2)));
+	ASSERT_EQ(0, vtd_alloc_nested(v, v->parent, gpa_of(MEM_PAGES + 7), 48, &hwpt));
+	ASSERT_EQ(0, vtd_attach(v, hwpt));
+	EXPECT_TRUE(refused(dev_read(v, IOVA)));
+	/* And a host address is no guest address: the root is no pointer of ours. */
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	vtd_set(v, self->root, IOVA, gpa_of(A), FS_LEAF);
+	EXPECT_EQ(TOKEN(A), dev_read(v, IOVA));
+}
+
+TEST_F(nested, large_page_over_small_ones)
+{
+	struct vtd *v = &self->v;
+	const uint64_t iova = 4 * MIB2;
+	static const unsigned int pages[] = { 0, 1, 2, 3, 7, 255, 511 };
+	unsigned int i;
+
+	NEEDS_DMA(v);
+	*vtd_entry(v, self->root, 4, iova, 2) = gpa_of(DATA_PAGE) | FS_LEAF | FS_PS;
+	for (i = 0; i < ARRAY_SIZE(pages); i++)
+		EXPECT_EQ(TOKEN(DATA_PAGE + pages[i]), dev_read(v, iova + pages[i] * PG))
+			TH_LOG("page %u", pages[i]);
+	/* Any 4 KiB of it names all of it. */
+	*vtd_entry(v, self->root, 4, iova, 2) = gpa_of(DATA_PAGE + 512) | FS_LEAF | FS_PS;
+	EXPECT_EQ(TOKEN(DATA_PAGE), dev_read(v, iova));
+	ASSERT_EQ(0, vtd_invalidate(v, self->hwpt, iova + 5 * PG, 1));
+	for (i = 0; i < ARRAY_SIZE(pages); i++)
+		EXPECT_EQ(TOKEN(DATA_PAGE + 512 + pages[i]), dev_read(v, iova + pages[i] * PG))
+			TH_LOG("page %u", pages[i]);
+}
+
+TEST_F(nested, five_levels)
+{
+	struct vtd *v = &self->v;
+	const uint64_t iova = 1ULL << 50 | IOVA;
+	uint64_t root;
+	uint32_t hwpt;
+	int rc;
+
+	root = vtd_new_table(v);
+	rc = vtd_alloc_nested(v, v->parent, root, 57, &hwpt);
+	if (!(v->hw.cap_reg & CAP_FL5LP)) {
+		if (!rc)
+			rc = vtd_attach(v, hwpt);
+		EXPECT_EQ(-EINVAL, rc);
+		SKIP(return, "the IOMMU has no 5-level first stage");
+	}
+	ASSERT_EQ(0, rc);
+	NEEDS_DMA(v);
+	*vtd_entry(v, root, 5, STAGE_IOVA, 1) = gpa_of(STAGE_PAGE) | FS_LEAF;
+	*vtd_entry(v, root, 5, iova, 1) = gpa_of(A) | FS_LEAF;
+	ASSERT_EQ(0, vtd_attach(v, hwpt));
+	EXPECT_EQ(TOKEN(A), dev_read(v, iova));
+	EXPECT_TRUE(refused(dev_read(v, IOVA)));
+}
+
+TEST_F(nested, switching)
+{
+	struct vtd *v = &self->v;
+	uint64_t other = vtd_new_root(v);
+	uint32_t hwpt;
+	int round;
+
+	NEEDS_DMA(v);
+	vtd_set(v, other, IOVA, gpa_of(B), FS_LEAF);
+	ASSERT_EQ(0, vtd_alloc_nested(v, v->parent, other, 48, &hwpt));
+	for (round = 0; round < 3; round++) {
+		EXPECT_EQ(TOKEN(A), dev_read(v, IOVA));
+		ASSERT_EQ(0, vtd_attach(v, hwpt));
+		EXPECT_EQ(TOKEN(B), dev_read(v, IOVA));
+		/* The parent alone: a GPA is the address now. */
+		ASSERT_EQ(0, vtd_attach(v, v->parent));
+		EXPECT_EQ(TOKEN(A + 1), dev_read_by(v, gpa_of(STAGE_PAGE), gpa_of(A + 1)));
+		EXPECT_TRUE(refused(dev_read_by(v, gpa_of(STAGE_PAGE), IOVA)));
+		/* The IOAS: the kernel makes a table of its own. */
+		ASSERT_EQ(0, vtd_attach(v, v->ioas));
+		EXPECT_EQ(TOKEN(A + 2), dev_read_by(v, gpa_of(STAGE_PAGE), gpa_of(A + 2)));
+		EXPECT_TRUE(refused(dev_read_by(v, gpa_of(STAGE_PAGE), IOVA)));
+		ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	}
+}
+
+/* An invalidation reaches the hwpt it names, also when another is attached. */
+TEST_F(nested, invalidate_unattached)
+{
+	struct vtd *v = &self->v;
+	uint64_t other = vtd_new_root(v);
+	uint32_t hwpt;
+
+	ASSERT_EQ(0, vtd_alloc_nested(v, v->parent, other, 48, &hwpt));
+	EXPECT_EQ(0, vtd_invalidate(v, hwpt, IOVA, 1));
+	EXPECT_EQ(0, vtd_invalidate(v, hwpt, 0, UINT64_MAX));
+	EXPECT_EQ(0, vtd_destroy(v, hwpt));
+	EXPECT_EQ(-ENOENT, vtd_invalidate(v, hwpt, 0, UINT64_MAX));
+}
+
+TEST_F(nested, two_parents)
+{
+	struct vtd *v = &self->v;
+	uint32_t ioas, parent, hwpt;
+	uint64_t root;
+
+	NEEDS_DMA(v);
+	ASSERT_EQ(0, vtd_alloc_ioas(v, &ioas));
+	/* The same guest address, other memory behind it. */
+	ASSERT_EQ(0, vtd_map_gpa(v, ioas, GPA_BASE, v->mem, DATA_PAGE * PG));
+	ASSERT_EQ(0, vtd_map_gpa(v, ioas, gpa_of(A), host_of(v, B), PG));
+	ASSERT_EQ(0, vtd_alloc_hwpt(v, ioas, IOMMU_HWPT_ALLOC_NEST_PARENT, NULL, 0, &parent));
+	root = vtd_new_root(v);
+	vtd_set(v, root, IOVA, gpa_of(A), FS_LEAF);
+	ASSERT_EQ(0, vtd_alloc_nested(v, parent, root, 48, &hwpt));
+	EXPECT_EQ(TOKEN(A), dev_read(v, IOVA));
+	ASSERT_EQ(0, vtd_attach(v, hwpt));
+	EXPECT_EQ(TOKEN(B), dev_read(v, IOVA));
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	EXPECT_EQ(TOKEN(A), dev_read(v, IOVA));
+}
+
+TEST_F(nested, many_on_one_parent)
+{
+	enum { MANY = 40 };
+	struct vtd *v = &self->v;
+	uint32_t hwpt[MANY];
+	unsigned int i;
+
+	NEEDS_DMA(v);
+	for (i = 0; i < MANY; i++) {
+		uint64_t root = vtd_new_root(v);
+
+		vtd_set(v, root, IOVA, gpa_of(DATA_PAGE + i), FS_LEAF);
+		ASSERT_EQ(0, vtd_alloc_nested(v, v->parent, root, 48, &hwpt[i]));
+	}
+	for (i = 0; i < MANY; i++) {
+		ASSERT_EQ(0, vtd_attach(v, hwpt[i]));
+		EXPECT_EQ(TOKEN(DATA_PAGE + i), dev_read(v, IOVA));
+	}
+	/* In use: the last one and the parent. */
+	EXPECT_EQ(-EBUSY, vtd_destroy(v, hwpt[MANY - 1]));
+	EXPECT_EQ(-EBUSY, vtd_destroy(v, v->parent));
+	for (i = 0; i + 1 < MANY; i++)
+		EXPECT_EQ(0, vtd_destroy(v, hwpt[i]));
+	EXPECT_EQ(TOKEN(DATA_PAGE + MANY - 1), dev_read(v, IOVA));
+}
+
+TEST_F(nested, invalid_stage_1)
+{
+	struct vtd *v = &self->v;
+	struct iommu_hwpt_vtd_s1 s1 = { .pgtbl_addr = self->root, .addr_width = 48 };
+	struct iommu_hwpt_alloc cmd;
+	uint32_t plain, hwpt;
+	unsigned int i;
+	static const struct {
+		uint64_t flags;
+		uint32_t width;
+	} unsupported[] = { { 0, 0 }, { 0, 39 }, { 0, 47 }, { 0, 49 }, { 0, 64 } };
+
+	/* No nest parent, an IOAS, a nested one: none can be the parent. */
+	ASSERT_EQ(0, vtd_alloc_hwpt(v, v->ioas, 0, NULL, 0, &plain));
+	EXPECT_EQ(-EINVAL, vtd_alloc_hwpt(v, plain, 0, &s1, 0, &hwpt));
+	EXPECT_NE(0, vtd_alloc_hwpt(v, v->ioas, 0, &s1, 0, &hwpt));
+	EXPECT_EQ(-EINVAL, vtd_alloc_hwpt(v, self->hwpt, 0, &s1, 0, &hwpt));
+	/* Dirty tracking and nesting belong to the parent. */
+	EXPECT_NE(0, vtd_alloc_hwpt(v, v->parent, IOMMU_HWPT_ALLOC_NEST_PARENT, &s1, 0, &hwpt));
+	EXPECT_NE(0, vtd_alloc_hwpt(v, v->parent, IOMMU_HWPT_ALLOC_DIRTY_TRACKING, &s1, 0, &hwpt));
+
+	s1.__reserved = 1;
+	EXPECT_NE(0, vtd_alloc_hwpt(v, v->parent, 0, &s1, 0, &hwpt));
+	s1.__reserved = 0;
+
+	memset(&cmd, 0, sizeof(cmd));
+	cmd.size = sizeof(cmd);
+	cmd.dev_id = v->dev_id;
+	cmd.pt_id = v->parent;
+	cmd.data_type = IOMMU_HWPT_DATA_VTD_S1;
+	cmd.data_uptr = (uintptr_t)&s1;
+	cmd.data_len = sizeof(s1) - 8;
+	EXPECT_EQ(-1, ioctl(v->iommufd, IOMMU_HWPT_ALLOC, &cmd));
+	EXPECT_EQ(EINVAL, errno);
+	cmd.data_len = sizeof(s1);
+	cmd.data_uptr = 8;
+	EXPECT_EQ(-1, ioctl(v->iommufd, IOMMU_HWPT_ALLOC, &cmd));
+	EXPECT_EQ(EFAULT, errno);
+	cmd.data_uptr = (uintptr_t)&s1;
+	cmd.data_type = IOMMU_HWPT_DATA_ARM_SMMUV3;
+	EXPECT_EQ(-1, ioctl(v->iommufd, IOMMU_HWPT_ALLOC, &cmd));
+	EXPECT_EQ(EOPNOTSUPP, errno);
+
+	/* These are refused at the latest when a device is to use them. */
+	for (i = 0; i < ARRAY_SIZE(unsupported); i++) {
+		int rc;
+
+		s1.addr_width = unsupported[i].width;
+		rc = vtd_alloc_hwpt(v, v->parent, 0, &s1, 0, &hwpt);
+		if (!rc)
+			rc = vtd_attach(v, hwpt);
+		EXPECT_EQ(-EINVAL, rc)
+			TH_LOG("address width %u", unsupported[i].width);
+		/* What was attached before may have been taken off: put it back. */
+		ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	}
+	s1.addr_width = 48;
+	if (!(v->hw.ecap_reg & ECAP_SRS)) {
+		int rc;
+
+		s1.flags = IOMMU_VTD_S1_SRE;
+		rc = vtd_alloc_hwpt(v, v->parent, 0, &s1, 0, &hwpt);
+		if (!rc)
+			rc = vtd_attach(v, hwpt);
+		EXPECT_EQ(-EINVAL, rc);
+		ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	}
+	if (!(v->hw.ecap_reg & ECAP_EAFS)) {
+		int rc;
+
+		s1.flags = IOMMU_VTD_S1_EAFE;
+		rc = vtd_alloc_hwpt(v, v->parent, 0, &s1, 0, &hwpt);
+		if (!rc)
+			rc = vtd_attach(v, hwpt);
+		EXPECT_EQ(-EINVAL, rc);
+		ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	}
+	if (vtd_is_edu(v))
+		EXPECT_EQ(TOKEN(A), dev_read(v, IOVA));
+}
+
+TEST_F(nested, invalid_invalidations)
+{
+	struct iommu_hwpt_vtd_s1_invalidate inv[2] = {};
+	struct iommu_hwpt_invalidate cmd = {
+		.size = sizeof(cmd),
+		.hwpt_id = self->hwpt,
+		.data_uptr = (uintptr_t)inv,
+		.data_type = IOMMU_HWPT_INVALIDATE_DATA_VTD_S1,
+		.entry_len = sizeof(inv[0]),
+	};
+	static const struct {
+		struct iommu_hwpt_vtd_s1_invalidate inv;
+		int error;
+	} bad[] = {
+		{ { .addr = IOVA + 8, .npages = 1 }, EINVAL },
+		{ { .addr = IOVA, .npages = UINT64_MAX }, EINVAL },
+		{ { .addr = IOVA, .npages = 1, .flags = 2 }, EOPNOTSUPP },
+		{ { .addr = IOVA, .npages = 1, .__reserved = 1 }, EOPNOTSUPP },
+	};
+	struct vtd *v = &self->v;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
+		/* A good one before it is done and counted. */
+		inv[0].addr = IOVA;
+		inv[0].npages = 1;
+		inv[1] = bad[i].inv;
+		cmd.entry_num = 2;
+		EXPECT_EQ(-1, ioctl(v->iommufd, IOMMU_HWPT_INVALIDATE, &cmd));
+		EXPECT_EQ(bad[i].error, errno);
+		EXPECT_EQ(1, cmd.entry_num);
+	}
+	cmd.entry_num = 1;
+	cmd.data_type = 77;
+	EXPECT_EQ(-1, ioctl(v->iommufd, IOMMU_HWPT_INVALIDATE, &cmd));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(0, cmd.entry_num);
+	cmd.data_type = IOMMU_HWPT_INVALIDATE_DATA_VTD_S1;
+	cmd.entry_num = 1;
+	cmd.entry_len = 8;
+	EXPECT_EQ(-1, ioctl(v->iommufd, IOMMU_HWPT_INVALIDATE, &cmd));
+	EXPECT_EQ(EINVAL, errno);
+	/* The parent has no cache of a guest's tables. */
+	EXPECT_NE(0, vtd_invalidate(v, v->parent, IOVA, 1));
+}
+
+/* Each stage's failure is reported with the reason of that stage. */
+TEST_F(nested, fault_reasons)
+{
+	struct vtd *v = &self->v;
+	int log, i;
+	static const struct {
+		const char *what;
+		uint64_t leaf;
+		uint64_t iova;
+		bool write;
+		int reason;
+	} cases[] = {
+		{ "stage-1 entry not present", 0, IOVA, false, 0x71 },
+		{ "stage-1 entry read-only", GPA_BASE + A * PG + FS_P + FS_US, IOVA, true, 0x85 },
+		{ "stage-1 entry supervisor", GPA_BASE + A * PG + FS_P + FS_RW, IOVA, false, 0x81 },
+		{ "stage 2 has nothing there", GPA_BASE + (MEM_PAGES + 5) * PG + FS_LEAF, IOVA,
+		  false, 0x86 },
+		{ "not canonical", GPA_BASE + A * PG + FS_LEAF, IOVA | 1ULL << 48, false, 0x80 },
+	};
+
+	NEEDS_DMA(v);
+	log = log_open();
+	if (log < 0)
+		SKIP(return, "no /dev/kmsg");
+	/* The kernel reports 10 faults in 5 seconds at most. */
+	usleep(5500000);
+	for (i = 0; i < (int)ARRAY_SIZE(cases); i++) {
+		*vtd_entry(v, self->root, 4, IOVA, 1) = cases[i].leaf;
+		ASSERT_EQ(0, vtd_invalidate(v, self->hwpt, 0, UINT64_MAX));
+		edu_dma(v, cases[i].write, cases[i].iova);
+		EXPECT_EQ(cases[i].reason, log_fault(log))
+			TH_LOG("%s", cases[i].what);
+	}
+	close(log);
+}
+
+TEST_F(nested, pasid)
+{
+	if (!self->v.pasid_bits)
+		SKIP(return, "%s has no PASID", self->v.bdf);
+	SKIP(return, "no way to make %s send a PASID from here", self->v.bdf);
+}
+
+TEST_F(nested, fault_queue)
+{
+	struct vtd *v = &self->v;
+	struct iommu_hwpt_vtd_s1 s1 = { .pgtbl_addr = self->root, .addr_width = 48 };
+	struct iommu_fault_alloc cmd = { .size = sizeof(cmd) };
+	uint32_t hwpt;
+	int rc;
+
+	ASSERT_EQ(0, ioctl(v->iommufd, IOMMU_FAULT_QUEUE_ALLOC, &cmd));
+	rc = vtd_alloc_hwpt(v, v->parent, IOMMU_HWPT_FAULT_ID_VALID, &s1, cmd.out_fault_id, &hwpt);
+	if (rc == -EOPNOTSUPP)
+		SKIP(return, "this kernel's driver takes no fault queue for a nested hwpt");
+	ASSERT_EQ(0, rc);
+	rc = vtd_attach(v, hwpt);
+	if (!rc)
+		SKIP(return, "no way to make %s send a page request from here", v->bdf);
+	/* The device sends no page requests: refused, and as before. */
+	EXPECT_TRUE(rc == -EOPNOTSUPP || rc == -ENODEV || rc == -EINVAL)
+		TH_LOG("errno %d", -rc);
+	if (vtd_is_edu(v))
+		EXPECT_EQ(TOKEN(A), dev_read(v, IOVA));
+	EXPECT_EQ(0, vtd_destroy(v, hwpt));
+}
+
+static void *keeps_reading(void *arg)
+{
+	struct vtd *v = arg;
+	unsigned long wrong = 0, n;
+
+	for (n = 0; n < 300; n++) {
+		uint64_t value = dev_read(v, IOVA);
+
+		if (value != TOKEN(A) && value != TOKEN(B) && !refused(value))
+			wrong++;
+	}
+	return (void *)wrong;
+}
+
+TEST_F(nested, replace_while_dma_runs)
+{
+	struct vtd *v = &self->v;
+	uint64_t other = vtd_new_root(v);
+	unsigned long switched = 0;
+	pthread_t thread;
+	uint32_t hwpt;
+	void *wrong;
+
+	NEEDS_DMA(v);
+	vtd_set(v, other, IOVA, gpa_of(B), FS_LEAF);
+	ASSERT_EQ(0, vtd_alloc_nested(v, v->parent, other, 48, &hwpt));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, keeps_reading, v));
+	while (pthread_tryjoin_np(thread, &wrong)) {
+		ASSERT_EQ(0, vtd_attach(v, switched++ & 1 ? self->hwpt : hwpt));
+		usleep(500);
+	}
+	EXPECT_EQ(NULL, wrong);
+	EXPECT_LT(20, switched);
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	EXPECT_EQ(TOKEN(A), dev_read(v, IOVA));
+}
+
+FIXTURE(dirty)
+{
+	struct vtd v;
+	uint64_t root;
+	uint32_t hwpt;
+};
+
+FIXTURE_SETUP(dirty)
+{
+	struct vtd *v = &self->v;
+	int rc = vtd_setup(v, IOMMU_HWPT_ALLOC_DIRTY_TRACKING);
+
+	if (rc > 0 || !(v->hw_caps & IOMMU_HW_CAP_DIRTY_TRACKING))
+		SKIP(return, "%s", rc > 0 ? v->why : "no second-stage dirty tracking");
+	ASSERT_EQ(0, rc)
+		TH_LOG("%s", v->why);
+	self->root = vtd_new_root(v);
+	vtd_set(v, self->root, IOVA, gpa_of(A), FS_LEAF);
+	vtd_set(v, self->root, IOVA + PG, gpa_of(B), FS_LEAF);
+	ASSERT_EQ(0, vtd_alloc_nested(v, v->parent, self->root, 48, &self->hwpt));
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+}
+
+FIXTURE_TEARDOWN(dirty)
+{
+	vtd_release(&self->v);
+}
+
+static int dirty_set(struct vtd *v, bool on)
+{
+	struct iommu_hwpt_set_dirty_tracking cmd = {
+		.size = sizeof(cmd),
+		.flags = on ? IOMMU_HWPT_DIRTY_TRACKING_ENABLE : 0,
+		.hwpt_id = v->parent,
+	};
+
+	return ioctl(v->iommufd, IOMMU_HWPT_SET_DIRTY_TRACKING, &cmd) ? -errno : 0;
+}
+
+/* Reads and clears the dirty bits of all the memory. */
+static int dirty_get(struct vtd *v, uint64_t *bitmap)
+{
+	struct iommu_hwpt_get_dirty_bitmap cmd = {
+		.size = sizeof(cmd),
+		.hwpt_id = v->parent,
+		.iova = GPA_BASE,
+		.length = MEM_PAGES * PG,
+		.page_size = PG,
+		.data = (uintptr_t)bitmap,
+	};
+
+	memset(bitmap, 0, MEM_PAGES / 8);
+	return ioctl(v->iommufd, IOMMU_HWPT_GET_DIRTY_BITMAP, &cmd) ? -errno : 0;
+}
+
+static bool is_dirty(const uint64_t *bitmap, unsigned int page)
+{
+	return bitmap[page / 64] >> (page % 64) & 1;
+}
+
+TEST_F(dirty, nested_dma_marks_the_parent)
+{
+	struct vtd *v = &self->v;
+	volatile uint64_t *leaf = vtd_entry(v, self->root, 4, IOVA, 1);
+	unsigned int leaf_page = ((unsigned char *)leaf - v->mem) / PG;
+	uint64_t bitmap[MEM_PAGES / 64];
+	int round;
+
+	NEEDS_DMA(v);
+	ASSERT_EQ(0, dirty_set(v, true));
+	ASSERT_EQ(0, dirty_get(v, bitmap));
+	for (round = 0; round < 3; round++) {
+		EXPECT_EQ(TOKEN(B), dev_read(v, IOVA + PG));
+		EXPECT_FALSE(refused(dev_read(v, IOVA + PG)));
+		/* Read first: the translation is there when the write comes. */
+		dev_read(v, IOVA);
+		dev_write(v, IOVA + 8, round + 1);
+		EXPECT_EQ(round + 1, ((uint64_t *)host_of(v, A))[1]);
+		ASSERT_EQ(0, dirty_get(v, bitmap));
+		EXPECT_TRUE(is_dirty(bitmap, A))
+			TH_LOG("round %d", round);
+		EXPECT_FALSE(is_dirty(bitmap, B));
+		/* Setting A and D wrote to the page of the table. */
+		if (!round)
+			EXPECT_TRUE(is_dirty(bitmap, leaf_page));
+	}
+	ASSERT_EQ(0, dirty_get(v, bitmap));
+	EXPECT_FALSE(is_dirty(bitmap, A));
+	ASSERT_EQ(0, dirty_set(v, false));
+	EXPECT_EQ(TOKEN(A), dev_read(v, IOVA));
+}
+
+/* Tracking was switched on first, the nested hwpt attached later. */
+TEST_F(dirty, attached_later)
+{
+	struct vtd *v = &self->v;
+	uint64_t bitmap[MEM_PAGES / 64];
+
+	NEEDS_DMA(v);
+	ASSERT_EQ(0, vtd_attach(v, v->ioas));
+	ASSERT_EQ(0, dirty_set(v, true));
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	ASSERT_EQ(0, dirty_get(v, bitmap));
+	dev_write(v, IOVA + 8, 1);
+	ASSERT_EQ(0, dirty_get(v, bitmap));
+	EXPECT_TRUE(is_dirty(bitmap, A));
+	EXPECT_FALSE(is_dirty(bitmap, B));
+}
+
+static unsigned long vmstat(const char *name)
+{
+	char word[64];
+	unsigned long value, found = 0;
+	FILE *f = fopen("/proc/vmstat", "r");
+
+	while (f && fscanf(f, "%63s %lu", word, &value) == 2)
+		if (!strcmp(word, name))
+			found = value;
+	if (f)
+		fclose(f);
+	return found;
+}
+
+/* Killed in mid-DMA, twenty times: nothing stays pinned, the device is free. */
+TEST(killed)
+{
+	unsigned long pinned;
+	struct vtd v;
+	int rc, round;
+
+	rc = vtd_setup(&v, 0);
+	vtd_release(&v);
+	if (rc > 0)
+		SKIP(return, "%s", v.why);
+	ASSERT_EQ(0, rc);
+	NEEDS_DMA(&v);
+	pinned = vmstat("nr_foll_pin_acquired") - vmstat("nr_foll_pin_released");
+	for (round = 0; round < 20; round++) {
+		int ready[2], status;
+		char byte;
+		pid_t pid;
+
+		ASSERT_EQ(0, pipe(ready));
+		pid = fork();
+		if (!pid) {
+			uint32_t hwpt;
+			uint64_t root;
+
+			if (vtd_setup(&v, 0))
+				_exit(1);
+			root = vtd_new_root(&v);
+			vtd_set(&v, root, IOVA, gpa_of(A), FS_LEAF);
+			if (vtd_alloc_nested(&v, v.parent, root, 48, &hwpt) || vtd_attach(&v, hwpt))
+				_exit(1);
+			if (dev_read(&v, IOVA) != TOKEN(A) || write(ready[1], "", 1) != 1)
+				_exit(1);
+			for (;;)
+				edu_dma(&v, true, IOVA);
+		}
+		close(ready[1]);
+		EXPECT_EQ(1, read(ready[0], &byte, 1));
+		close(ready[0]);
+		usleep(round * 300);
+		kill(pid, SIGKILL);
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		EXPECT_TRUE(WIFSIGNALED(status));
+	}
+	for (round = 0; round < 100; round++) {
+		if (vmstat("nr_foll_pin_acquired") - vmstat("nr_foll_pin_released") == pinned)
+			break;
+		usleep(20000);
+	}
+	EXPECT_EQ(pinned, vmstat("nr_foll_pin_acquired") - vmstat("nr_foll_pin_released"));
+}
+
+/* After all of it the memory is given back, page for page. */
+TEST(everything_released)
+{
+	unsigned long before, held;
+	uint32_t hwpt;
+	struct vtd v;
+	int rc;
+
+	before = vmstat("nr_foll_pin_acquired") - vmstat("nr_foll_pin_released");
+	rc = vtd_setup(&v, 0);
+	if (rc > 0)
+		SKIP(return, "%s", v.why);
+	ASSERT_EQ(0, rc);
+	ASSERT_EQ(0, vtd_alloc_nested(&v, v.parent, vtd_new_root(&v), 48, &hwpt));
+	ASSERT_EQ(0, vtd_attach(&v, hwpt));
+	held = vmstat("nr_foll_pin_acquired") - vmstat("nr_foll_pin_released");
+	EXPECT_LE(before + MEM_PAGES, held);
+	vtd_release(&v);
+	held = vmstat("nr_foll_pin_acquired") - vmstat("nr_foll_pin_released");
+	EXPECT_EQ(before, held);
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,501 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the nested-translation kselftest and its demonstration share: a PCI
+ * device taken over through VFIO, guest-like memory behind an IOAS, stage-1
+ * tables in that memory, and DMA by QEMU's `edu` device.
+ *
+ * Addresses: a GIOVA is what the device puts on the bus; stage 1 (tables in
+ * the memory below, written by this program as a guest would) turns it into a
+ * GPA; stage 2 (the IOAS) turns that into the host's memory. The memory lies at
+ * GPA_BASE; GPA page n is page (n ^ SCATTER) of the mapping in the data area, so
+ * that neighbours in GPA are none in memory.
+ */
+#ifndef VTD_NESTED_H
+#define VTD_NESTED_H
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <linux/iommufd.h>
+#include <linux/vfio.h>
+
+#define PG		4096ULL
+#define MIB2		(2ULL << 20)
+#define GPA_BASE	0x40000000ULL
+#define MEM_PAGES	4096U		/* 16 MiB */
+#define TABLE_PAGES	256U		/* the first ones hold stage-1 tables */
+#define STAGE_PAGE	256U		/* the device's buffer goes through it */
+#define DATA_PAGE	512U		/* 2 MiB aligned: free for the tests */
+#define SCATTER		3U
+#define STAGE_IOVA	0x10000ULL	/* of STAGE_PAGE in every table */
+
+#define FS_P		(1ULL << 0)
+#define FS_RW		(1ULL << 1)
+#define FS_US		(1ULL << 2)
+#define FS_A		(1ULL << 5)
+#define FS_D		(1ULL << 6)
+#define FS_PS		(1ULL << 7)
+#define FS_ADDR		0x000ffffffffff000ULL
+#define FS_LEAF		(FS_P | FS_RW | FS_US)
+
+#define CAP_FL5LP	(1ULL << 60)
+#define ECAP_NEST	(1ULL << 26)
+#define ECAP_SRS	(1ULL << 31)
+#define ECAP_EAFS	(1ULL << 34)
+#define ECAP_SLADS	(1ULL << 45)
+#define ECAP_SLTS	(1ULL << 46)
+#define ECAP_FLTS	(1ULL << 47)
+
+#define EDU_ID		0x11e81234U
+#define EDU_BUFFER	0x40000ULL
+#define SENTINEL	0x5e5e5e5e5e5e5e5eULL
+#define TOKEN(page)	(0x70ce000000000000ULL | (page))
+
+struct vtd {
+	char bdf[32];
+	char why[160];		/* what went wrong in setup */
+	uint32_t pci_id;
+	int iommufd, dev;
+	uint32_t dev_id, ioas, parent;
+	struct iommu_hw_info_vtd hw;
+	uint64_t hw_caps;
+	unsigned int pasid_bits;
+	unsigned char *mem;
+	volatile unsigned char *bar;
+	unsigned int next_table;	/* first unused page for tables */
+};
+
+static inline bool vtd_is_edu(const struct vtd *v)
+{
+	return v->pci_id == EDU_ID;
+}
+
+static inline uint64_t gpa_of(unsigned int page)
+{
+	return GPA_BASE + page * PG;
+}
+
+/* The host page behind a GPA page: scattered in the data area. */
+static inline unsigned int host_page(unsigned int page)
+{
+	return page >= DATA_PAGE ? page ^ SCATTER : page;
+}
+
+static inline void *host_of(struct vtd *v, unsigned int page)
+{
+	return v->mem + host_page(page) * PG;
+}
+
+static inline volatile uint64_t *entry_of(struct vtd *v, uint64_t table, unsigned int index)
+{
+	return (volatile uint64_t *)(v->mem + (table - GPA_BASE)) + index;
+}
+
+static inline int sysfs_write(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY), rc;
+
+	if (fd < 0)
+		return -errno;
+	rc = write(fd, text, strlen(text)) < 0 ? -errno : 0;
+	close(fd);
+	return rc;
+}
+
+static inline unsigned int sysfs_hex(const char *bdf, const char *name)
+{
+	char path[128];
+	unsigned int value = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", bdf, name);
+	f = fopen(path, "r");
+	if (f) {
+		if (fscanf(f, "%x", &value) != 1)
+			value = 0;
+		fclose(f);
+	}
+	return value;
+}
+
+/* The device to use: VTD_DEVICE=bdf, or the first `edu`. */
+static inline bool vtd_find(struct vtd *v)
+{
+	const char *given = getenv("VTD_DEVICE");
+	struct dirent *e;
+	bool found = false;
+	DIR *dir;
+
+	if (given) {
+		snprintf(v->bdf, sizeof(v->bdf), "%s", given);
+		found = true;
+	} else {
+		dir = opendir("/sys/bus/pci/devices");
+		while (dir && !found && (e = readdir(dir))) {
+			if (e->d_name[0] == '.')
+				continue;
+			snprintf(v->bdf, sizeof(v->bdf), "%.31s", e->d_name);
+			found = sysfs_hex(v->bdf, "vendor") == (EDU_ID & 0xffff) &&
+				sysfs_hex(v->bdf, "device") == EDU_ID >> 16;
+		}
+		if (dir)
+			closedir(dir);
+	}
+	v->pci_id = sysfs_hex(v->bdf, "vendor") | sysfs_hex(v->bdf, "device") << 16;
+	return found;
+}
+
+/* Opens the VFIO character device of the PCI device, binding it if needed. */
+static inline int vtd_open_device(struct vtd *v)
+{
+	char path[300];
+	struct dirent *e;
+	int fd = -1;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/vfio-dev", v->bdf);
+	if (access(path, F_OK)) {
+		snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver/unbind", v->bdf);
+		sysfs_write(path, v->bdf);
+		snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver_override", v->bdf);
+		sysfs_write(path, "vfio-pci");
+		sysfs_write("/sys/bus/pci/drivers_probe", v->bdf);
+		snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/vfio-dev", v->bdf);
+	}
+	dir = opendir(path);
+	while (dir && (e = readdir(dir))) {
+		if (strncmp(e->d_name, "vfio", 4))
+			continue;
+		snprintf(path, sizeof(path), "/dev/vfio/devices/%s", e->d_name);
+		fd = open(path, O_RDWR | O_CLOEXEC);
+		break;
+	}
+	if (dir)
+		closedir(dir);
+	return fd;
+}
+
+static inline int vtd_map_gpa(struct vtd *v, uint32_t ioas, uint64_t gpa, void *host, uint64_t len)
+{
+	struct iommu_ioas_map map = {
+		.size = sizeof(map),
+		.flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_READABLE |
+			 IOMMU_IOAS_MAP_WRITEABLE,
+		.ioas_id = ioas,
+		.user_va = (uintptr_t)host,
+		.length = len,
+		.iova = gpa,
+	};
+
+	return ioctl(v->iommufd, IOMMU_IOAS_MAP, &map) ? -errno : 0;
+}
+
+static inline int vtd_unmap_gpa(struct vtd *v, uint32_t ioas, uint64_t gpa, uint64_t len)
+{
+	struct iommu_ioas_unmap unmap = {
+		.size = sizeof(unmap),
+		.ioas_id = ioas,
+		.iova = gpa,
+		.length = len,
+	};
+
+	return ioctl(v->iommufd, IOMMU_IOAS_UNMAP, &unmap) ? -errno : 0;
+}
+
+/* All of the memory, the data area page by page in scattered order. */
+static inline int vtd_map_memory(struct vtd *v, uint32_t ioas)
+{
+	unsigned int page;
+	int rc;
+
+	rc = vtd_map_gpa(v, ioas, GPA_BASE, v->mem, DATA_PAGE * PG);
+	for (page = DATA_PAGE; !rc && page < MEM_PAGES; page++)
+		rc = vtd_map_gpa(v, ioas, gpa_of(page), host_of(v, page), PG);
+	return rc;
+}
+
+static inline int vtd_alloc_ioas(struct vtd *v, uint32_t *id)
+{
+	struct iommu_ioas_alloc cmd = { .size = sizeof(cmd) };
+
+	int rc = ioctl(v->iommufd, IOMMU_IOAS_ALLOC, &cmd) ? -errno : 0;
+
+	*id = cmd.out_ioas_id;
+	return rc;
+}
+
+static inline int vtd_alloc_hwpt(struct vtd *v, uint32_t pt_id, uint32_t flags,
+				 const struct iommu_hwpt_vtd_s1 *s1, uint32_t fault, uint32_t *id)
+{
+	struct iommu_hwpt_alloc cmd = {
+		.size = sizeof(cmd),
+		.flags = flags,
+		.dev_id = v->dev_id,
+		.pt_id = pt_id,
+		.data_type = s1 ? IOMMU_HWPT_DATA_VTD_S1 : IOMMU_HWPT_DATA_NONE,
+		.data_len = s1 ? sizeof(*s1) : 0,
+		.data_uptr = (uintptr_t)s1,
+		.fault_id = fault,
+	};
+
+	int rc = ioctl(v->iommufd, IOMMU_HWPT_ALLOC, &cmd) ? -errno : 0;
+
+	*id = cmd.out_hwpt_id;
+	return rc;
+}
+
+static inline int vtd_alloc_nested(struct vtd *v, uint32_t parent, uint64_t root, uint32_t width,
+				   uint32_t *id)
+{
+	struct iommu_hwpt_vtd_s1 s1 = { .pgtbl_addr = root, .addr_width = width };
+
+	return vtd_alloc_hwpt(v, parent, 0, &s1, 0, id);
+}
+
+static inline int vtd_destroy(struct vtd *v, uint32_t id)
+{
+	struct iommu_destroy cmd = { .size = sizeof(cmd), .id = id };
+
+	return ioctl(v->iommufd, IOMMU_DESTROY, &cmd) ? -errno : 0;
+}
+
+static inline int vtd_attach(struct vtd *v, uint32_t pt_id)
+{
+	struct vfio_device_attach_iommufd_pt cmd = { .argsz = sizeof(cmd), .pt_id = pt_id };
+
+	return ioctl(v->dev, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &cmd) ? -errno : 0;
+}
+
+static inline int vtd_invalidate(struct vtd *v, uint32_t hwpt, uint64_t addr, uint64_t npages)
+{
+	struct iommu_hwpt_vtd_s1_invalidate inv = { .addr = addr, .npages = npages };
+	struct iommu_hwpt_invalidate cmd = {
+		.size = sizeof(cmd),
+		.hwpt_id = hwpt,
+		.data_uptr = (uintptr_t)&inv,
+		.data_type = IOMMU_HWPT_INVALIDATE_DATA_VTD_S1,
+		.entry_len = sizeof(inv),
+		.entry_num = 1,
+	};
+
+	return ioctl(v->iommufd, IOMMU_HWPT_INVALIDATE, &cmd) ? -errno : 0;
+}
+
+/* An empty stage-1 table; its GPA. */
+static inline uint64_t vtd_new_table(struct vtd *v)
+{
+	unsigned int page = v->next_table++;
+
+	if (page >= TABLE_PAGES)
+		abort();
+	memset(v->mem + page * PG, 0, PG);
+	return gpa_of(page);
+}
+
+/* The stage-1 entry for @iova at @level, making the tables above it. */
+static inline volatile uint64_t *vtd_entry(struct vtd *v, uint64_t root, unsigned int levels,
+					   uint64_t iova, unsigned int level)
+{
+	uint64_t table = root;
+	unsigned int at;
+
+	for (at = levels; at > level; at--) {
+		volatile uint64_t *e = entry_of(v, table, (iova >> (12 + 9 * (at - 1))) & 511);
+
+		if (!(*e & FS_P))
+			*e = vtd_new_table(v) | FS_LEAF;
+		table = *e & FS_ADDR;
+	}
+	return entry_of(v, table, (iova >> (12 + 9 * (level - 1))) & 511);
+}
+
+static inline void vtd_set(struct vtd *v, uint64_t root, uint64_t iova, uint64_t gpa, uint64_t bits)
+{
+	*vtd_entry(v, root, 4, iova, 1) = gpa | bits;
+}
+
+/* A root table that maps the staging page. */
+static inline uint64_t vtd_new_root(struct vtd *v)
+{
+	uint64_t root = vtd_new_table(v);
+
+	vtd_set(v, root, STAGE_IOVA, gpa_of(STAGE_PAGE), FS_LEAF);
+	return root;
+}
+
+/* edu's DMA: 8 bytes between @addr and its buffer; waits for the end. */
+static inline int edu_dma(struct vtd *v, bool to_memory, uint64_t addr)
+{
+	volatile uint64_t *src = (volatile uint64_t *)(v->bar + 0x80);
+	volatile uint64_t *cmd = (volatile uint64_t *)(v->bar + 0x98);
+	struct timespec nap = { .tv_nsec = 200000 };
+	int tries;
+
+	src[0] = to_memory ? EDU_BUFFER : addr;
+	src[1] = to_memory ? addr : EDU_BUFFER;
+	src[2] = 8;
+	*cmd = to_memory ? 3 : 1;
+	for (tries = 0; tries < 50000; tries++) {
+		if (!(*cmd & 1))
+			return 0;
+		nanosleep(&nap, NULL);
+	}
+	return -ETIMEDOUT;
+}
+
+static inline volatile uint64_t *vtd_stage(struct vtd *v)
+{
+	return host_of(v, STAGE_PAGE);
+}
+
+/* The device reads 8 bytes at @iova; @stage is where it finds the staging page. */
+static inline uint64_t dev_read_by(struct vtd *v, uint64_t stage, uint64_t iova)
+{
+	*vtd_stage(v) = SENTINEL;
+	edu_dma(v, false, stage);
+	edu_dma(v, false, iova);
+	edu_dma(v, true, stage);
+	return *vtd_stage(v);
+}
+
+/* The device writes @value to @iova. */
+static inline void dev_write_by(struct vtd *v, uint64_t stage, uint64_t iova, uint64_t value)
+{
+	*vtd_stage(v) = value;
+	edu_dma(v, false, stage);
+	edu_dma(v, true, iova);
+}
+
+static inline uint64_t dev_read(struct vtd *v, uint64_t iova)
+{
+	return dev_read_by(v, STAGE_IOVA, iova);
+}
+
+static inline void dev_write(struct vtd *v, uint64_t iova, uint64_t value)
+{
+	dev_write_by(v, STAGE_IOVA, iova, value);
+}
+
+/* What a read that the IOMMU refused leaves behind. */
+static inline bool refused(uint64_t value)
+{
+	return value == SENTINEL || value == 0 || value == ~0ULL;
+}
+
+static inline int vtd_fail(struct vtd *v, const char *what)
+{
+	snprintf(v->why, sizeof(v->why), "%s: %s", what, strerror(errno));
+	return -1;
+}
+
+static inline void vtd_fill(struct vtd *v)
+{
+	unsigned int page;
+
+	for (page = DATA_PAGE; page < MEM_PAGES; page++)
+		*(uint64_t *)host_of(v, page) = TOKEN(page);
+}
+
+/*
+ * Takes the device and makes an IOAS with a nest parent over all the memory.
+ * Returns 0; 1 when this machine cannot (v->why says what is missing); -1.
+ */
+static inline int vtd_setup(struct vtd *v, uint32_t parent_flags)
+{
+	struct vfio_device_bind_iommufd bind = { .argsz = sizeof(bind) };
+	struct iommu_hw_info info = {
+		.size = sizeof(info),
+		.data_len = sizeof(v->hw),
+		.data_uptr = (uintptr_t)&v->hw,
+	};
+	struct vfio_region_info bar = { .argsz = sizeof(bar), .index = VFIO_PCI_BAR0_REGION_INDEX };
+	struct vfio_region_info cfg = { .argsz = sizeof(cfg), .index = VFIO_PCI_CONFIG_REGION_INDEX };
+	uint16_t command;
+	void *at;
+
+	memset(v, 0, sizeof(*v));
+	v->iommufd = v->dev = -1;
+	if (!vtd_find(v)) {
+		snprintf(v->why, sizeof(v->why), "no device: name one with VTD_DEVICE=0000:01:00.0");
+		return 1;
+	}
+	v->iommufd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
+	if (v->iommufd < 0)
+		return vtd_fail(v, "/dev/iommu");
+	v->dev = vtd_open_device(v);
+	if (v->dev < 0)
+		return vtd_fail(v, "no VFIO device; is there an IOMMU, and vfio-pci?");
+	bind.iommufd = v->iommufd;
+	if (ioctl(v->dev, VFIO_DEVICE_BIND_IOMMUFD, &bind))
+		return vtd_fail(v, "bind");
+	v->dev_id = bind.out_devid;
+	info.dev_id = v->dev_id;
+	if (ioctl(v->iommufd, IOMMU_GET_HW_INFO, &info))
+		return vtd_fail(v, "GET_HW_INFO");
+	v->hw_caps = info.out_capabilities;
+	v->pasid_bits = info.out_max_pasid_log2;
+	if (info.out_data_type != IOMMU_HW_INFO_TYPE_INTEL_VTD || !(v->hw.ecap_reg & ECAP_NEST)) {
+		snprintf(v->why, sizeof(v->why), "the IOMMU of %s is no VT-d that nests", v->bdf);
+		return 1;
+	}
+
+	/* 2 MiB aligned, of 4 KiB pages. */
+	at = mmap(NULL, MEM_PAGES * PG + MIB2, PROT_READ | PROT_WRITE,
+		  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (at == MAP_FAILED)
+		return vtd_fail(v, "memory");
+	v->mem = (void *)(((uintptr_t)at + MIB2 - 1) & ~(MIB2 - 1));
+	madvise(v->mem, MEM_PAGES * PG, MADV_NOHUGEPAGE);
+	vtd_fill(v);
+	v->next_table = 1;
+
+	errno = -vtd_alloc_ioas(v, &v->ioas);
+	if (errno)
+		return vtd_fail(v, "IOAS_ALLOC");
+	errno = -vtd_map_memory(v, v->ioas);
+	if (errno)
+		return vtd_fail(v, "IOAS_MAP");
+	errno = -vtd_alloc_hwpt(v, v->ioas, IOMMU_HWPT_ALLOC_NEST_PARENT | parent_flags, NULL, 0,
+				&v->parent);
+	if (errno)
+		return vtd_fail(v, "nest parent");
+
+	if (!vtd_is_edu(v))
+		return 0;
+	if (ioctl(v->dev, VFIO_DEVICE_GET_REGION_INFO, &bar) ||
+	    ioctl(v->dev, VFIO_DEVICE_GET_REGION_INFO, &cfg))
+		return vtd_fail(v, "regions");
+	at = mmap(NULL, bar.size, PROT_READ | PROT_WRITE, MAP_SHARED, v->dev, bar.offset);
+	if (at == MAP_FAILED)
+		return vtd_fail(v, "BAR 0");
+	v->bar = at;
+	/* Memory space and bus master. */
+	if (pread(v->dev, &command, 2, cfg.offset + 4) != 2)
+		return vtd_fail(v, "config space");
+	command |= 0x6;
+	if (pwrite(v->dev, &command, 2, cfg.offset + 4) != 2)
+		return vtd_fail(v, "config space");
+	return 0;
+}
+
+static inline void vtd_release(struct vtd *v)
+{
+	if (v->dev >= 0)
+		close(v->dev);
+	if (v->iommufd >= 0)
+		close(v->iommufd);
+	v->dev = v->iommufd = -1;
+}
+
+#endif
