@@ -470,10 +470,6 @@ TEST_F(nested, invalid_stage_1)
 	EXPECT_NE(0, vtd_alloc_hwpt(v, v->parent, IOMMU_HWPT_ALLOC_NEST_PARENT, &s1, 0, &hwpt));
 	EXPECT_NE(0, vtd_alloc_hwpt(v, v->parent, IOMMU_HWPT_ALLOC_DIRTY_TRACKING, &s1, 0, &hwpt));
 
-	s1.__reserved = 1;
-	EXPECT_NE(0, vtd_alloc_hwpt(v, v->parent, 0, &s1, 0, &hwpt));
-	s1.__reserved = 0;
-
 	memset(&cmd, 0, sizeof(cmd));
 	cmd.size = sizeof(cmd);
 	cmd.dev_id = v->dev_id;
@@ -502,8 +498,7 @@ TEST_F(nested, invalid_stage_1)
 			rc = vtd_attach(v, hwpt);
 		EXPECT_EQ(-EINVAL, rc)
 			TH_LOG("address width %u", unsupported[i].width);
-		/* What was attached before may have been taken off: put it back. */
-		ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+		ASSERT_EQ(0, vtd_reattach(v, self->hwpt));
 	}
 	s1.addr_width = 48;
 	if (!(v->hw.ecap_reg & ECAP_SRS)) {
@@ -514,7 +509,7 @@ TEST_F(nested, invalid_stage_1)
 		if (!rc)
 			rc = vtd_attach(v, hwpt);
 		EXPECT_EQ(-EINVAL, rc);
-		ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+		ASSERT_EQ(0, vtd_reattach(v, self->hwpt));
 	}
 	if (!(v->hw.ecap_reg & ECAP_EAFS)) {
 		int rc;
@@ -524,10 +519,25 @@ TEST_F(nested, invalid_stage_1)
 		if (!rc)
 			rc = vtd_attach(v, hwpt);
 		EXPECT_EQ(-EINVAL, rc);
-		ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+		ASSERT_EQ(0, vtd_reattach(v, self->hwpt));
 	}
 	if (vtd_is_edu(v))
 		EXPECT_EQ(TOKEN(A), dev_read(v, IOVA));
+}
+
+/* An attach that fails leaves the device where it was, DMA included. */
+TEST_F(nested, failed_attach_changes_nothing)
+{
+	struct vtd *v = &self->v;
+	uint32_t hwpt;
+	int rc;
+
+	NEEDS_DMA(v);
+	rc = vtd_alloc_nested(v, v->parent, self->root, 39, &hwpt);
+	if (!rc)
+		rc = vtd_attach(v, hwpt);
+	ASSERT_EQ(-EINVAL, rc);
+	EXPECT_EQ(TOKEN(A), dev_read(v, IOVA));
 }
 
 TEST_F(nested, invalid_invalidations)
@@ -580,7 +590,7 @@ TEST_F(nested, invalid_invalidations)
 TEST_F(nested, fault_reasons)
 {
 	struct vtd *v = &self->v;
-	int log, i;
+	int log, reason, i;
 	static const struct {
 		const char *what;
 		uint64_t leaf;
@@ -600,13 +610,18 @@ TEST_F(nested, fault_reasons)
 	log = log_open();
 	if (log < 0)
 		SKIP(return, "no /dev/kmsg");
-	/* The kernel reports 10 faults in 5 seconds at most. */
-	usleep(5500000);
 	for (i = 0; i < (int)ARRAY_SIZE(cases); i++) {
 		*vtd_entry(v, self->root, 4, IOVA, 1) = cases[i].leaf;
 		ASSERT_EQ(0, vtd_invalidate(v, self->hwpt, 0, UINT64_MAX));
 		edu_dma(v, cases[i].write, cases[i].iova);
-		EXPECT_EQ(cases[i].reason, log_fault(log))
+		reason = log_fault(log);
+		if (reason < 0) {
+			/* The kernel reports no more than some in 5 seconds. */
+			usleep(5500000);
+			edu_dma(v, cases[i].write, cases[i].iova);
+			reason = log_fault(log);
+		}
+		EXPECT_EQ(cases[i].reason, reason)
 			TH_LOG("%s", cases[i].what);
 	}
 	close(log);
@@ -635,12 +650,13 @@ TEST_F(nested, fault_queue)
 	rc = vtd_attach(v, hwpt);
 	if (!rc)
 		SKIP(return, "no way to make %s send a page request from here", v->bdf);
-	/* The device sends no page requests: refused, and as before. */
+	/* The device sends no page requests: refused. */
 	EXPECT_TRUE(rc == -EOPNOTSUPP || rc == -ENODEV || rc == -EINVAL)
 		TH_LOG("errno %d", -rc);
+	EXPECT_EQ(0, vtd_destroy(v, hwpt));
+	ASSERT_EQ(0, vtd_reattach(v, self->hwpt));
 	if (vtd_is_edu(v))
 		EXPECT_EQ(TOKEN(A), dev_read(v, IOVA));
-	EXPECT_EQ(0, vtd_destroy(v, hwpt));
 }
 
 static void *keeps_reading(void *arg)

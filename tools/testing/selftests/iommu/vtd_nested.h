@@ -73,6 +73,8 @@ struct vtd {
 	unsigned int pasid_bits;
 	unsigned char *mem;
 	volatile unsigned char *bar;
+	void *mem_map;
+	size_t bar_size;
 	unsigned int next_table;	/* first unused page for tables */
 };
 
@@ -277,6 +279,17 @@ static inline int vtd_attach(struct vtd *v, uint32_t pt_id)
 	return ioctl(v->dev, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &cmd) ? -errno : 0;
 }
 
+/*
+ * Attaches @pt_id by way of the IOAS: after an attach that failed the kernel
+ * may believe that nothing has changed.
+ */
+static inline int vtd_reattach(struct vtd *v, uint32_t pt_id)
+{
+	int rc = vtd_attach(v, v->ioas);
+
+	return rc ? rc : vtd_attach(v, pt_id);
+}
+
 static inline int vtd_invalidate(struct vtd *v, uint32_t hwpt, uint64_t addr, uint64_t npages)
 {
 	struct iommu_hwpt_vtd_s1_invalidate inv = { .addr = addr, .npages = npages };
@@ -455,6 +468,7 @@ static inline int vtd_setup(struct vtd *v, uint32_t parent_flags)
 		  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (at == MAP_FAILED)
 		return vtd_fail(v, "memory");
+	v->mem_map = at;
 	v->mem = (void *)(((uintptr_t)at + MIB2 - 1) & ~(MIB2 - 1));
 	madvise(v->mem, MEM_PAGES * PG, MADV_NOHUGEPAGE);
 	vtd_fill(v);
@@ -480,6 +494,7 @@ static inline int vtd_setup(struct vtd *v, uint32_t parent_flags)
 	if (at == MAP_FAILED)
 		return vtd_fail(v, "BAR 0");
 	v->bar = at;
+	v->bar_size = bar.size;
 	/* Memory space and bus master. */
 	if (pread(v->dev, &command, 2, cfg.offset + 4) != 2)
 		return vtd_fail(v, "config space");
@@ -489,8 +504,15 @@ static inline int vtd_setup(struct vtd *v, uint32_t parent_flags)
 	return 0;
 }
 
+/* Gives all of it back; a mapping of the BAR would keep the device open. */
 static inline void vtd_release(struct vtd *v)
 {
+	if (v->bar)
+		munmap((void *)v->bar, v->bar_size);
+	if (v->mem_map)
+		munmap(v->mem_map, MEM_PAGES * PG + MIB2);
+	v->bar = NULL;
+	v->mem_map = NULL;
 	if (v->dev >= 0)
 		close(v->dev);
 	if (v->iommufd >= 0)
