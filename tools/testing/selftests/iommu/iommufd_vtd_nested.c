@@ -659,15 +659,30 @@ TEST_F(nested, fault_queue)
 		EXPECT_EQ(TOKEN(A), dev_read(v, IOVA));
 }
 
+/*
+ * Whether a value may be seen while tables change. A DMA of 8 bytes that meets
+ * a refusal may be done as two halves, so each is looked at alone.
+ */
+static bool plausible(uint64_t value)
+{
+	static const uint64_t seen[] = { TOKEN(A), TOKEN(B), SENTINEL, 0, ~0ULL };
+	bool low = false, high = false;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(seen); i++) {
+		low = low || (uint32_t)value == (uint32_t)seen[i];
+		high = high || value >> 32 == seen[i] >> 32;
+	}
+	return low && high;
+}
+
 static void *keeps_reading(void *arg)
 {
 	struct vtd *v = arg;
 	unsigned long wrong = 0, n;
 
 	for (n = 0; n < 300; n++) {
-		uint64_t value = dev_read(v, IOVA);
-
-		if (value != TOKEN(A) && value != TOKEN(B) && !refused(value))
+		if (!plausible(dev_read(v, IOVA)))
 			wrong++;
 	}
 	return (void *)wrong;
@@ -809,8 +824,11 @@ static unsigned long vmstat(const char *name)
 {
 	char word[64];
 	unsigned long value, found = 0;
-	FILE *f = fopen("/proc/vmstat", "r");
+	FILE *f;
 
+	/* The processors' own counts are added up first. */
+	sysfs_write("/proc/sys/vm/stat_refresh", "1");
+	f = fopen("/proc/vmstat", "r");
 	while (f && fscanf(f, "%63s %lu", word, &value) == 2)
 		if (!strcmp(word, name))
 			found = value;

@@ -215,14 +215,13 @@ static inline int vtd_unmap_gpa(struct vtd *v, uint32_t ioas, uint64_t gpa, uint
 	return ioctl(v->iommufd, IOMMU_IOAS_UNMAP, &unmap) ? -errno : 0;
 }
 
-/* All of the memory, the data area page by page in scattered order. */
+/* All of the memory page by page, the data area in scattered order. */
 static inline int vtd_map_memory(struct vtd *v, uint32_t ioas)
 {
 	unsigned int page;
-	int rc;
+	int rc = 0;
 
-	rc = vtd_map_gpa(v, ioas, GPA_BASE, v->mem, DATA_PAGE * PG);
-	for (page = DATA_PAGE; !rc && page < MEM_PAGES; page++)
+	for (page = 0; !rc && page < MEM_PAGES; page++)
 		rc = vtd_map_gpa(v, ioas, gpa_of(page), host_of(v, page), PG);
 	return rc;
 }
