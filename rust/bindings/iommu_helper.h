@@ -37,6 +37,7 @@
 #if IS_ENABLED(CONFIG_INTEL_IOMMU_RUST)
 #include "../../drivers/iommu/intel/iommu.h"
 #include "../../drivers/iommu/intel/pasid.h"
+#include "../../drivers/iommu/intel/vtd_shim.h"
 #endif
 
 const gfp_t RUST_CONST_HELPER_XA_FLAGS_ACCOUNT = XA_FLAGS_ACCOUNT;

@@ -1,3 +1,36 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: GPL-2.0-only
 
 //! VT-d: PASID entries, cache invalidation and nested translation.
+//!
+//! Decide purely, then act once:
+//!
+//! | layer | files |
+//! |---|---|
+//! | words of the hardware | [`caps`], [`pasid_entry`], [`context`], [`invalidate`] |
+//! | decisions, no side effects | [`flush_plan`], [`range`] |
+//! | the life of an entry, and what is done with it | [`pasid`], [`entries`] |
+//! | caches of a domain, user's page tables | [`cache`], [`nested`] |
+//! | what C sees, and all `unsafe` | [`ffi`] and below |
+//!
+//! Sections and tables are those of the Intel Virtualization Technology for Directed I/O
+//! architecture specification, revision 5.0.
+//!
+//! # Lock order
+//!
+//! parent domain's `lock` -> its `s1_lock` -> nested domain's `lock` -> `intel_iommu::lock` ->
+//! invalidation queue. A domain's `cache_lock` is a leaf: it is held to link and unlink cache
+//! tags, never while the hardware answers. Flushes walk the tags under RCU.
+
+mod cache;
+mod caps;
+mod context;
+mod entries;
+mod ffi;
+mod flush_plan;
+mod invalidate;
+mod nested;
+mod pasid;
+mod pasid_entry;
+mod range;
+
+const __LOG_PREFIX: &[u8] = b"DMAR\0";

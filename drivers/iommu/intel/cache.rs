@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The caches that hold translations of a domain, and their invalidation.
+//!
+//! Each attachment leaves a tag for each cache that it fills. A flush walks the tags under RCU
+//! and takes no lock, so interrupts are on while the hardware answers and flushes of one domain
+//! do not wait for one another. Whoever takes a tag away returns when no flush uses it any more,
+//! so a device that was detached gets no more invalidations.
+
+use kernel::{
+    prelude::*,
+    sync::rcu, //
+};
+
+use crate::{
+    caps::Caps,
+    ffi::{
+        device::Device,
+        domain::Domain,
+        tags::{
+            settle,
+            Key,
+            New,
+            Removed,
+            Tag, //
+        },
+        unit::Unit, //
+    },
+    invalidate::{
+        Batch,
+        Desc,
+        DevTlb,
+        Pasid, //
+    },
+    range::{
+        Range,
+        Span, //
+    },
+};
+
+/// Where a cache is and what fills it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The unit's IOTLB.
+    Iotlb,
+    /// The device's.
+    DevTlb,
+    /// The unit's IOTLB, filled through a stage 1 that is nested on this domain.
+    NestingIotlb,
+    /// The device's, the same way.
+    NestingDevTlb,
+}
+
+impl Kind {
+    /// Whether the cache is in the device.
+    pub(crate) fn in_device(self) -> bool {
+        matches!(self, Self::DevTlb | Self::NestingDevTlb)
+    }
+}
+
+/// What a tag tells a flush.
+struct Target {
+    kind: Kind,
+    did: u16,
+    pasid: Pasid,
+    /// None for a cache in the unit, and for a device that must not be asked.
+    device: Option<DevTlb>,
+    /// The device needs everything twice.
+    twice: bool,
+}
+
+impl Target {
+    /// Which block is to be named. What a change of stage 2 does to the nested translations
+    /// that a device caches cannot be told, so they all go.
+    fn span(&self, span: Span) -> Span {
+        if self.kind == Kind::NestingDevTlb {
+            Span::ALL
+        } else {
+            span
+        }
+    }
+
+    /// The descriptors for one block; `by_pasid` when a first stage is the domain's own.
+    fn descs(&self, caps: &Caps, by_pasid: bool, span: Span, leaf: bool) -> [Option<Desc>; 2] {
+        if self.kind.in_device() {
+            let span = self.span(span);
+            let desc = self
+                .device
+                .map(|dev| Desc::device_tlb(&dev, self.pasid, span));
+            [desc, desc.filter(|_| self.twice)]
+        } else if by_pasid {
+            let desc = Desc::pasid_iotlb_pages(self.did, self.pasid, span, leaf);
+            [Some(desc), None]
+        } else {
+            [Some(Desc::iotlb_pages(caps, self.did, span, leaf)), None]
+        }
+    }
+}
+
+/// Descriptors on their way to one unit after the other. The first failure is kept.
+struct Queue<'a> {
+    unit: Option<Unit<'a>>,
+    batch: Batch,
+    result: Result,
+}
+
+impl<'a> Queue<'a> {
+    fn new() -> Self {
+        Self {
+            unit: None,
+            batch: Batch::new(),
+            result: Ok(()),
+        }
+    }
+
+    /// What is pushed next is for `unit`. Tells whether it was not before.
+    fn aim(&mut self, unit: Unit<'a>) -> bool {
+        let other = self.unit != Some(unit);
+        if other {
+            self.submit();
+            self.unit = Some(unit);
+        }
+        other
+    }
+
+    fn push(&mut self, desc: Desc) {
+        if let Err(desc) = self.batch.push(desc) {
+            self.submit();
+            // There is room now.
+            let _ = self.batch.push(desc);
+        }
+    }
+
+    fn submit(&mut self) {
+        if let Some(unit) = &self.unit {
+            self.result = self.result.and(unit.submit(&self.batch));
+        }
+        self.batch.clear();
+    }
+
+    fn finish(mut self) -> Result {
+        self.submit();
+        self.result
+    }
+}
+
+fn target(tag: &Tag<'_>) -> Target {
+    let kind = tag.kind();
+    let device = if kind.in_device() { tag.device() } else { None };
+    Target {
+        kind,
+        did: tag.did(),
+        pasid: tag.pasid(),
+        twice: device.is_some() && tag.twice(),
+        device,
+    }
+}
+
+/// Invalidates ranges that a user of a nested domain names, as one submission where they fit.
+///
+/// # Errors
+///
+/// Those of the invalidation queue; the rest was invalidated nonetheless.
+pub(crate) fn flush_ranges(domain: &Domain<'_>, ranges: &[Range]) -> Result {
+    let by_pasid = domain.by_pasid();
+    let mut queue = Queue::new();
+    let rcu = rcu::read_lock();
+    for tag in domain.tags(&rcu) {
+        let unit = tag.unit();
+        queue.aim(unit);
+        let to = target(&tag);
+        for range in ranges {
+            let (first, second) = range.spans();
+            for span in [Some(first), second].into_iter().flatten() {
+                for desc in to.descs(&unit.caps(), by_pasid, span, range.leaf()) {
+                    desc.into_iter().for_each(|desc| queue.push(desc));
+                }
+                tag.trace_flush(range.ends(), span);
+            }
+        }
+    }
+    queue.finish()
+}
+
+/// Invalidates what is cached of a range (bytes, both ends inclusive) that was unmapped or
+/// changed. `leaf` says that only leaves of the table did.
+///
+/// Any context.
+///
+/// # Errors
+///
+/// Those of the invalidation queue; the rest was invalidated nonetheless.
+pub(crate) fn flush_range(domain: &Domain<'_>, start: u64, last: u64, leaf: bool) -> Result {
+    let by_pasid = domain.by_pasid();
+    let span = Span::cover(start, last);
+    let mut queue = Queue::new();
+    let rcu = rcu::read_lock();
+    for tag in domain.tags(&rcu) {
+        let unit = tag.unit();
+        queue.aim(unit);
+        for desc in target(&tag).descs(&unit.caps(), by_pasid, span, leaf) {
+            desc.into_iter().for_each(|desc| queue.push(desc));
+        }
+        tag.trace_flush((start, last), span);
+    }
+    queue.finish()
+}
+
+/// Makes a range visible that was mapped: invalidates it where units cache what is absent
+/// (section 6.1; not of first-stage tables), flushes write buffers elsewhere (6.8).
+///
+/// Any context.
+///
+/// # Errors
+///
+/// Those of the invalidation queue; the rest was invalidated nonetheless.
+pub(crate) fn flush_new(domain: &Domain<'_>, start: u64, last: u64) -> Result {
+    let by_pasid = domain.by_pasid();
+    let first_stage = domain.first_stage();
+    let span = Span::cover(start, last);
+    let mut queue = Queue::new();
+    let rcu = rcu::read_lock();
+    for tag in domain.tags(&rcu) {
+        let unit = tag.unit();
+        let new = queue.aim(unit);
+        if first_stage || !unit.caps().caching_mode() {
+            if new {
+                unit.flush_write_buffer();
+            }
+            continue;
+        }
+        if !tag.kind().in_device() {
+            for desc in target(&tag).descs(&unit.caps(), by_pasid, span, false) {
+                desc.into_iter().for_each(|desc| queue.push(desc));
+            }
+        }
+        tag.trace_flush_new((start, last), span);
+    }
+    queue.finish()
+}
+
+/// Adds a tag, or a user to the one that is there.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn assign(domain: &Domain<'_>, dev: &Device<'_>, key: Key) -> Result {
+    let new = New::alloc()?;
+    // The spare one is freed after the lock is.
+    let _spare = domain.lock_tags().add(dev, key, new);
+    Ok(())
+}
+
+fn unassign(domain: &Domain<'_>, dev: &Device<'_>, key: Key) -> Option<Removed> {
+    domain.lock_tags().remove(dev, key)
+}
+
+/// Tags for both the unit's cache and, with ATS, the device's.
+fn assign_pair(domain: &Domain<'_>, dev: &Device<'_>, unit: Key, device: Key) -> Result {
+    assign(domain, dev, unit)?;
+    if dev.snapshot().ats_enabled {
+        assign(domain, dev, device).inspect_err(|_| unassign_pair(domain, dev, unit, device))?;
+    }
+    Ok(())
+}
+
+/// Takes the tags of a pair away that are there.
+fn unassign_pair(domain: &Domain<'_>, dev: &Device<'_>, unit: Key, device: Key) {
+    let ats = dev.snapshot().ats_enabled;
+    let gone = [
+        unassign(domain, dev, unit),
+        ats.then(|| unassign(domain, dev, device)).flatten(),
+    ];
+    settle(gone);
+}
+
+/// The tags of an attachment: of the domain, and of the parent of a nested one.
+struct Keys {
+    own: (Key, Key),
+    parent: (Key, Key),
+}
+
+impl Keys {
+    fn new(did: u16, pasid: u32) -> Self {
+        let key = |kind| Key { kind, did, pasid };
+        Self {
+            own: (key(Kind::Iotlb), key(Kind::DevTlb)),
+            parent: (key(Kind::NestingIotlb), key(Kind::NestingDevTlb)),
+        }
+    }
+}
+
+/// Adds the tags of an attachment. The domain has an id on the device's unit.
+///
+/// # Errors
+///
+/// `ENOMEM`, with no tag added.
+pub(crate) fn assign_domain(domain: &Domain<'_>, dev: &Device<'_>, pasid: u32) -> Result {
+    let keys = Keys::new(domain.did(&dev.unit()), pasid);
+    assign_pair(domain, dev, keys.own.0, keys.own.1)?;
+    if domain.nested() {
+        assign_pair(&domain.parent(), dev, keys.parent.0, keys.parent.1)
+            .inspect_err(|_| unassign_pair(domain, dev, keys.own.0, keys.own.1))?;
+    }
+    Ok(())
+}
+
+/// Takes the tags of an attachment away. Sleeps until no flush uses them.
+pub(crate) fn unassign_domain(domain: &Domain<'_>, dev: &Device<'_>, pasid: u32) {
+    let keys = Keys::new(domain.did(&dev.unit()), pasid);
+    let ats = dev.snapshot().ats_enabled;
+    let take = |domain: &Domain<'_>, (unit, device): (Key, Key)| {
+        [
+            unassign(domain, dev, unit),
+            ats.then(|| unassign(domain, dev, device)).flatten(),
+        ]
+    };
+    let [a, b] = take(domain, keys.own);
+    let [c, d] = if domain.nested() {
+        take(&domain.parent(), keys.parent)
+    } else {
+        [None, None]
+    };
+    settle([a, b, c, d]);
+}
+
+#[cfg(CONFIG_INTEL_IOMMU_RUST_KUNIT_TEST)]
+#[kunit_tests(vtd_cache)]
+mod tests {
+    use super::*;
+    use crate::invalidate::NO_PASID;
+
+    #[test]
+    fn descriptors_of_a_tag() {
+        let caps = Caps::new(1 << 39 | 9 << 48, 0);
+        let span = Span::cover(0x3000, 0x3fff);
+        let to = |kind, twice, device| Target {
+            kind,
+            did: 5,
+            pasid: NO_PASID,
+            device,
+            twice,
+        };
+        let dev = DevTlb::new(8, 8, 0);
+        for kind in [Kind::Iotlb, Kind::NestingIotlb] {
+            let to = to(kind, false, None);
+            assert!(
+                to.descs(&caps, false, span, true)
+                    == [Some(Desc::iotlb_pages(&caps, 5, span, true)), None]
+            );
+            assert!(
+                to.descs(&caps, true, span, true)
+                    == [Some(Desc::pasid_iotlb_pages(5, NO_PASID, span, true)), None]
+            );
+        }
+        for (kind, named) in [(Kind::DevTlb, span), (Kind::NestingDevTlb, Span::ALL)] {
+            let want = Some(Desc::device_tlb(&dev, NO_PASID, named));
+            assert!(to(kind, false, Some(dev)).descs(&caps, true, span, true) == [want, None]);
+            assert!(to(kind, true, Some(dev)).descs(&caps, false, span, true) == [want, want]);
+            // A device that is gone.
+            assert!(to(kind, true, None).descs(&caps, false, span, true) == [None, None]);
+        }
+    }
+}

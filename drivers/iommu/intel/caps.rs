@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What a remapping unit can do, as its capability registers say (sections 11.4.2 and 11.4.3).
+//!
+//! Only the fields that this crate decides by are named.
+
+use kernel::bitfield;
+
+bitfield! {
+    /// Capability Register.
+    pub(crate) struct Cap(u64) {
+        /// FS5LP: first-stage tables may have five levels.
+        60:60 first_stage_5_level;
+        /// DRD: IOTLB invalidations can drain reads.
+        55:55 read_drain;
+        /// DWD: IOTLB invalidations can drain writes.
+        54:54 write_drain;
+        /// MAMV: the largest address mask of a page-selective IOTLB invalidation.
+        53:48 max_address_mask;
+        /// PSI: IOTLB invalidations can be page-selective.
+        39:39 page_selective;
+        /// CM: entries that are not present may be cached.
+        7:7 caching_mode;
+    }
+}
+
+bitfield! {
+    /// Extended Capability Register.
+    pub(crate) struct Ecap(u64) {
+        /// SMPWCS: page walks of second-stage tables can be coherent.
+        48:48 walk_coherent;
+        /// FSTS: first-stage translation.
+        47:47 first_stage;
+        /// SSTS: second-stage translation.
+        46:46 second_stage;
+        /// SMTS: scalable mode.
+        43:43 scalable;
+        /// PASID: requests with PASID.
+        40:40 pasid;
+        /// EAFS: the extended-accessed flag.
+        34:34 extended_accessed;
+        /// SRS: supervisor requests.
+        31:31 supervisor;
+        /// NEST: nested translation.
+        26:26 nested;
+        /// C: the hardware snoops the processors' caches when it reads root, context and PASID
+        /// structures.
+        0:0 coherent;
+    }
+}
+
+/// The capabilities of one remapping unit.
+#[derive(Clone, Copy)]
+pub(crate) struct Caps {
+    pub(crate) cap: Cap,
+    pub(crate) ecap: Ecap,
+}
+
+impl Caps {
+    /// Wraps the values of the two registers.
+    pub(crate) const fn new(cap: u64, ecap: u64) -> Self {
+        Self {
+            cap: Cap::from_raw(cap),
+            ecap: Ecap::from_raw(ecap),
+        }
+    }
+
+    /// Whether absent entries may be cached, so that making one present needs invalidations
+    /// (section 6.1).
+    pub(crate) fn caching_mode(&self) -> bool {
+        self.cap.caching_mode().into_bool()
+    }
+
+    /// Whether the unit reads its structures through the processors' caches.
+    pub(crate) fn coherent(&self) -> bool {
+        self.ecap.coherent().into_bool()
+    }
+}

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What the rest of the driver asks of a device's PASID entries.
+//!
+//! Each function finds the entry, decides what it is to become and walks it through its life
+//! ([`crate::pasid`]). `intel_iommu::lock` is taken for the writes and is free while the hardware
+//! invalidates.
+
+use kernel::{
+    prelude::*,
+    warn_on, //
+};
+
+use crate::{
+    ffi::{
+        device::Device,
+        domain::Domain,
+        table::Slot,
+        unit::Unit, //
+    },
+    invalidate::pasid as checked,
+    pasid::State,
+    pasid_entry::{
+        Entry,
+        FirstStage,
+        Levels,
+        UserStage, //
+    },
+};
+
+/// The domain-id of first-stage and pass-through entries (`FLPT_DEFAULT_DID`).
+const DEFAULT_DID: u16 = 1;
+
+/// Makes an entry present and tells the hardware.
+///
+/// # Errors
+///
+/// `ENODEV` when there is no such entry or no memory for it, `EBUSY` when it is present already,
+/// those of the invalidation queue, upon which the entry is absent again.
+fn publish(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32, entry: &Entry) -> Result {
+    let scope = dev.scope(checked(pasid)?);
+    let guard = unit.lock();
+    let slot = Slot::find(dev, unit, pasid).ok_or(ENODEV)?;
+    let State::Absent(absent) = State::of(slot, &guard) else {
+        return Err(EBUSY);
+    };
+    let fresh = absent.publish(entry, &guard);
+    drop(guard);
+    let Err((e, present)) = fresh.announce(&scope) else {
+        return Ok(());
+    };
+    // The hardware may still think that the entry is absent, so make that true.
+    let guard = unit.lock();
+    let cleared = present.clear(&guard);
+    drop(guard);
+    let (flushed, _) = cleared.flush(&scope);
+    flushed.reset(false);
+    Err(e)
+}
+
+/// First-stage translation by a table of the kernel's.
+///
+/// # Errors
+///
+/// `EINVAL` when the unit cannot, and those of [`publish`].
+pub(crate) fn set_up_first_stage(
+    unit: &Unit<'_>,
+    dev: &Device<'_>,
+    table: &FirstStage,
+    pasid: u32,
+    did: u16,
+) -> Result {
+    let caps = unit.caps();
+    if !caps.ecap.first_stage().into_bool() {
+        dev.complain(c"no first level translation support");
+        return Err(EINVAL);
+    }
+    if !table.levels.fits(&caps) {
+        dev.complain(c"no 5-level paging support for first-level");
+        return Err(EINVAL);
+    }
+    publish(unit, dev, pasid, &Entry::first_stage(table, did))
+}
+
+/// Second-stage translation.
+///
+/// # Errors
+///
+/// `EINVAL` when the unit cannot, and those of [`publish`].
+pub(crate) fn set_up_second_stage(
+    unit: &Unit<'_>,
+    dev: &Device<'_>,
+    domain: &Domain<'_>,
+    pasid: u32,
+) -> Result {
+    if !unit.caps().ecap.second_stage().into_bool() {
+        dev.complain(c"no second level translation support");
+        return Err(EINVAL);
+    }
+    let entry = Entry::second_stage(&domain.second_stage(), domain.did(unit));
+    publish(unit, dev, pasid, &entry)
+}
+
+/// No translation.
+///
+/// # Errors
+///
+/// Those of [`publish`].
+pub(crate) fn set_up_pass_through(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32) -> Result {
+    let entry = Entry::pass_through(&unit.caps(), unit.agaw(), DEFAULT_DID);
+    publish(unit, dev, pasid, &entry)
+}
+
+/// A user's first stage on its parent's second one.
+///
+/// The parent's lock is held while its flags are read and until `listed` has put the device
+/// where a change of dirty tracking finds it, so that no change is missed.
+///
+/// # Errors
+///
+/// `EINVAL` when the unit cannot do what the user asks, those of [`publish`].
+pub(crate) fn set_up_nested(
+    unit: &Unit<'_>,
+    dev: &Device<'_>,
+    domain: &Domain<'_>,
+    pasid: u32,
+    listed: impl FnOnce(),
+) -> Result {
+    let asked = domain.user_stage();
+    let Some(levels) = Levels::from_width(asked.width) else {
+        dev.complain(c"invalid stage-1 address width");
+        return Err(EINVAL);
+    };
+    let user = UserStage {
+        root: asked.root,
+        levels,
+        supervisor: asked.supervisor,
+        write_protect: asked.write_protect,
+        extended_accessed: asked.extended_accessed,
+    };
+    if let Some(what) = user.lacks(&unit.caps()) {
+        dev.complain(what);
+        return Err(EINVAL);
+    }
+    let parent = domain.parent();
+    let _guard = parent.lock();
+    let entry = Entry::nested(&user, &parent.second_stage(), domain.did(unit));
+    publish(unit, dev, pasid, &entry)?;
+    listed();
+    Ok(())
+}
+
+/// Turns dirty tracking on or off in an entry that is in use.
+///
+/// # Errors
+///
+/// `ENODEV` when there is no such entry, `EOPNOTSUPP` when it has no second stage, those of the
+/// invalidation queue.
+pub(crate) fn set_dirty_tracking(
+    unit: &Unit<'_>,
+    dev: &Device<'_>,
+    pasid: u32,
+    on: bool,
+) -> Result {
+    let id = checked(pasid)?;
+    let guard = unit.lock();
+    let Some(slot) = Slot::find(dev, unit, pasid) else {
+        drop(guard);
+        dev.complain(c"no PASID entry for dirty tracking");
+        return Err(ENODEV);
+    };
+    let changed = match State::of(slot, &guard) {
+        State::Present(present) if present.entry().through_second_stage() => {
+            if present.entry().low.ssade().into_bool() == on {
+                return Ok(());
+            }
+            present.set_dirty_tracking(on, &guard)
+        }
+        _ => {
+            drop(guard);
+            dev.complain(c"dirty tracking not supported on this translation type");
+            return Err(EOPNOTSUPP);
+        }
+    };
+    drop(guard);
+    changed.flush(&dev.scope(id))
+}
+
+/// Makes all accesses through an entry snooped. The entry is to be present.
+///
+/// # Errors
+///
+/// `ENODEV` when it is not, those of the invalidation queue.
+pub(crate) fn force_snoop(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32) -> Result {
+    let id = checked(pasid)?;
+    let guard = unit.lock();
+    let slot = Slot::find(dev, unit, pasid).ok_or(ENODEV)?;
+    let State::Present(present) = State::of(slot, &guard) else {
+        drop(guard);
+        warn_on!(true);
+        return Err(ENODEV);
+    };
+    let changed = present.force_snoop(&guard);
+    drop(guard);
+    changed.flush(&dev.scope(id))
+}
+
+/// Takes an entry out of use, if it is in use, and drains its page requests.
+///
+/// `faults_off` leaves an entry behind whose faults are not reported, for a process that goes
+/// away while its device still works; the next call clears that and drains.
+///
+/// # Errors
+///
+/// `ENODEV` when there is no such entry, those of the invalidation queue, upon which the entry is
+/// absent nonetheless.
+pub(crate) fn tear_down(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32, faults_off: bool) -> Result {
+    let id = checked(pasid)?;
+    let guard = unit.lock();
+    let slot = Slot::find(dev, unit, pasid).ok_or(ENODEV)?;
+    let cleared = match State::of(slot, &guard) {
+        State::Present(present) => present.clear(&guard),
+        State::Absent(absent) if absent.faults_off() => {
+            absent.reset(&guard);
+            drop(guard);
+            dev.drain_page_requests(pasid);
+            return Ok(());
+        }
+        State::Absent(absent) => {
+            warn_on!(!absent.clean());
+            return Ok(());
+        }
+    };
+    drop(guard);
+    let (flushed, result) = cleared.flush(&dev.scope(id));
+    flushed.reset(faults_off);
+    if !faults_off {
+        dev.drain_page_requests(pasid);
+    }
+    result
+}

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The C-facing layer: the only place with `unsafe` and `bindings::`.
+//!
+//! The rest of the driver is C and shares its structures with this crate. Each is wrapped in a
+//! type that gives out what its locks and lifetimes allow. What bindgen cannot see of the
+//! driver's headers comes through `vtd_shim.c`.
+//!
+//! C headers: `drivers/iommu/intel/iommu.h`, `drivers/iommu/intel/pasid.h`.
+
+pub(crate) mod context;
+pub(crate) mod device;
+pub(crate) mod domain;
+pub(crate) mod exports;
+pub(crate) mod table;
+pub(crate) mod tags;
+pub(crate) mod unit;
+pub(crate) mod user;

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A device behind a unit (`struct device` with its `struct device_domain_info`).
+
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+
+use kernel::{
+    bindings,
+    prelude::*, //
+};
+
+use super::{
+    table::Directory,
+    unit::Unit, //
+};
+use crate::{
+    flush_plan::Scope,
+    invalidate::{
+        DevTlb,
+        Pasid, //
+    },
+};
+
+/// A device that the driver has probed and that stays so for `'a`.
+///
+/// # Invariants
+///
+/// `info` is that of `dev`, which is probed.
+#[derive(Clone, Copy)]
+pub(crate) struct Device<'a> {
+    dev: NonNull<bindings::device>,
+    info: NonNull<bindings::device_domain_info>,
+    _lives: PhantomData<&'a ()>,
+}
+
+impl<'a> Device<'a> {
+    /// Wraps a device, unless it is not probed.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is a device behind an IOMMU of this driver, and is not released during `'a`.
+    pub(super) unsafe fn from_raw(dev: *mut bindings::device) -> Option<Self> {
+        // SAFETY: By the safety requirement.
+        let info = unsafe { bindings::vtd_info(dev) };
+        // INVARIANT: It is what the device says.
+        Some(Self {
+            dev: NonNull::new(dev)?,
+            info: NonNull::new(info)?,
+            _lives: PhantomData,
+        })
+    }
+
+    /// The C structure.
+    pub(super) fn as_raw(&self) -> *mut bindings::device {
+        self.dev.as_ptr()
+    }
+
+    /// What the driver knows of it.
+    pub(super) fn info(&self) -> *mut bindings::device_domain_info {
+        self.info.as_ptr()
+    }
+
+    /// Its unit.
+    pub(crate) fn unit(&self) -> Unit<'a> {
+        // SAFETY: `info` is there by the invariant; `iommu` does not change.
+        let unit = unsafe { (*self.info()).iommu };
+        // SAFETY: A unit stays while devices are behind it.
+        unsafe { Unit::from_raw(unit) }
+    }
+
+    /// Its names and what it can do, as of now.
+    pub(crate) fn snapshot(&self) -> bindings::vtd_device {
+        let mut out = bindings::vtd_device::default();
+        // SAFETY: `info` is there by the invariant.
+        unsafe { bindings::vtd_read_info(self.info(), &mut out) };
+        out
+    }
+
+    /// Whether it is on PCI.
+    pub(super) fn is_pci(&self) -> bool {
+        // SAFETY: The device is there by the invariant.
+        unsafe { bindings::vtd_is_pci(self.as_raw()) }
+    }
+
+    /// Whether it does its DMA in another device's name.
+    pub(crate) fn real_dma_subdevice(&self) -> bool {
+        // SAFETY: The device is there by the invariant.
+        unsafe { bindings::vtd_is_real_dma_subdevice(self.as_raw()) }
+    }
+
+    /// The cache in the device, if it has one in use, is there to answer, and the unit
+    /// translates. Asks the device, so this is not for hot paths.
+    fn answering_tlb(&self) -> Option<DevTlb> {
+        let is = self.snapshot();
+        if !is.ats_enabled || !self.unit().translating() {
+            return None;
+        }
+        // SAFETY: The device is there by the invariant; only a PCI device has ATS.
+        let present = unsafe { bindings::vtd_is_present(self.as_raw()) };
+        present.then(|| DevTlb::new(is.sid, is.pfsid, is.ats_qdep))
+    }
+
+    /// The same from what is known without asking the device.
+    pub(super) fn tlb(&self) -> Option<DevTlb> {
+        if !self.unit().translating() {
+            return None;
+        }
+        // SAFETY: The device is there by the invariant; only a PCI device has ATS.
+        let gone = unsafe { bindings::vtd_is_disconnected(self.as_raw()) };
+        let is = self.snapshot();
+        (!gone).then(|| DevTlb::new(is.sid, is.pfsid, is.ats_qdep))
+    }
+
+    /// Whom a change of one of its entries concerns.
+    pub(crate) fn scope(&self, pasid: Pasid) -> Scope {
+        Scope {
+            caps: self.unit().caps(),
+            pasid,
+            device: self.answering_tlb(),
+        }
+    }
+
+    /// Its PASID directory, if it has one.
+    pub(crate) fn directory(&self) -> Option<Directory<'a>> {
+        // SAFETY: `info` is there by the invariant; the table comes with the probe and goes with
+        // the release.
+        let table = unsafe { (*self.info()).pasid_table };
+        // SAFETY: As above, and the device is not released during `'a`.
+        NonNull::new(table).map(|table| unsafe { Directory::from_raw(table, self.unit()) })
+    }
+
+    /// Waits until nothing of the PASID is in the page request queue. Sleeps.
+    pub(crate) fn drain_page_requests(&self, pasid: u32) {
+        // SAFETY: The device is there by the invariant.
+        unsafe { bindings::intel_iommu_drain_pasid_prq(self.as_raw(), pasid) };
+    }
+
+    /// Detaches it from whatever it is attached to. Sleeps.
+    pub(crate) fn block_translation(&self) {
+        // SAFETY: The device is there by the invariant.
+        unsafe { bindings::device_block_translation(self.as_raw()) };
+    }
+
+    /// Says what is wrong with it, now and then.
+    pub(crate) fn complain(&self, what: &CStr) {
+        // SAFETY: The device is there by the invariant; `what` ends in NUL.
+        unsafe { bindings::vtd_dev_err_ratelimited(self.as_raw(), what.as_char_ptr()) };
+    }
+}

@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Cache tags (`struct cache_tag`) in the list of a domain.
+//!
+//! Tags are linked and unlinked under the domain's `cache_lock`, walked under it or under RCU,
+//! and freed after a grace period. `users` belongs to the lock; the rest of a linked tag does not
+//! change.
+
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::rcu, //
+};
+
+use super::{
+    device::Device,
+    domain::Domain,
+    unit::Unit, //
+};
+use crate::{
+    cache::Kind,
+    invalidate::{
+        DevTlb,
+        Pasid,
+        NO_PASID, //
+    },
+    range::Span,
+};
+
+/// What makes a tag, besides the device.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub(crate) kind: Kind,
+    pub(crate) did: u16,
+    pub(crate) pasid: u32,
+}
+
+impl Kind {
+    fn from_raw(raw: bindings::cache_tag_type) -> Self {
+        match raw {
+            bindings::cache_tag_type_CACHE_TAG_DEVTLB => Self::DevTlb,
+            bindings::cache_tag_type_CACHE_TAG_NESTING_IOTLB => Self::NestingIotlb,
+            bindings::cache_tag_type_CACHE_TAG_NESTING_DEVTLB => Self::NestingDevTlb,
+            _ => Self::Iotlb,
+        }
+    }
+
+    fn as_raw(self) -> bindings::cache_tag_type {
+        match self {
+            Self::Iotlb => bindings::cache_tag_type_CACHE_TAG_IOTLB,
+            Self::DevTlb => bindings::cache_tag_type_CACHE_TAG_DEVTLB,
+            Self::NestingIotlb => bindings::cache_tag_type_CACHE_TAG_NESTING_IOTLB,
+            Self::NestingDevTlb => bindings::cache_tag_type_CACHE_TAG_NESTING_DEVTLB,
+        }
+    }
+}
+
+impl Key {
+    /// From the values that C passes.
+    pub(super) fn from_raw(kind: bindings::cache_tag_type, did: u16, pasid: u32) -> Self {
+        Self {
+            kind: Kind::from_raw(kind),
+            did,
+            pasid,
+        }
+    }
+}
+
+/// A linked tag.
+///
+/// # Invariants
+///
+/// Points to a tag that is not freed during `'a`.
+pub(crate) struct Tag<'a>(NonNull<bindings::cache_tag>, PhantomData<&'a ()>);
+
+impl<'a> Tag<'a> {
+    fn as_raw(&self) -> *mut bindings::cache_tag {
+        self.0.as_ptr()
+    }
+
+    /// Where the cache is.
+    pub(crate) fn kind(&self) -> Kind {
+        // SAFETY: By the invariant; does not change.
+        Kind::from_raw(unsafe { (*self.as_raw()).type_ })
+    }
+
+    /// The domain-id of what is cached.
+    pub(crate) fn did(&self) -> u16 {
+        // SAFETY: By the invariant; does not change.
+        unsafe { (*self.as_raw()).domain_id }
+    }
+
+    fn raw_pasid(&self) -> u32 {
+        // SAFETY: By the invariant; does not change.
+        unsafe { (*self.as_raw()).pasid }
+    }
+
+    /// The PASID of what is cached.
+    pub(crate) fn pasid(&self) -> Pasid {
+        // The PASID was attached, so it was in the table.
+        Pasid::try_new(self.raw_pasid().into()).unwrap_or(NO_PASID)
+    }
+
+    /// The unit.
+    pub(crate) fn unit(&self) -> Unit<'a> {
+        // SAFETY: By the invariant; does not change.
+        let unit = unsafe { (*self.as_raw()).iommu };
+        // SAFETY: A unit stays while a device behind it is attached.
+        unsafe { Unit::from_raw(unit) }
+    }
+
+    /// The device whose cache it is. For a tag in a device only.
+    fn dev(&self) -> Option<Device<'a>> {
+        // SAFETY: By the invariant; does not change.
+        let dev = unsafe { (*self.as_raw()).dev };
+        // SAFETY: A device is released after it was detached, which took the tag away and waited
+        // for who uses it.
+        unsafe { Device::from_raw(dev) }
+    }
+
+    /// The device's cache, for a tag in a device; none while it is not to be asked.
+    pub(crate) fn device(&self) -> Option<DevTlb> {
+        self.dev().and_then(|dev| dev.tlb())
+    }
+
+    /// Whether the device needs everything twice. For a tag in a device only.
+    pub(crate) fn twice(&self) -> bool {
+        self.dev().is_some_and(|dev| dev.snapshot().extra_inval)
+    }
+
+    /// The trace event of a flush. C calls the order `mask`.
+    pub(crate) fn trace_flush(&self, (start, last): (u64, u64), span: Span) {
+        let (addr, order) = (span.start() as usize, span.order() as usize);
+        // SAFETY: By the invariant.
+        unsafe {
+            bindings::vtd_trace_flush(self.as_raw(), start as usize, last as usize, addr, order)
+        };
+    }
+
+    /// The trace event of a flush of what was not present before.
+    pub(crate) fn trace_flush_new(&self, (start, last): (u64, u64), span: Span) {
+        let (addr, order) = (span.start() as usize, span.order() as usize);
+        // SAFETY: By the invariant.
+        unsafe {
+            bindings::vtd_trace_flush_np(self.as_raw(), start as usize, last as usize, addr, order)
+        };
+    }
+
+    fn matches(&self, dev: &Device<'_>, key: Key) -> bool {
+        if self.kind() != key.kind || self.did() != key.did || self.raw_pasid() != key.pasid {
+            false
+        } else if key.kind.in_device() {
+            // SAFETY: By the invariant; does not change.
+            unsafe { (*self.as_raw()).dev == dev.as_raw() }
+        } else {
+            self.unit() == dev.unit()
+        }
+    }
+}
+
+/// The tags of a domain, one after the other.
+///
+/// # Invariants
+///
+/// `at` is none or a tag that is not freed during `'a`.
+pub(crate) struct Tags<'a> {
+    domain: Domain<'a>,
+    at: Option<NonNull<bindings::cache_tag>>,
+}
+
+impl<'a> Iterator for Tags<'a> {
+    type Item = Tag<'a>;
+
+    fn next(&mut self) -> Option<Tag<'a>> {
+        let at = self.at.map_or(core::ptr::null_mut(), NonNull::as_ptr);
+        // SAFETY: By the invariant the tag is there, and so is what it links to.
+        let next = unsafe { bindings::vtd_tag_next(self.domain.as_raw(), at) };
+        // INVARIANT: A tag that is reached under RCU or the lock stays until that ends.
+        self.at = Some(NonNull::new(next)?);
+        // INVARIANT: As above.
+        self.at.map(|at| Tag(at, PhantomData))
+    }
+}
+
+impl Domain<'_> {
+    /// Walks the tags. What was changed in a page table before is seen by who adds a tag that
+    /// this does not see.
+    pub(crate) fn tags<'b>(&'b self, _rcu: &'b rcu::Guard) -> Tags<'b> {
+        // SAFETY: No requirements.
+        unsafe { bindings::vtd_tags_order() };
+        // INVARIANT: None.
+        Tags {
+            domain: *self,
+            at: None,
+        }
+    }
+
+    /// Takes the lock under which tags come and go.
+    pub(crate) fn lock_tags(&self) -> Locked<'_> {
+        // SAFETY: The domain is there by the invariant, its lock is initialised with it.
+        let flags = unsafe { bindings::vtd_tags_lock(self.as_raw()) };
+        Locked {
+            domain: *self,
+            flags,
+        }
+    }
+}
+
+/// The list of tags, locked; dropping it unlocks.
+pub(crate) struct Locked<'a> {
+    domain: Domain<'a>,
+    flags: usize,
+}
+
+impl Locked<'_> {
+    fn iter(&self) -> Tags<'_> {
+        // INVARIANT: None.
+        Tags {
+            domain: self.domain,
+            at: None,
+        }
+    }
+
+    /// Adds a tag, or a user to the one that is there. Tags of a unit are kept together, so that
+    /// their invalidations become one submission. Gives `new` back when it is not needed.
+    pub(crate) fn add(self, dev: &Device<'_>, key: Key, new: New) -> Option<New> {
+        let unit = dev.unit();
+        let mut after = core::ptr::null_mut();
+        for tag in self.iter() {
+            if tag.matches(dev, key) {
+                // SAFETY: `users` belongs to the lock, which is held.
+                unsafe { (*tag.as_raw()).users += 1 };
+                // SAFETY: The tag is there.
+                unsafe { bindings::vtd_trace_assign(tag.as_raw()) };
+                return Some(new);
+            }
+            if tag.unit() == unit {
+                after = tag.as_raw();
+            }
+        }
+        let tag = new.fill(dev, key);
+        // SAFETY: `tag` is linked nowhere, `after` is null or in the list; the lock is held.
+        unsafe { bindings::vtd_tag_link(self.domain.as_raw(), after, tag) };
+        // SAFETY: The tag is there.
+        unsafe { bindings::vtd_trace_assign(tag) };
+        // SAFETY: No requirements.
+        unsafe { bindings::vtd_tags_order() };
+        None
+    }
+
+    /// Takes a user off a tag; the last one unlinks it.
+    pub(crate) fn remove(self, dev: &Device<'_>, key: Key) -> Option<Removed> {
+        let tag = self.iter().find(|tag| tag.matches(dev, key))?;
+        // SAFETY: The tag is there.
+        unsafe { bindings::vtd_trace_unassign(tag.as_raw()) };
+        // SAFETY: `users` belongs to the lock, which is held.
+        let users = unsafe { &mut (*tag.as_raw()).users };
+        *users -= 1;
+        if *users > 0 {
+            return None;
+        }
+        // SAFETY: The tag is in the list; the lock is held.
+        unsafe { bindings::vtd_tag_unlink(tag.as_raw()) };
+        // INVARIANT: It is unlinked.
+        Some(Removed(tag.0))
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        // SAFETY: `lock_tags()` took the lock and gave these flags.
+        unsafe { bindings::vtd_tags_unlock(self.domain.as_raw(), self.flags) };
+    }
+}
+
+/// A tag that is linked nowhere yet.
+pub(crate) struct New(NonNull<bindings::cache_tag>);
+
+impl New {
+    /// Gets memory. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn alloc() -> Result<Self> {
+        // SAFETY: No requirements.
+        NonNull::new(unsafe { bindings::vtd_tag_alloc() })
+            .map(Self)
+            .ok_or(ENOMEM)
+    }
+
+    fn fill(self, dev: &Device<'_>, key: Key) -> *mut bindings::cache_tag {
+        let unit = dev.unit().as_raw();
+        let owner = if key.kind.in_device() {
+            dev.as_raw()
+        } else {
+            // SAFETY: The unit is there; its device does not change.
+            unsafe { (*unit).iommu.dev }
+        };
+        let tag = self.0.as_ptr();
+        core::mem::forget(self);
+        // SAFETY: The tag is ours alone.
+        unsafe { (*tag).type_ = key.kind.as_raw() };
+        // SAFETY: As above.
+        unsafe { (*tag).iommu = unit };
+        // SAFETY: As above.
+        unsafe { (*tag).dev = owner };
+        // SAFETY: As above.
+        unsafe { (*tag).domain_id = key.did };
+        // SAFETY: As above.
+        unsafe { (*tag).pasid = key.pasid };
+        // SAFETY: As above.
+        unsafe { (*tag).users = 1 };
+        tag
+    }
+}
+
+impl Drop for New {
+    fn drop(&mut self) {
+        // SAFETY: The tag is ours alone.
+        unsafe { bindings::vtd_tag_free(self.0.as_ptr()) };
+    }
+}
+
+/// A tag that was unlinked, which flushes may still use.
+///
+/// # Invariants
+///
+/// Points to a tag that is in no list.
+#[must_use]
+pub(crate) struct Removed(NonNull<bindings::cache_tag>);
+
+/// Waits until no flush uses any of these tags, then frees them. Sleeps, if there is one.
+pub(crate) fn settle<const N: usize>(gone: [Option<Removed>; N]) {
+    if gone.iter().all(Option::is_none) {
+        return;
+    }
+    // SAFETY: No lock is held and no RCU reader is this one: callers may sleep.
+    unsafe { bindings::vtd_tags_settle() };
+    for tag in gone.into_iter().flatten() {
+        // SAFETY: It is in no list, and who reached it before is done.
+        unsafe { bindings::vtd_tag_free(tag.0.as_ptr()) };
+    }
+}

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A remapping unit (`struct intel_iommu`): its capabilities, its lock, its queue.
+
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
+
+use kernel::{
+    bindings,
+    error::to_result,
+    num::Bounded,
+    prelude::*, //
+};
+
+use crate::{
+    caps::Caps,
+    flush_plan::Plan,
+    invalidate::{
+        Batch,
+        Desc, //
+    },
+};
+
+/// A remapping unit that stays for `'a`.
+///
+/// # Invariants
+///
+/// Points to an initialised `struct intel_iommu`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unit<'a>(NonNull<bindings::intel_iommu>, PhantomData<&'a ()>);
+
+/// Proof that `intel_iommu::lock` of a unit is held; dropping it unlocks.
+pub(crate) struct Guard<'a>(Unit<'a>);
+
+impl<'a> Unit<'a> {
+    /// Wraps a pointer.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` is a unit that is there for `'a`.
+    pub(super) unsafe fn from_raw(ptr: *mut bindings::intel_iommu) -> Self {
+        // INVARIANT: by the safety requirement.
+        // SAFETY: A unit has an address.
+        Self(unsafe { NonNull::new_unchecked(ptr) }, PhantomData)
+    }
+
+    /// The C structure.
+    pub(super) fn as_raw(&self) -> *mut bindings::intel_iommu {
+        self.0.as_ptr()
+    }
+
+    /// What it can do; does not change.
+    pub(crate) fn caps(&self) -> Caps {
+        // SAFETY: The unit is there by the invariant; `cap` was set before anybody got it.
+        let cap = unsafe { (*self.as_raw()).cap };
+        // SAFETY: The same of `ecap`.
+        let ecap = unsafe { (*self.as_raw()).ecap };
+        Caps::new(cap, ecap)
+    }
+
+    /// Its address width as AW wants it.
+    pub(crate) fn agaw(&self) -> Bounded<u64, 3> {
+        // SAFETY: The unit is there by the invariant; `agaw` was set before anybody got it.
+        let agaw = unsafe { (*self.as_raw()).agaw };
+        let agaw = u64::try_from(agaw).ok();
+        // The driver refuses units with anything else.
+        agaw.and_then(Bounded::try_new)
+            .unwrap_or(Bounded::<u64, 3>::new::<2>())
+    }
+
+    /// Whether it works in scalable mode.
+    pub(crate) fn scalable(&self) -> bool {
+        // SAFETY: The unit is there by the invariant.
+        unsafe { bindings::vtd_scalable(self.as_raw()) }
+    }
+
+    /// Whether it knows PASIDs.
+    pub(crate) fn pasid_supported(&self) -> bool {
+        // SAFETY: The unit is there by the invariant.
+        unsafe { bindings::vtd_pasid_supported(self.as_raw()) }
+    }
+
+    /// Whether it nests.
+    pub(super) fn nested_supported(&self) -> bool {
+        // SAFETY: The unit is there by the invariant.
+        unsafe { bindings::vtd_nested_supported(self.as_raw()) }
+    }
+
+    /// Whether translation is on. While it is not, devices are not to be asked to invalidate
+    /// (section 4.3).
+    pub(super) fn translating(&self) -> bool {
+        // SAFETY: The unit is there by the invariant.
+        unsafe { bindings::vtd_translating(self.as_raw()) }
+    }
+
+    /// Takes the lock under which context and PASID entries are written.
+    pub(crate) fn lock(&self) -> Guard<'a> {
+        // SAFETY: The unit is there by the invariant, its lock is initialised with it.
+        unsafe { bindings::vtd_lock(self.as_raw()) };
+        Guard(*self)
+    }
+
+    /// Whether the context entry of a device is that of a crashed kernel.
+    pub(crate) fn context_copied(&self, bus: u8, devfn: u8) -> bool {
+        // SAFETY: The unit is there by the invariant.
+        unsafe { bindings::vtd_context_copied(self.as_raw(), bus, devfn) }
+    }
+
+    /// Notes that the context entry is ours. It was copied.
+    pub(crate) fn forget_copied(&self, bus: u8, devfn: u8) {
+        // SAFETY: The unit is there by the invariant, and has a map of what was copied.
+        unsafe { bindings::vtd_clear_context_copied(self.as_raw(), bus, devfn) };
+    }
+
+    /// Flushes the write buffer, where that is needed.
+    pub(crate) fn flush_write_buffer(&self) {
+        // SAFETY: The unit is there by the invariant.
+        unsafe { bindings::iommu_flush_write_buffer(self.as_raw()) };
+    }
+
+    /// Does what a plan says.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::submit`].
+    pub(crate) fn flush(&self, plan: &Plan) -> Result {
+        if plan.write_buffer {
+            self.flush_write_buffer();
+        }
+        self.submit(&plan.batch)
+    }
+
+    /// Hands descriptors to the hardware and waits, once, until they are done. Any context.
+    ///
+    /// A unit without an invalidation queue has registers for contexts and the IOTLB; there is
+    /// no way to say anything else to it.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a descriptor that the hardware refuses, `ETIMEDOUT` for a device that did
+    /// not answer.
+    pub(crate) fn submit(&self, batch: &Batch) -> Result {
+        let descs = batch.descs();
+        if descs.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: The unit is there by the invariant; `qi` changes only while nothing is
+        // attached.
+        if unsafe { (*self.as_raw()).qi }.is_null() {
+            descs.iter().for_each(|desc| self.by_register(desc));
+            return Ok(());
+        }
+        // `qi_submit_sync()` reads the descriptors only.
+        let first: *mut bindings::qi_desc = descs.as_ptr().cast_mut().cast();
+        // CAST: `Batch::CAPACITY` fits.
+        let count = descs.len() as c_uint;
+        // SAFETY: `first` points to `count` descriptors of the layout that is checked below.
+        to_result(unsafe { bindings::qi_submit_sync(self.as_raw(), first, count, 0) })
+    }
+
+    fn by_register(&self, desc: &Desc) {
+        // SAFETY: The unit is there by the invariant; its functions are set with `qi`.
+        let flush = unsafe { &raw const (*self.as_raw()).flush };
+        if let Some((sid, did)) = desc.as_context() {
+            let kind = 3u64 << bindings::DMA_CCMD_INVL_GRANU_OFFSET;
+            // SAFETY: As above.
+            if let Some(f) = unsafe { (*flush).flush_context } {
+                // SAFETY: Called as its type wants it, with the unit whose it is.
+                unsafe { f(self.as_raw(), did, sid, 0, kind) };
+            }
+        } else if let Some(part) = desc.as_iotlb() {
+            let kind = part.granularity << bindings::DMA_TLB_FLUSH_GRANU_OFFSET;
+            // SAFETY: As above.
+            if let Some(f) = unsafe { (*flush).flush_iotlb } {
+                // SAFETY: Called as its type wants it, with the unit whose it is.
+                unsafe { f(self.as_raw(), part.did, part.addr, part.mask.into(), kind) };
+            }
+        }
+    }
+
+    /// Writes processor caches back to where a unit reads that does not look into them.
+    ///
+    /// # Safety
+    ///
+    /// `at` points to `size` bytes of memory.
+    pub(super) unsafe fn write_back(&self, at: *mut c_void, size: usize) {
+        if !self.caps().coherent() {
+            // CAST: No table has 4 GiB.
+            // SAFETY: By the safety requirement.
+            unsafe { bindings::vtd_write_back(at, size as c_uint) };
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Desc>() == size_of::<bindings::qi_desc>());
+const _: () = assert!(align_of::<Desc>() == align_of::<bindings::qi_desc>());
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        // SAFETY: `Unit::lock()` took the lock, and a guard is dropped once.
+        unsafe { bindings::vtd_unlock(self.0.as_raw()) };
+    }
+}

@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What must be invalidated when a PASID entry changes (section 6.5.3.3, table 28, "Guidance to
+//! Software for Invalidations", and sections 6.1 and 6.8), as a value.
+//!
+//! | old | new | change | invalidations |
+//! |---|---|---|---|
+//! | absent | absent | | none |
+//! | absent | present | caching mode | PASID-cache and PASID-IOTLB of the new entry (6.1) |
+//! | absent | present | none | write-buffer flush where required (6.8) |
+//! | present | present | none | none |
+//! | present | present | SSADE | PASID-cache, IOTLB by type, device-TLB |
+//! | present | present | PGSNP, PWSNP and the like | PASID-cache, PASID-IOTLB, device-TLB |
+//! | present | other table, type or domain-id | | as for absent |
+//! | present | absent | | PASID-cache, IOTLB by type, device-TLB |
+//!
+//! "IOTLB by type" is domain-selective for second-stage and nested entries and PASID-selective
+//! for first-stage and pass-through ones.
+//!
+//! Order matters: what a cache was filled from goes first. Device-TLBs come last, since their
+//! requests could be served from a stale IOTLB (6.5.2.5).
+
+use crate::{
+    caps::Caps,
+    invalidate::{
+        Batch,
+        Desc,
+        DevTlb,
+        Pasid, //
+    },
+    pasid_entry::Entry,
+    range::Span, //
+};
+
+/// Whom a change of an entry concerns.
+pub(crate) struct Scope {
+    pub(crate) caps: Caps,
+    pub(crate) pasid: Pasid,
+    /// The device's own cache: none without ATS, for a device that is gone, and while
+    /// translation is off (4.3).
+    pub(crate) device: Option<DevTlb>,
+}
+
+/// What to submit.
+pub(crate) struct Plan {
+    /// One submission, one wait.
+    pub(crate) batch: Batch,
+    /// The write buffer is to be flushed where the unit requires it.
+    pub(crate) write_buffer: bool,
+}
+
+/// Which IOTLB invalidation a change takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Iotlb {
+    Domain,
+    Pasid,
+}
+
+impl Iotlb {
+    fn of(entry: &Entry) -> Self {
+        if entry.through_second_stage() {
+            Self::Domain
+        } else {
+            Self::Pasid
+        }
+    }
+}
+
+impl Plan {
+    const fn nothing() -> Self {
+        Self {
+            batch: Batch::new(),
+            write_buffer: false,
+        }
+    }
+
+    /// What a change from `old` to `new` takes.
+    pub(crate) fn change(old: &Entry, new: &Entry, scope: &Scope) -> Self {
+        match (old.present(), new.present()) {
+            (false, false) => Self::nothing(),
+            (false, true) if scope.caps.caching_mode() => {
+                Self::entry(new.did(), Iotlb::Pasid, scope, false)
+            }
+            (false, true) => Self {
+                write_buffer: true,
+                ..Self::nothing()
+            },
+            (true, _) if old == new => Self::nothing(),
+            (true, true) if same_table(old, new) && old.low == new.low => {
+                Self::entry(old.did(), Iotlb::Pasid, scope, true)
+            }
+            (true, _) => Self::entry(old.did(), Iotlb::of(old), scope, true),
+        }
+    }
+
+    fn entry(did: u16, iotlb: Iotlb, scope: &Scope, device: bool) -> Self {
+        let mut plan = Self::nothing();
+        let tables = [
+            Some(Desc::pasid_cache(did, scope.pasid)),
+            Some(match iotlb {
+                Iotlb::Domain => Desc::iotlb_domain(&scope.caps, did),
+                Iotlb::Pasid => Desc::pasid_iotlb(did, scope.pasid),
+            }),
+            scope
+                .device
+                .filter(|_| device)
+                .map(|dev| Desc::device_tlb(&dev, scope.pasid, Span::ALL)),
+        ];
+        plan.batch.extend(tables);
+        plan
+    }
+
+    /// What the change or removal of a context entry takes that was present, when no PASID entry
+    /// below it is: in scalable mode the context-cache alone, in legacy mode the domain's IOTLB
+    /// too; and the device's own cache, twice where the device needs that.
+    pub(crate) fn context(sid: u16, did: u16, scope: &Scope, legacy: bool, twice: bool) -> Self {
+        let mut plan = Self::nothing();
+        let dev = scope
+            .device
+            .map(|dev| Desc::device_tlb(&dev, scope.pasid, Span::ALL));
+        plan.batch.extend([
+            Some(Desc::context(sid, did)),
+            legacy.then(|| Desc::iotlb_domain(&scope.caps, did)),
+            dev,
+            dev.filter(|_| twice),
+        ]);
+        plan
+    }
+
+    /// What a context entry takes that a crashed kernel left behind: nobody knows which PASIDs
+    /// and domain-ids its tables hold.
+    pub(crate) fn inherited_context(sid: u16, scope: &Scope) -> Self {
+        let mut plan = Self::nothing();
+        plan.batch.extend([
+            Some(Desc::context(sid, 0)),
+            Some(Desc::pasid_cache_all()),
+            Some(Desc::iotlb_all(&scope.caps)),
+            scope
+                .device
+                .map(|dev| Desc::device_tlb(&dev, scope.pasid, Span::ALL)),
+        ]);
+        plan
+    }
+
+    /// What a context entry takes that was not present: those are cached for domain-id 0 (6.1).
+    pub(crate) fn new_context(sid: u16, caps: &Caps) -> Self {
+        let mut plan = Self::nothing();
+        if caps.caching_mode() {
+            plan.batch.extend([
+                Some(Desc::context(sid, 0)),
+                Some(Desc::iotlb_domain(caps, 0)),
+            ]);
+        }
+        plan
+    }
+}
+
+/// Whether both translate by the same tables for the same domain-id.
+fn same_table(old: &Entry, new: &Entry) -> bool {
+    old.did() == new.did() && old.high == new.high && old.low.ssptptr() == new.low.ssptptr()
+}
+
+#[cfg(CONFIG_INTEL_IOMMU_RUST_KUNIT_TEST)]
+#[kernel::macros::kunit_tests(vtd_flush_plan)]
+mod tests {
+    use kernel::num::Bounded;
+
+    use super::*;
+    use crate::{
+        invalidate::NO_PASID,
+        pasid_entry::{
+            FirstStage,
+            Levels,
+            SecondStage,
+            UserStage, //
+        },
+    };
+
+    const AW: Bounded<u64, 3> = Bounded::<u64, 3>::new::<2>();
+    const CM: u64 = 1 << 7;
+
+    /// One of each kind and, for each kind, what may change in place.
+    fn entries() -> [Entry; 8] {
+        let first = |snoop_pages| {
+            let table = FirstStage {
+                root: 0x1000,
+                levels: Levels::Four,
+                aw: AW,
+                snoop_pages,
+                snoop_walk: true,
+            };
+            Entry::first_stage(&table, 1)
+        };
+        let second = |dirty| SecondStage {
+            root: 0x2000,
+            aw: AW,
+            snoop_walk: true,
+            dirty,
+            force_snoop: false,
+        };
+        let user = UserStage {
+            root: 0x3000,
+            levels: Levels::Four,
+            supervisor: false,
+            write_protect: false,
+            extended_accessed: false,
+        };
+        [
+            Entry::EMPTY,
+            first(false),
+            first(true),
+            Entry::second_stage(&second(false), 2),
+            Entry::second_stage(&second(true), 2),
+            Entry::nested(&user, &second(false), 3),
+            Entry::nested(&user, &second(true), 3),
+            Entry::pass_through(&Caps::new(0, 0), AW, 1),
+        ]
+    }
+
+    /// What table 28 says of a pair, by the numbers that `entries()` gives them: N nothing,
+    /// F a new entry, P by PASID, D by domain.
+    #[rustfmt::skip]
+    const TABLE: [[u8; 8]; 8] = [
+        // to:  -     fs    fs'   ss    ss'   nest  nest' pt       from:
+        [b'N', b'F', b'F', b'F', b'F', b'F', b'F', b'F'], // absent: 6.1, 6.8
+        [b'P', b'N', b'P', b'P', b'P', b'P', b'P', b'P'], // first-stage
+        [b'P', b'P', b'N', b'P', b'P', b'P', b'P', b'P'], // with PGSNP
+        [b'D', b'D', b'D', b'N', b'D', b'D', b'D', b'D'], // second-stage
+        [b'D', b'D', b'D', b'D', b'N', b'D', b'D', b'D'], // with SSADE
+        [b'D', b'D', b'D', b'D', b'D', b'N', b'D', b'D'], // nested
+        [b'D', b'D', b'D', b'D', b'D', b'D', b'N', b'D'], // with SSADE
+        [b'P', b'P', b'P', b'P', b'P', b'P', b'P', b'N'], // pass-through
+    ];
+
+    #[test]
+    fn each_pair_in_each_unit() {
+        let all = entries();
+        for bits in 0..8u64 {
+            let caps = Caps::new(if bits & 1 != 0 { CM } else { 0 }, bits >> 1 & 1);
+            let device = (bits & 4 != 0).then(|| DevTlb::new(8, 8, 0));
+            for pasid in [NO_PASID, Bounded::<u64, 20>::new::<0xfffff>()] {
+                let scope = Scope {
+                    caps,
+                    pasid,
+                    device,
+                };
+                for (old, row) in all.iter().zip(TABLE) {
+                    for (new, what) in all.iter().zip(row) {
+                        check(old, new, what, &scope);
+                    }
+                }
+            }
+        }
+    }
+
+    fn check(old: &Entry, new: &Entry, what: u8, scope: &Scope) {
+        let plan = Plan::change(old, new, scope);
+        let got = plan.batch.descs();
+        let cm = scope.caps.caching_mode();
+        assert_eq!(plan.write_buffer, what == b'F' && !cm);
+        let did = if what == b'F' { new.did() } else { old.did() };
+        let count = match what {
+            b'N' => 0,
+            b'F' if cm => 2,
+            b'F' => 0,
+            _ => 2 + usize::from(scope.device.is_some()),
+        };
+        assert_eq!(got.len(), count);
+        if count == 0 {
+            return;
+        }
+        assert!(got[0] == Desc::pasid_cache(did, scope.pasid));
+        let iotlb = match what {
+            b'D' => Desc::iotlb_domain(&scope.caps, did),
+            _ => Desc::pasid_iotlb(did, scope.pasid),
+        };
+        assert!(got[1] == iotlb);
+        if let (3, Some(dev)) = (count, scope.device) {
+            assert!(got[2] == Desc::device_tlb(&dev, scope.pasid, Span::ALL));
+        }
+    }
+
+    #[test]
+    fn contexts() {
+        let device = Some(DevTlb::new(8, 8, 0));
+        let scope = |cap, device| Scope {
+            caps: Caps::new(cap, 0),
+            pasid: NO_PASID,
+            device,
+        };
+        let count = |plan: Plan| plan.batch.descs().len();
+        assert_eq!(count(Plan::context(1, 2, &scope(0, None), false, true)), 1);
+        assert_eq!(count(Plan::context(1, 2, &scope(0, None), true, true)), 2);
+        assert_eq!(
+            count(Plan::context(1, 2, &scope(0, device), true, false)),
+            3
+        );
+        assert_eq!(
+            count(Plan::context(1, 2, &scope(0, device), false, true)),
+            3
+        );
+        assert_eq!(count(Plan::inherited_context(1, &scope(0, None))), 3);
+        assert_eq!(count(Plan::inherited_context(1, &scope(0, device))), 4);
+        assert_eq!(count(Plan::new_context(1, &Caps::new(0, 0))), 0);
+        assert_eq!(count(Plan::new_context(1, &Caps::new(CM, 0))), 2);
+    }
+}

@@ -1,0 +1,486 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The life of a PASID table entry, as a chain of steps that consume one another.
+//!
+//! ```text
+//! Absent -> Fresh -> Present -> Changed -> (flushed) Present
+//!                    Present -> Cleared -> Flushed -> Absent
+//! ```
+//!
+//! Software owns an entry while P is 0 and nothing of it is cached; hardware may read it at any
+//! other time (section 6.5.3.3). So P is written last and cleared first, and between P=0 and the
+//! reuse of the words stands the invalidation. There is no other way round: each step takes the
+//! one before.
+//!
+//! Writing takes the unit's lock, of which the caller shows the guard. Invalidating must not,
+//! since it waits for the hardware.
+
+use kernel::prelude::*;
+
+use crate::{
+    flush_plan::{
+        Plan,
+        Scope, //
+    },
+    pasid_entry::{
+        Entry,
+        High,
+        Low,
+        Mid,
+        WORDS, //
+    },
+};
+
+/// An entry's place in memory and the hardware that reads it.
+pub(crate) trait Hardware {
+    /// Shown by who holds the lock under which entries are written.
+    type Guard;
+
+    /// Reads a word. `word < WORDS`.
+    fn load(&self, word: usize) -> u64;
+
+    /// Writes a word, whole. `word < WORDS`.
+    fn store(&mut self, word: usize, value: u64);
+
+    /// Makes the hardware see what was stored before it sees what is stored next.
+    fn order(&mut self);
+
+    /// Writes the processor's cache back, where the hardware does not look into it.
+    fn write_back(&mut self);
+
+    /// Invalidates.
+    ///
+    /// # Errors
+    ///
+    /// Those of the invalidation queue.
+    fn flush(&mut self, plan: &Plan) -> Result;
+}
+
+fn read<H: Hardware>(hw: &H) -> Entry {
+    Entry {
+        low: Low::from_raw(hw.load(0)),
+        mid: Mid::from_raw(hw.load(1)),
+        high: High::from_raw(hw.load(2)),
+    }
+}
+
+/// What an entry turned out to be.
+pub(crate) enum State<H> {
+    Absent(Absent<H>),
+    Present(Present<H>),
+}
+
+impl<H: Hardware> State<H> {
+    /// Looks at an entry.
+    pub(crate) fn of(hw: H, _guard: &H::Guard) -> Self {
+        let entry = read(&hw);
+        if entry.present() {
+            Self::Present(Present { hw, entry })
+        } else {
+            Self::Absent(Absent { hw, low: entry.low })
+        }
+    }
+}
+
+/// P is 0 and nothing is cached.
+#[must_use]
+pub(crate) struct Absent<H> {
+    hw: H,
+    low: Low,
+}
+
+impl<H: Hardware> Absent<H> {
+    /// Whether its faults are not reported, as is left behind when a process goes away that a
+    /// device worked for.
+    pub(crate) fn faults_off(&self) -> bool {
+        self.low.fpd().into_bool()
+    }
+
+    /// Whether nothing but FPD is left in it.
+    pub(crate) fn clean(&self) -> bool {
+        self.low.with_fpd(false).into_raw() == 0
+    }
+
+    /// Clears all of it, FPD too.
+    pub(crate) fn reset(mut self, _guard: &H::Guard) {
+        wipe(&mut self.hw, Low::from_raw(0));
+    }
+
+    /// Makes it present: everything else first, P last.
+    pub(crate) fn publish(mut self, entry: &Entry, _guard: &H::Guard) -> Fresh<H> {
+        let words = entry.words();
+        for (n, word) in words.iter().enumerate().skip(1) {
+            self.hw.store(n, *word);
+        }
+        self.hw.store(0, entry.low.with_present(false).into_raw());
+        self.hw.write_back();
+        self.hw.order();
+        self.hw.store(0, entry.low.into_raw());
+        self.hw.write_back();
+        Fresh {
+            hw: self.hw,
+            entry: *entry,
+        }
+    }
+}
+
+/// P is 1, and the hardware may have cached that it was not.
+#[must_use]
+pub(crate) struct Fresh<H> {
+    hw: H,
+    entry: Entry,
+}
+
+impl<H: Hardware> Fresh<H> {
+    /// Invalidates what says that the entry is absent.
+    ///
+    /// # Errors
+    ///
+    /// Those of the invalidation queue, with the entry, which is present nonetheless.
+    pub(crate) fn announce(mut self, scope: &Scope) -> Result<(), (Error, Present<H>)> {
+        let plan = Plan::change(&Entry::EMPTY, &self.entry, scope);
+        self.hw.flush(&plan).map_err(|e| {
+            let present = Present {
+                hw: self.hw,
+                entry: self.entry,
+            };
+            (e, present)
+        })
+    }
+}
+
+/// P is 1 and hardware may use it.
+#[must_use]
+pub(crate) struct Present<H> {
+    hw: H,
+    entry: Entry,
+}
+
+impl<H: Hardware> Present<H> {
+    /// What it says.
+    pub(crate) fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
+    /// Clears P. The rest stays until nothing of it is cached.
+    pub(crate) fn clear(mut self, _guard: &H::Guard) -> Cleared<H> {
+        self.hw
+            .store(0, self.entry.low.with_present(false).into_raw());
+        self.hw.order();
+        self.hw.write_back();
+        Cleared {
+            hw: self.hw,
+            entry: self.entry,
+        }
+    }
+
+    /// Turns the second stage's accessed and dirty flags on or off (SSADE), which is one word.
+    pub(crate) fn set_dirty_tracking(mut self, on: bool, _guard: &H::Guard) -> Changed<H> {
+        let old = self.entry;
+        self.entry.low = old.low.with_ssade(on);
+        self.hw.store(0, self.entry.low.into_raw());
+        self.changed(old)
+    }
+
+    /// Makes all accesses to pages snooped (PGSNP), which is one word.
+    pub(crate) fn force_snoop(mut self, _guard: &H::Guard) -> Changed<H> {
+        let old = self.entry;
+        self.entry.mid = old.mid.with_pgsnp(true);
+        self.hw.store(1, self.entry.mid.into_raw());
+        self.changed(old)
+    }
+
+    fn changed(mut self, old: Entry) -> Changed<H> {
+        self.hw.write_back();
+        Changed {
+            hw: self.hw,
+            old,
+            new: self.entry,
+        }
+    }
+}
+
+/// P is 1 and caches may hold what the entry said before.
+#[must_use]
+pub(crate) struct Changed<H> {
+    hw: H,
+    old: Entry,
+    new: Entry,
+}
+
+impl<H: Hardware> Changed<H> {
+    /// Invalidates what the entry said before.
+    ///
+    /// # Errors
+    ///
+    /// Those of the invalidation queue.
+    pub(crate) fn flush(mut self, scope: &Scope) -> Result {
+        self.hw.flush(&Plan::change(&self.old, &self.new, scope))
+    }
+}
+
+/// P is 0 and caches may hold what the entry said.
+#[must_use]
+pub(crate) struct Cleared<H> {
+    hw: H,
+    entry: Entry,
+}
+
+impl<H: Hardware> Cleared<H> {
+    /// Invalidates the entry. When that fails the queue has been reset, so the words may be
+    /// reused all the same; the error is for the caller to tell.
+    pub(crate) fn flush(mut self, scope: &Scope) -> (Flushed<H>, Result) {
+        let plan = Plan::change(&self.entry, &Entry::EMPTY, scope);
+        let result = self.hw.flush(&plan);
+        (Flushed { hw: self.hw }, result)
+    }
+}
+
+/// P is 0, nothing is cached, the words are still there.
+#[must_use]
+pub(crate) struct Flushed<H> {
+    hw: H,
+}
+
+impl<H: Hardware> Flushed<H> {
+    /// Clears the words; `faults_off` leaves FPD behind.
+    pub(crate) fn reset(mut self, faults_off: bool) {
+        wipe(&mut self.hw, Low::from_raw(0).with_fpd(faults_off));
+    }
+}
+
+/// Clears all words of an absent entry but for what `low` holds.
+fn wipe<H: Hardware>(hw: &mut H, low: Low) {
+    hw.store(0, low.into_raw());
+    for n in 1..WORDS {
+        hw.store(n, 0);
+    }
+    hw.write_back();
+}
+
+#[cfg(CONFIG_INTEL_IOMMU_RUST_KUNIT_TEST)]
+#[kunit_tests(vtd_pasid)]
+mod tests {
+    use kernel::num::Bounded;
+
+    use super::*;
+    use crate::{
+        caps::Caps,
+        invalidate::{
+            DevTlb,
+            NO_PASID, //
+        },
+        pasid_entry::SecondStage,
+    };
+
+    /// What happened to an entry, in order.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Step {
+        Nothing,
+        Store(usize, u64),
+        Order,
+        WriteBack,
+        Flush(usize),
+    }
+
+    /// Memory that remembers, and a queue that can fail.
+    struct Recorder<'a> {
+        words: &'a mut [u64; WORDS],
+        steps: &'a mut [Step; 48],
+        count: &'a mut usize,
+        fail: bool,
+    }
+
+    impl Recorder<'_> {
+        fn note(&mut self, step: Step) {
+            self.steps[*self.count] = step;
+            *self.count += 1;
+        }
+    }
+
+    impl Hardware for Recorder<'_> {
+        type Guard = ();
+
+        fn load(&self, word: usize) -> u64 {
+            self.words[word]
+        }
+
+        fn store(&mut self, word: usize, value: u64) {
+            // Never a word of an entry that is present, but for those that change in place.
+            self.words[word] = value;
+            self.note(Step::Store(word, value));
+        }
+
+        fn order(&mut self) {
+            self.note(Step::Order);
+        }
+
+        fn write_back(&mut self) {
+            self.note(Step::WriteBack);
+        }
+
+        fn flush(&mut self, plan: &Plan) -> Result {
+            self.note(Step::Flush(plan.batch.descs().len()));
+            if self.fail {
+                Err(EIO)
+            } else {
+                Ok(())
+            }
+        }
+    }
+
+    fn entry() -> Entry {
+        let table = SecondStage {
+            root: 0x5000,
+            aw: Bounded::<u64, 3>::new::<2>(),
+            snoop_walk: true,
+            dirty: false,
+            force_snoop: false,
+        };
+        Entry::second_stage(&table, 7)
+    }
+
+    fn scope() -> Scope {
+        Scope {
+            caps: Caps::new(1 << 7, 0),
+            pasid: NO_PASID,
+            device: Some(DevTlb::new(8, 8, 0)),
+        }
+    }
+
+    /// Runs `f` on an entry of `words` and gives what it did.
+    fn record(
+        words: &mut [u64; WORDS],
+        fail: bool,
+        f: impl FnOnce(State<Recorder<'_>>),
+    ) -> ([Step; 48], usize) {
+        let mut steps = [Step::Nothing; 48];
+        let mut count = 0;
+        let hw = Recorder {
+            words,
+            steps: &mut steps,
+            count: &mut count,
+            fail,
+        };
+        f(State::of(hw, &()));
+        (steps, count)
+    }
+
+    #[test]
+    fn publish_in_order() {
+        let mut words = [0; WORDS];
+        let want = entry().words();
+        let (steps, count) = record(&mut words, false, |state| {
+            let State::Absent(absent) = state else {
+                assert!(false);
+                return;
+            };
+            assert!(absent.clean());
+            assert!(absent.publish(&entry(), &()).announce(&scope()).is_ok());
+        });
+        assert_eq!(count, 13);
+        for n in 1..WORDS {
+            assert!(steps[n - 1] == Step::Store(n, want[n]));
+        }
+        assert!(
+            steps[7..13]
+                == [
+                    Step::Store(0, want[0] & !1),
+                    Step::WriteBack,
+                    Step::Order,
+                    Step::Store(0, want[0]),
+                    Step::WriteBack,
+                    Step::Flush(2),
+                ]
+        );
+        assert!(words == want);
+    }
+
+    #[test]
+    fn tear_down_in_order() {
+        let want = entry().words();
+        for fail in [false, true] {
+            for fpd in [false, true] {
+                let mut words = want;
+                let (steps, count) = record(&mut words, fail, |state| {
+                    let State::Present(present) = state else {
+                        assert!(false);
+                        return;
+                    };
+                    assert_eq!(present.entry().did(), 7);
+                    let (flushed, result) = present.clear(&()).flush(&scope());
+                    assert_eq!(result.is_err(), fail);
+                    flushed.reset(fpd);
+                });
+                assert_eq!(count, 13);
+                assert!(
+                    steps[..5]
+                        == [
+                            // P goes, the rest stays until the caches are cold.
+                            Step::Store(0, want[0] & !1),
+                            Step::Order,
+                            Step::WriteBack,
+                            Step::Flush(3),
+                            Step::Store(0, if fpd { 2 } else { 0 }),
+                        ]
+                );
+                assert!(steps[12] == Step::WriteBack);
+                assert!(words[1..].iter().all(|w| *w == 0));
+            }
+        }
+    }
+
+    #[test]
+    fn change_in_place() {
+        let want = entry().words();
+        let mut words = want;
+        let (steps, count) = record(&mut words, false, |state| {
+            if let State::Present(present) = state {
+                let changed = present.set_dirty_tracking(true, &());
+                assert!(changed.flush(&scope()).is_ok());
+            }
+        });
+        assert_eq!(count, 3);
+        assert!(steps[0] == Step::Store(0, want[0] | 1 << 9));
+        assert!(steps[1..3] == [Step::WriteBack, Step::Flush(3)]);
+
+        let (steps, _) = record(&mut words, true, |state| {
+            if let State::Present(present) = state {
+                assert!(present.force_snoop(&()).flush(&scope()) == Err(EIO));
+            }
+        });
+        assert!(steps[0] == Step::Store(1, want[1] | 1 << 24));
+    }
+
+    #[test]
+    fn failed_announcement_gives_the_entry_back() {
+        let mut words = [0; WORDS];
+        let (steps, count) = record(&mut words, true, |state| {
+            if let State::Absent(absent) = state {
+                match absent.publish(&entry(), &()).announce(&scope()) {
+                    Err((e, present)) => {
+                        assert!(e == EIO);
+                        present.clear(&()).flush(&scope()).0.reset(false);
+                    }
+                    Ok(()) => assert!(false),
+                }
+            }
+        });
+        assert!(steps[count - 1] == Step::WriteBack);
+        assert!(words == [0; WORDS]);
+    }
+
+    #[test]
+    fn faults_off_is_absent() {
+        let mut words = [0; WORDS];
+        words[0] = 2;
+        record(&mut words, false, |state| {
+            if let State::Absent(absent) = state {
+                assert!(absent.faults_off());
+                assert!(absent.clean());
+                absent.reset(&());
+            }
+        });
+        assert!(words == [0; WORDS]);
+    }
+}

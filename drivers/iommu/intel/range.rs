@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Ranges of IOVA and the naturally aligned blocks that descriptors can name.
+//!
+//! All pure. Addresses are bytes, ranges are inclusive at both ends.
+
+use kernel::{
+    num::Bounded,
+    prelude::*, //
+};
+
+const PAGE_SHIFT: u32 = 12;
+const PAGE_MASK: u64 = (1 << PAGE_SHIFT) - 1;
+
+/// A block of 2^order pages at a multiple of its size, or everything.
+///
+/// # Invariants
+///
+/// `start` is a multiple of 4 KiB << `order`; `order` is at most 51, or [`Self::EVERYTHING`] with
+/// a `start` of 0.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    start: u64,
+    order: u32,
+}
+
+impl Span {
+    /// The order of a span that is the whole address space.
+    const EVERYTHING: u32 = 64 - PAGE_SHIFT;
+
+    /// The whole address space.
+    // INVARIANT: as the type wants it.
+    pub(crate) const ALL: Self = Self {
+        start: 0,
+        order: Self::EVERYTHING,
+    };
+
+    /// The smallest block that holds all pages from that of `start` to that of `last`.
+    pub(crate) fn cover(start: u64, last: u64) -> Self {
+        let start = start & !PAGE_MASK;
+        let bits = u64::BITS - (start ^ last).leading_zeros();
+        // INVARIANT: the bits below the highest that differs are cleared.
+        if bits <= PAGE_SHIFT {
+            Self { start, order: 0 }
+        } else if bits >= u64::BITS {
+            Self::ALL
+        } else {
+            Self {
+                start: start >> bits << bits,
+                order: bits - PAGE_SHIFT,
+            }
+        }
+    }
+
+    /// First byte.
+    pub(crate) fn start(self) -> u64 {
+        self.start
+    }
+
+    /// Pages, as a power of two; 52 for everything.
+    pub(crate) fn order(self) -> u32 {
+        self.order
+    }
+
+    /// Its size as an address mask (AM), unless it is everything.
+    pub(crate) fn mask(self) -> Option<Bounded<u64, 6>> {
+        if self.order == Self::EVERYTHING {
+            None
+        } else {
+            Bounded::try_new(self.order.into())
+        }
+    }
+
+    /// Its first page frame.
+    pub(crate) fn frame(self) -> Bounded<u64, 52> {
+        Bounded::<u64, 64>::from(self.start).shr::<12, 52>()
+    }
+
+    /// Whether it is a single page.
+    pub(crate) fn one_page(self) -> bool {
+        self.order == 0
+    }
+
+    /// Address and size in one, as ATS has them: the lowest clear bit from bit 12 on tells the
+    /// size (section 6.5.2.5).
+    pub(crate) fn ats(self) -> u64 {
+        match self.order {
+            0 => self.start,
+            order => self.start | (((1 << (PAGE_SHIFT + order - 1)) - 1) & !PAGE_MASK),
+        }
+    }
+}
+
+/// A range of pages that a user wants invalidated.
+///
+/// # Invariants
+///
+/// `start <= last`, `start` is a multiple of 4 KiB and `last` is one below a multiple.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Range {
+    start: u64,
+    last: u64,
+    leaf: bool,
+}
+
+impl Range {
+    /// A page that nobody asked for, to fill arrays with.
+    // INVARIANT: as the type wants it.
+    pub(crate) const NOTHING: Self = Self {
+        start: 0,
+        last: PAGE_MASK,
+        leaf: true,
+    };
+
+    /// First and last byte.
+    pub(crate) fn ends(self) -> (u64, u64) {
+        (self.start, self.last)
+    }
+
+    /// Checks an entry of a user's array (`struct iommu_hwpt_vtd_s1_invalidate`). `None` is a
+    /// range of no pages.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` when the address is no multiple of 4 KiB, when the range leaves the address
+    /// space, or when all pages are wanted from another address than 0.
+    pub(crate) fn from_user(addr: u64, npages: u64, leaf: bool) -> Result<Option<Self>> {
+        if addr & PAGE_MASK != 0 {
+            return Err(EINVAL);
+        }
+        // INVARIANT: `addr` is aligned, so `last` is one below a multiple; the sum does not wrap.
+        match npages {
+            0 => Ok(None),
+            u64::MAX if addr != 0 => Err(EINVAL),
+            u64::MAX => Ok(Some(Self {
+                start: 0,
+                last: u64::MAX,
+                leaf,
+            })),
+            _ => {
+                let pages = npages - 1;
+                if pages >= 1 << (64 - PAGE_SHIFT) {
+                    return Err(EINVAL);
+                }
+                let more = pages << PAGE_SHIFT | PAGE_MASK;
+                let last = addr.checked_add(more).ok_or(EINVAL)?;
+                Ok(Some(Self {
+                    start: addr,
+                    last,
+                    leaf,
+                }))
+            }
+        }
+    }
+
+    /// Both in one, when they overlap or touch. Only leaves changed if that holds for both.
+    pub(crate) fn merge(self, other: Self) -> Option<Self> {
+        let (low, high) = if self.start <= other.start {
+            (self, other)
+        } else {
+            (other, self)
+        };
+        // `low.last` is the end of the address space when this overflows.
+        if low.last.checked_add(1).is_some_and(|end| end < high.start) {
+            return None;
+        }
+        // INVARIANT: the ends are ends of the parts.
+        Some(Self {
+            start: low.start,
+            last: low.last.max(high.last),
+            leaf: low.leaf && high.leaf,
+        })
+    }
+
+    /// Whether only leaves changed.
+    pub(crate) fn leaf(self) -> bool {
+        self.leaf
+    }
+
+    /// One block, or the two sides of the highest boundary that the range straddles when one
+    /// block would be more than four times the range.
+    pub(crate) fn spans(self) -> (Span, Option<Span>) {
+        let whole = Span::cover(self.start, self.last);
+        let pages = ((self.last - self.start) >> PAGE_SHIFT) + 1;
+        if whole.order() <= pages.ilog2() + 2 {
+            return (whole, None);
+        }
+        // The highest bit that differs; `order` is not 0, for the two would not differ.
+        let middle = self.last & (u64::MAX << (PAGE_SHIFT + whole.order() - 1));
+        (
+            Span::cover(self.start, middle - 1),
+            Some(Span::cover(middle, self.last)),
+        )
+    }
+}
+
+#[cfg(CONFIG_INTEL_IOMMU_RUST_KUNIT_TEST)]
+#[kunit_tests(vtd_range)]
+mod tests {
+    use super::*;
+
+    const GIB2: u64 = 1 << 31;
+    const TOP: u64 = u64::MAX;
+
+    #[test]
+    fn cover() {
+        let table = [
+            (0, 0, 0, 0),
+            (0, 0xfff, 0, 0),
+            (0xfff, 0xfff, 0, 0),
+            (0x1000, 0x2fff, 0, 2),
+            (0x2000, 0x3fff, 0x2000, 1),
+            (0, 0x1000, 0, 1),
+            (GIB2, 2 * GIB2 - 1, GIB2, 19),
+            (GIB2 - 0x1000, GIB2, 0, 20),
+            (1 << 52, (1 << 52) + 0xfff, 1 << 52, 0),
+            ((1 << 52) - 0x1000, 1 << 52, 0, 41),
+            (TOP - 0xfff, TOP, TOP - 0xfff, 0),
+            (1 << 63, TOP, 1 << 63, 51),
+            ((1 << 63) - 1, 1 << 63, 0, 52),
+            (0, TOP, 0, 52),
+        ];
+        for (start, last, want, order) in table {
+            let span = Span::cover(start, last);
+            assert_eq!(span.start(), want);
+            assert_eq!(span.order(), order);
+            assert_eq!(span.mask().is_none(), order == 52);
+        }
+    }
+
+    #[test]
+    fn from_user() {
+        // (addr, npages, last, or what is wrong with it)
+        let table = [
+            (0, 1, Ok(0xfff)),
+            (0x1000, 1, Ok(0x1fff)),
+            (1, 1, Err(EINVAL)),
+            (0xfff, 1, Err(EINVAL)),
+            (0, TOP, Ok(TOP)),
+            (0x1000, TOP, Err(EINVAL)),
+            (0, 1 << 52, Ok(TOP)),
+            (0, (1 << 52) - 1, Ok(TOP - 0x1000)),
+            (0, (1 << 52) + 1, Err(EINVAL)),
+            (0x1000, 1 << 52, Err(EINVAL)),
+            (0x1000, (1 << 52) - 1, Ok(TOP)),
+            (TOP - 0xfff, 1, Ok(TOP)),
+            (TOP - 0xfff, 2, Err(EINVAL)),
+            (0, TOP - 1, Err(EINVAL)),
+            (GIB2, 1 << 19, Ok(2 * GIB2 - 1)),
+        ];
+        for (addr, npages, want) in table {
+            match (Range::from_user(addr, npages, true), want) {
+                (Ok(Some(range)), Ok(last)) => {
+                    assert_eq!(range.start, addr);
+                    assert_eq!(range.last, last);
+                }
+                (Err(got), Err(want)) => assert!(got == want),
+                _ => assert!(false),
+            }
+        }
+        assert!(Range::from_user(0x1000, 0, true) == Ok(None));
+        assert!(Range::from_user(1, 0, true) == Err(EINVAL));
+    }
+
+    fn range(start: u64, last: u64, leaf: bool) -> Range {
+        Range { start, last, leaf }
+    }
+
+    #[test]
+    fn merge() {
+        let a = range(0x1000, 0x1fff, true);
+        assert!(a.merge(range(0x2000, 0x2fff, true)) == Some(range(0x1000, 0x2fff, true)));
+        assert!(a.merge(range(0x3000, 0x3fff, true)).is_none());
+        assert!(range(0x3000, 0x3fff, true).merge(a).is_none());
+        assert!(range(0, 0xfff, false).merge(a) == Some(range(0, 0x1fff, false)));
+        assert!(range(0, TOP, true).merge(a) == Some(range(0, TOP, true)));
+        let end = range(TOP - 0xfff, TOP, true);
+        assert!(end.merge(range(0, 0xfff, true)).is_none());
+        let edge = range(GIB2 - 0x1000, GIB2 - 1, true);
+        let far = range(GIB2, GIB2 + 0xfff, true);
+        assert!(edge.merge(far) == Some(range(GIB2 - 0x1000, GIB2 + 0xfff, true)));
+        let low = range((1 << 52) - 0x1000, (1 << 52) - 1, true);
+        assert!(low.merge(range(1 << 52, (1 << 52) + 0xfff, true)).is_some());
+    }
+
+    #[test]
+    fn spans() {
+        type Block = (u64, u32);
+        // (start, last, blocks of (start, order))
+        let table: [(u64, u64, Block, Option<Block>); 7] = [
+            (0, 0xfff, (0, 0), None),
+            (0x1000, 0x2fff, (0, 2), None),
+            (0x3000, 0x4fff, (0, 3), None),
+            (0x7000, 0x8fff, (0x7000, 0), Some((0x8000, 0))),
+            (
+                GIB2 - 0x1000,
+                GIB2 + 0xfff,
+                (GIB2 - 0x1000, 0),
+                Some((GIB2, 0)),
+            ),
+            (
+                (1 << 52) - 0x2000,
+                (1 << 52) + 0xfff,
+                ((1 << 52) - 0x2000, 1),
+                Some((1 << 52, 0)),
+            ),
+            (0, TOP, (0, 52), None),
+        ];
+        for (start, last, first, second) in table {
+            let (a, b) = range(start, last, false).spans();
+            assert!((a.start(), a.order()) == first);
+            assert!(b.map(|s| (s.start(), s.order())) == second);
+        }
+    }
+}

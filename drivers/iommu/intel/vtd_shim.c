@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * One function for each inline function, macro, bit field and trace point that
+ * the Rust parts of this driver need and bindgen cannot see. Nothing is decided
+ * here.
+ */
+#include <linux/iommu.h>
+#include <linux/pci.h>
+#include <linux/pci-ats.h>
+#include <linux/rculist.h>
+
+#include "iommu.h"
+#include "pasid.h"
+#include "trace.h"
+#include "vtd_shim.h"
+#include "../iommu-pages.h"
+
+/* System-wide, lowered by iommu.c to what every unit can do. */
+u32 intel_pasid_max_id = PASID_MAX;
+
+struct device_domain_info *vtd_info(struct device *dev)
+{
+	return dev_iommu_priv_get(dev);
+}
+
+void vtd_read_info(struct device_domain_info *info, struct vtd_device *out)
+{
+	out->sid = PCI_DEVID(info->bus, info->devfn);
+	out->pfsid = info->pfsid;
+	out->ats_qdep = info->ats_qdep;
+	out->bus = info->bus;
+	out->devfn = info->devfn;
+	out->ats_enabled = info->ats_enabled;
+	out->ats_supported = info->ats_supported;
+	out->pasid_supported = info->pasid_supported;
+	out->pri_supported = info->pri_supported;
+	out->extra_inval = info->dtlb_extra_inval;
+}
+
+bool vtd_is_pci(struct device *dev)
+{
+	return dev_is_pci(dev);
+}
+
+bool vtd_is_present(struct device *dev)
+{
+	return pci_device_is_present(to_pci_dev(dev));
+}
+
+bool vtd_is_disconnected(struct device *dev)
+{
+	return pci_dev_is_disconnected(to_pci_dev(dev));
+}
+
+bool vtd_is_real_dma_subdevice(struct device *dev)
+{
+	return dev_is_real_dma_subdevice(dev);
+}
+
+unsigned int vtd_max_pasids(struct device *dev)
+{
+	int max = pci_max_pasids(to_pci_dev(dev));
+
+	/* A negative one is huge as u32, and the system's limit holds. */
+	return min_t(u32, max, intel_pasid_max_id);
+}
+
+bool vtd_is_own_alias(struct device *dev, void *pdev)
+{
+	return dev == &((struct pci_dev *)pdev)->dev;
+}
+
+int vtd_for_each_alias(struct device *dev, int (*fn)(struct pci_dev *, u16, void *))
+{
+	return pci_for_each_dma_alias(to_pci_dev(dev), fn, dev);
+}
+
+void vtd_dev_err_ratelimited(struct device *dev, const char *what)
+{
+	dev_err_ratelimited(dev, "%s\n", what);
+}
+
+bool vtd_scalable(struct intel_iommu *iommu)
+{
+	return sm_supported(iommu);
+}
+
+bool vtd_translating(struct intel_iommu *iommu)
+{
+	return iommu->gcmd & DMA_GCMD_TE;
+}
+
+void vtd_lock(struct intel_iommu *iommu)
+{
+	spin_lock(&iommu->lock);
+}
+
+void vtd_unlock(struct intel_iommu *iommu)
+{
+	spin_unlock(&iommu->lock);
+}
+
+void vtd_write_back(void *addr, unsigned int size)
+{
+	clflush_cache_range(addr, size);
+}
+
+bool vtd_context_copied(struct intel_iommu *iommu, u8 bus, u8 devfn)
+{
+	return context_copied(iommu, bus, devfn);
+}
+
+void vtd_clear_context_copied(struct intel_iommu *iommu, u8 bus, u8 devfn)
+{
+	clear_context_copied(iommu, bus, devfn);
+}
+
+void *vtd_alloc_table(struct intel_iommu *iommu, size_t size, bool atomic)
+{
+	return iommu_alloc_pages_node_sz(iommu->node, atomic ? GFP_ATOMIC : GFP_KERNEL, size);
+}
+
+void vtd_free_table(void *table)
+{
+	iommu_free_pages(table);
+}
+
+u64 vtd_phys(void *table)
+{
+	return virt_to_phys(table);
+}
+
+void *vtd_virt(u64 phys)
+{
+	return phys_to_virt(phys);
+}
+
+bool vtd_cmpxchg(u64 *at, u64 old, u64 new)
+{
+	return try_cmpxchg64(at, &old, new);
+}
+
+u16 vtd_domain_id(struct dmar_domain *domain, struct intel_iommu *iommu)
+{
+	return iommu_domain_did(&domain->domain, iommu);
+}
+
+void vtd_read_second_stage(struct dmar_domain *domain, struct vtd_second_stage *out)
+{
+	struct pt_iommu_vtdss_hw_info hw;
+
+	pt_iommu_vtdss_hw_info(&domain->sspt, &hw);
+	out->root = hw.ssptptr;
+	out->aw = hw.aw;
+	out->incoherent = domain->sspt.vtdss_pt.common.features & BIT(PT_FEAT_DMA_INCOHERENT);
+	out->dirty_tracking = domain->dirty_tracking;
+	out->force_snooping = domain->force_snooping;
+}
+
+bool vtd_is_first_stage(struct dmar_domain *domain)
+{
+	return intel_domain_is_fs_paging(domain);
+}
+
+bool vtd_is_nest_parent(struct iommu_domain *domain)
+{
+	return domain->ops == &intel_ss_paging_domain_ops && to_dmar_domain(domain)->nested_parent;
+}
+
+void vtd_domain_lock(struct dmar_domain *domain)
+{
+	spin_lock(&domain->lock);
+}
+
+void vtd_domain_unlock(struct dmar_domain *domain)
+{
+	spin_unlock(&domain->lock);
+}
+
+unsigned long vtd_tags_lock(struct dmar_domain *domain)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&domain->cache_lock, flags);
+	return flags;
+}
+
+void vtd_tags_unlock(struct dmar_domain *domain, unsigned long flags)
+{
+	spin_unlock_irqrestore(&domain->cache_lock, flags);
+}
+
+/* The tag after this one, or the first one after NULL. */
+struct cache_tag *vtd_tag_next(struct dmar_domain *domain, struct cache_tag *tag)
+{
+	struct list_head *at = tag ? &tag->node : &domain->cache_tags;
+	struct list_head *next = READ_ONCE(at->next);
+
+	return next == &domain->cache_tags ? NULL : list_entry(next, struct cache_tag, node);
+}
+
+void vtd_tag_link(struct dmar_domain *domain, struct cache_tag *after, struct cache_tag *tag)
+{
+	list_add_rcu(&tag->node, after ? &after->node : &domain->cache_tags);
+}
+
+void vtd_tag_unlink(struct cache_tag *tag)
+{
+	list_del_rcu(&tag->node);
+}
+
+struct cache_tag *vtd_tag_alloc(void)
+{
+	return kzalloc_obj(struct cache_tag);
+}
+
+void vtd_tag_free(struct cache_tag *tag)
+{
+	kfree(tag);
+}
+
+/* Returns when no flush uses a tag that was unlinked before. */
+void vtd_tags_settle(void)
+{
+	synchronize_rcu_expedited();
+}
+
+/*
+ * Between a change of a page table and the walk over the tags, and between the
+ * linking of a tag and the use of the table: one of the two sees the other.
+ */
+void vtd_tags_order(void)
+{
+	smp_mb();
+}
+
+void vtd_trace_assign(struct cache_tag *tag)
+{
+	trace_cache_tag_assign(tag);
+}
+
+void vtd_trace_unassign(struct cache_tag *tag)
+{
+	trace_cache_tag_unassign(tag);
+}
+
+void vtd_trace_flush(struct cache_tag *tag, unsigned long start, unsigned long end,
+		     unsigned long addr, unsigned long mask)
+{
+	trace_cache_tag_flush_range(tag, start, end, addr, mask);
+}
+
+void vtd_trace_flush_np(struct cache_tag *tag, unsigned long start, unsigned long end,
+			unsigned long addr, unsigned long mask)
+{
+	trace_cache_tag_flush_range_np(tag, start, end, addr, mask);
+}
+
+struct dmar_domain *vtd_nested_alloc(struct dmar_domain *s2, const struct iommu_hwpt_vtd_s1 *cfg,
+				     const struct iommu_domain_ops *ops)
+{
+	struct dmar_domain *domain = kzalloc_obj(*domain, GFP_KERNEL_ACCOUNT);
+
+	if (!domain)
+		return NULL;
+
+	domain->s2_domain = s2;
+	domain->s1_cfg = *cfg;
+	domain->domain.ops = ops;
+	domain->domain.type = IOMMU_DOMAIN_NESTED;
+	INIT_LIST_HEAD(&domain->devices);
+	INIT_LIST_HEAD(&domain->dev_pasids);
+	INIT_LIST_HEAD(&domain->cache_tags);
+	spin_lock_init(&domain->lock);
+	spin_lock_init(&domain->cache_lock);
+	xa_init(&domain->iommu_array);
+
+	spin_lock(&s2->s1_lock);
+	list_add(&domain->s2_link, &s2->s1_domains);
+	spin_unlock(&s2->s1_lock);
+	return domain;
+}
+
+void vtd_nested_free(struct dmar_domain *domain)
+{
+	struct dmar_domain *s2 = domain->s2_domain;
+
+	spin_lock(&s2->s1_lock);
+	list_del(&domain->s2_link);
+	spin_unlock(&s2->s1_lock);
+	kfree(domain);
+}
+
+/* Lists a device whose entry names the domain. */
+void vtd_nested_attached(struct dmar_domain *domain, struct device_domain_info *info)
+{
+	unsigned long flags;
+
+	info->domain = domain;
+	info->domain_attached = true;
+	spin_lock_irqsave(&domain->lock, flags);
+	list_add(&info->link, &domain->devices);
+	spin_unlock_irqrestore(&domain->lock, flags);
+}
+
+int vtd_iopf_set(struct iommu_domain *domain, struct device *dev)
+{
+	return iopf_for_domain_set(domain, dev);
+}
+
+void vtd_iopf_remove(struct iommu_domain *domain, struct device *dev)
+{
+	iopf_for_domain_remove(domain, dev);
+}
+
+int vtd_iopf_replace(struct iommu_domain *new, struct iommu_domain *old, struct device *dev)
+{
+	return iopf_for_domain_replace(new, old, dev);
+}
+
+bool vtd_nested_supported(struct intel_iommu *iommu)
+{
+	return nested_supported(iommu);
+}
+
+bool vtd_pasid_supported(struct intel_iommu *iommu)
+{
+	return pasid_supported(iommu);
+}
+
+int vtd_copy_s1(struct iommu_hwpt_vtd_s1 *cfg, const struct iommu_user_data *data)
+{
+	return iommu_copy_struct_from_user(cfg, data, IOMMU_HWPT_DATA_VTD_S1, __reserved);
+}
+
+int vtd_copy_invalidate(struct iommu_hwpt_vtd_s1_invalidate *inv,
+			const struct iommu_user_data_array *array, unsigned int index)
+{
+	return iommu_copy_struct_from_user_array(inv, array, IOMMU_HWPT_INVALIDATE_DATA_VTD_S1,
+						 index, __reserved);
+}

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the Rust parts of this driver need of its headers that bindgen cannot
+ * see: inline functions, macros, bit fields, trace points.
+ */
+#ifndef __INTEL_VTD_SHIM_H
+#define __INTEL_VTD_SHIM_H
+
+#include <linux/types.h>
+
+struct cache_tag;
+struct context_entry;
+struct device;
+struct device_domain_info;
+struct dmar_domain;
+struct intel_iommu;
+struct iommu_domain;
+struct iommu_domain_ops;
+struct iommu_hwpt_vtd_s1;
+struct iommu_hwpt_vtd_s1_invalidate;
+struct iommu_user_data;
+struct iommu_user_data_array;
+struct pci_dev;
+
+/* A device as descriptors and context entries name it. */
+struct vtd_device {
+	u16 sid;
+	u16 pfsid;
+	u16 ats_qdep;
+	u8 bus;
+	u8 devfn;
+	bool ats_enabled;
+	bool ats_supported;
+	bool pasid_supported;
+	bool pri_supported;
+	bool extra_inval;
+};
+
+/* A second-stage table as PASID entries want it. */
+struct vtd_second_stage {
+	u64 root;
+	u8 aw;
+	bool incoherent;
+	bool dirty_tracking;
+	bool force_snooping;
+};
+
+struct device_domain_info *vtd_info(struct device *dev);
+void vtd_read_info(struct device_domain_info *info, struct vtd_device *out);
+bool vtd_is_pci(struct device *dev);
+bool vtd_is_present(struct device *dev);
+bool vtd_is_disconnected(struct device *dev);
+bool vtd_is_real_dma_subdevice(struct device *dev);
+unsigned int vtd_max_pasids(struct device *dev);
+bool vtd_is_own_alias(struct device *dev, void *pdev);
+int vtd_for_each_alias(struct device *dev, int (*fn)(struct pci_dev *, u16, void *));
+void vtd_dev_err_ratelimited(struct device *dev, const char *what);
+
+bool vtd_scalable(struct intel_iommu *iommu);
+bool vtd_translating(struct intel_iommu *iommu);
+void vtd_lock(struct intel_iommu *iommu);
+void vtd_unlock(struct intel_iommu *iommu);
+void vtd_write_back(void *addr, unsigned int size);
+bool vtd_context_copied(struct intel_iommu *iommu, u8 bus, u8 devfn);
+void vtd_clear_context_copied(struct intel_iommu *iommu, u8 bus, u8 devfn);
+
+void *vtd_alloc_table(struct intel_iommu *iommu, size_t size, bool atomic);
+void vtd_free_table(void *table);
+u64 vtd_phys(void *table);
+void *vtd_virt(u64 phys);
+bool vtd_cmpxchg(u64 *at, u64 old, u64 new);
+
+u16 vtd_domain_id(struct dmar_domain *domain, struct intel_iommu *iommu);
+void vtd_read_second_stage(struct dmar_domain *domain, struct vtd_second_stage *out);
+bool vtd_is_first_stage(struct dmar_domain *domain);
+bool vtd_is_nest_parent(struct iommu_domain *domain);
+void vtd_domain_lock(struct dmar_domain *domain);
+void vtd_domain_unlock(struct dmar_domain *domain);
+
+unsigned long vtd_tags_lock(struct dmar_domain *domain);
+void vtd_tags_unlock(struct dmar_domain *domain, unsigned long flags);
+struct cache_tag *vtd_tag_next(struct dmar_domain *domain, struct cache_tag *tag);
+void vtd_tag_link(struct dmar_domain *domain, struct cache_tag *after, struct cache_tag *tag);
+void vtd_tag_unlink(struct cache_tag *tag);
+struct cache_tag *vtd_tag_alloc(void);
+void vtd_tag_free(struct cache_tag *tag);
+void vtd_tags_settle(void);
+void vtd_tags_order(void);
+void vtd_trace_assign(struct cache_tag *tag);
+void vtd_trace_unassign(struct cache_tag *tag);
+void vtd_trace_flush(struct cache_tag *tag, unsigned long start, unsigned long end,
+		     unsigned long addr, unsigned long mask);
+void vtd_trace_flush_np(struct cache_tag *tag, unsigned long start, unsigned long end,
+			unsigned long addr, unsigned long mask);
+
+struct dmar_domain *vtd_nested_alloc(struct dmar_domain *s2, const struct iommu_hwpt_vtd_s1 *cfg,
+				     const struct iommu_domain_ops *ops);
+void vtd_nested_free(struct dmar_domain *domain);
+void vtd_nested_attached(struct dmar_domain *domain, struct device_domain_info *info);
+int vtd_iopf_set(struct iommu_domain *domain, struct device *dev);
+void vtd_iopf_remove(struct iommu_domain *domain, struct device *dev);
+int vtd_iopf_replace(struct iommu_domain *new, struct iommu_domain *old, struct device *dev);
+bool vtd_nested_supported(struct intel_iommu *iommu);
+bool vtd_pasid_supported(struct intel_iommu *iommu);
+int vtd_copy_s1(struct iommu_hwpt_vtd_s1 *cfg, const struct iommu_user_data *data);
+int vtd_copy_invalidate(struct iommu_hwpt_vtd_s1_invalidate *inv,
+			const struct iommu_user_data_array *array, unsigned int index);
+
+#endif
