@@ -23,6 +23,8 @@ pub(crate) mod hwpt;
 pub(crate) mod ioas;
 pub(crate) mod iopt;
 pub(crate) mod kinds;
+#[cfg(CONFIG_IOMMUFD_NOIOMMU)]
+pub(crate) mod noiommu;
 pub(crate) mod object;
 pub(crate) mod rwsem;
 #[cfg(CONFIG_IOMMUFD_TEST)]

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | what C sees, and all `unsafe` | [`ffi`] and below |
 //! | page tables in hardware | [`hwpt`] |
-//! | devices | [`device`], [`hw_info`], [`attach`], [`target`] |
+//! | devices | [`device`], [`hw_info`], [`attach`], [`target`], `noiommu` |
 //! | drivers without DMA | [`access`] |
 //! | the object model | [`object`] |
 //! | I/O address spaces | [`ioas`], [`change_process`] |
@@ -32,6 +32,8 @@ mod hw_queue;
 mod hwpt;
 mod ioas;
 mod ioctl;
+#[cfg(CONFIG_IOMMUFD_NOIOMMU)]
+mod noiommu;
 mod object;
 mod option;
 #[cfg(CONFIG_IOMMUFD_TEST)]

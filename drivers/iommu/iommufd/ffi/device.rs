@@ -245,8 +245,7 @@ impl Device {
     pub(crate) fn driver(&self) -> Result<Driver<'_>> {
         #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
         if self.is_noiommu() {
-            // SAFETY: The table is static.
-            return Ok(Driver(unsafe { &bindings::iommufd_noiommu_ops }));
+            return Ok(super::noiommu::driver());
         }
         Driver::of(self.dev())
     }
