@@ -111,21 +111,12 @@ pub(crate) fn set_up_pass_through(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32)
     publish(unit, dev, pasid, &entry)
 }
 
-/// A user's first stage on its parent's second one.
-///
-/// The parent's lock is held while its flags are read and until `listed` has put the device
-/// where a change of dirty tracking finds it, so that no change is missed.
+/// Checks what the user of a nested domain asks for against what the unit can do.
 ///
 /// # Errors
 ///
-/// `EINVAL` when the unit cannot do what the user asks, those of [`publish`].
-pub(crate) fn set_up_nested(
-    unit: &Unit<'_>,
-    dev: &Device<'_>,
-    domain: &Domain<'_>,
-    pasid: u32,
-    listed: impl FnOnce(),
-) -> Result {
+/// `EINVAL` when the unit cannot.
+pub(crate) fn check_nested(dev: &Device<'_>, domain: &Domain<'_>) -> Result<UserStage> {
     let asked = domain.user_stage();
     let Some(levels) = Levels::from_width(asked.width) else {
         dev.complain(c"invalid stage-1 address width");
@@ -138,13 +129,32 @@ pub(crate) fn set_up_nested(
         write_protect: asked.write_protect,
         extended_accessed: asked.extended_accessed,
     };
-    if let Some(what) = user.lacks(&unit.caps()) {
+    if let Some(what) = user.lacks(&dev.unit().caps()) {
         dev.complain(what);
         return Err(EINVAL);
     }
+    Ok(user)
+}
+
+/// A user's first stage on its parent's second one.
+///
+/// The parent's lock is held while its flags are read and until `listed` has put the device
+/// where a change of dirty tracking finds it, so that no change is missed.
+///
+/// # Errors
+///
+/// Those of [`publish`].
+pub(crate) fn set_up_nested(
+    unit: &Unit<'_>,
+    dev: &Device<'_>,
+    domain: &Domain<'_>,
+    user: &UserStage,
+    pasid: u32,
+    listed: impl FnOnce(),
+) -> Result {
     let parent = domain.parent();
     let _guard = parent.lock();
-    let entry = Entry::nested(&user, &parent.second_stage(), domain.did(unit));
+    let entry = Entry::nested(user, &parent.second_stage(), domain.did(unit));
     publish(unit, dev, pasid, &entry)?;
     listed();
     Ok(())

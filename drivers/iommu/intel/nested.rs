@@ -30,14 +30,15 @@ const NO_PASID: u32 = 0;
 /// # Errors
 ///
 /// `EINVAL` when the parent does not suit the unit or the unit cannot do what the user asks,
-/// `ENOMEM`, `ENOSPC` when domain-ids are used up, those of page-request set-up and of the
-/// invalidation queue. The device is blocked then.
+/// with the device attached as it was; `ENOMEM`, `ENOSPC` when domain-ids are used up, those of
+/// page-request set-up and of the invalidation queue, with the device blocked.
 pub(crate) fn attach(domain: &Domain<'_>, dev: &Device<'_>) -> Result {
-    dev.block_translation();
-    let unit = dev.unit();
     domain.parent().compatible(dev).inspect_err(|_| {
         dev.complain(c"s2 domain is not compatible");
     })?;
+    let user = entries::check_nested(dev, domain)?;
+    dev.block_translation();
+    let unit = dev.unit();
     domain.attach_unit(&unit).inspect_err(|_| {
         dev.complain(c"failed to attach domain to iommu");
     })?;
@@ -46,7 +47,7 @@ pub(crate) fn attach(domain: &Domain<'_>, dev: &Device<'_>) -> Result {
     let tags = ScopeGuard::new(|| cache::unassign_domain(domain, dev, NO_PASID));
     domain.set_iopf(dev)?;
     let iopf = ScopeGuard::new(|| domain.remove_iopf(dev));
-    entries::set_up_nested(&unit, dev, domain, NO_PASID, || domain.list(dev))?;
+    entries::set_up_nested(&unit, dev, domain, &user, NO_PASID, || domain.list(dev))?;
     iopf.dismiss();
     tags.dismiss();
     id.dismiss();
@@ -74,6 +75,7 @@ pub(crate) fn set_pasid(
         return Err(EBUSY);
     }
     domain.parent().compatible(dev)?;
+    let user = entries::check_nested(dev, domain)?;
     domain.add_pasid(dev, pasid)?;
     let listed = ScopeGuard::new(|| domain.remove_pasid(dev, pasid));
     domain.replace_iopf(old, dev)?;
@@ -81,7 +83,7 @@ pub(crate) fn set_pasid(
     if old.is_some() && entries::tear_down(&unit, dev, pasid, false).is_err() {
         dev.complain(c"PASID entry: invalidation failed");
     }
-    entries::set_up_nested(&unit, dev, domain, pasid, || ())?;
+    entries::set_up_nested(&unit, dev, domain, &user, pasid, || ())?;
     iopf.dismiss();
     listed.dismiss();
     if let Some(old) = old {

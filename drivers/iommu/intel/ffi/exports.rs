@@ -187,7 +187,8 @@ unsafe extern "C" fn intel_pasid_setup_nested(
     // SAFETY: By the safety requirement.
     errno(unsafe {
         on(dev, |dev| {
-            entries::set_up_nested(&unit, dev, &domain, pasid, || ())
+            let user = entries::check_nested(dev, &domain)?;
+            entries::set_up_nested(&unit, dev, &domain, &user, pasid, || ())
         })
     })
 }
