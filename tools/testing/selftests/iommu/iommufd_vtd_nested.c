@@ -44,11 +44,7 @@ FIXTURE_TEARDOWN(nested)
 	vtd_release(&self->v);
 }
 
-#define NEEDS_DMA(v)									\
-	do {										\
-		if (!vtd_is_edu(v))							\
-			SKIP(return, "no way to make %s do DMA from here", (v)->bdf);	\
-	} while (0)
+#define NO_DMA	"no way to make %s do DMA from here"
 
 /* Drops what the kernel has logged so far. */
 static int log_open(void)
@@ -93,7 +89,8 @@ TEST_F(nested, both_stages)
 	struct vtd *v = &self->v;
 	uint64_t *a = host_of(v, A);
 
-	NEEDS_DMA(v);
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
 	EXPECT_EQ(TOKEN(A), dev_read(v, IOVA));
 	dev_write(v, IOVA + 8, 0x1234567890abcdefULL);
 	EXPECT_EQ(0x1234567890abcdefULL, a[1]);
@@ -106,7 +103,8 @@ TEST_F(nested, stale_until_invalidated)
 {
 	struct vtd *v = &self->v;
 
-	NEEDS_DMA(v);
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
 	ASSERT_EQ(TOKEN(A), dev_read(v, IOVA));
 	vtd_set(v, self->root, IOVA, gpa_of(B), FS_LEAF);
 	EXPECT_EQ(TOKEN(A), dev_read(v, IOVA));
@@ -118,7 +116,8 @@ TEST_F(nested, neighbour_stays)
 {
 	struct vtd *v = &self->v;
 
-	NEEDS_DMA(v);
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
 	vtd_set(v, self->root, IOVA + PG, gpa_of(A + 1), FS_LEAF);
 	ASSERT_EQ(TOKEN(A), dev_read(v, IOVA));
 	ASSERT_EQ(TOKEN(A + 1), dev_read(v, IOVA + PG));
@@ -135,7 +134,8 @@ TEST_F(nested, invalidate_everything)
 {
 	struct vtd *v = &self->v;
 
-	NEEDS_DMA(v);
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
 	ASSERT_EQ(TOKEN(A), dev_read(v, IOVA));
 	vtd_set(v, self->root, IOVA, gpa_of(B), FS_LEAF);
 	ASSERT_EQ(0, vtd_invalidate(v, self->hwpt, 0, UINT64_MAX));
@@ -148,7 +148,8 @@ TEST_F(nested, invalidate_wide)
 	struct vtd *v = &self->v;
 	unsigned int bits;
 
-	NEEDS_DMA(v);
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
 	for (bits = 1; bits <= 30; bits++) {
 		unsigned int old = bits & 1 ? A : B, new = bits & 1 ? B : A;
 
@@ -177,7 +178,8 @@ TEST_F(nested, many_entries_in_one_call)
 	struct vtd *v = &self->v;
 	unsigned int i;
 
-	NEEDS_DMA(v);
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
 	for (i = 0; i < 32; i++)
 		vtd_set(v, self->root, IOVA + i * PG, gpa_of(A + i), FS_LEAF);
 	for (i = 0; i < 32; i++)
@@ -198,7 +200,8 @@ TEST_F(nested, page_moves_in_the_parent)
 {
 	struct vtd *v = &self->v;
 
-	NEEDS_DMA(v);
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
 	ASSERT_EQ(TOKEN(A), dev_read(v, IOVA));
 	ASSERT_EQ(0, vtd_unmap_gpa(v, v->ioas, gpa_of(A), PG));
 	ASSERT_EQ(0, vtd_map_gpa(v, v->ioas, gpa_of(A), host_of(v, B), PG));
@@ -209,7 +212,8 @@ TEST_F(nested, parent_unmapped)
 {
 	struct vtd *v = &self->v;
 
-	NEEDS_DMA(v);
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
 	ASSERT_EQ(TOKEN(A), dev_read(v, IOVA));
 	ASSERT_EQ(0, vtd_unmap_gpa(v, v->ioas, gpa_of(A), PG));
 	EXPECT_TRUE(refused(dev_read(v, IOVA)));
@@ -223,10 +227,11 @@ TEST_F(nested, parent_unmapped)
 TEST_F(nested, accessed_and_dirty)
 {
 	struct vtd *v = &self->v;
-	volatile uint64_t *leaf = vtd_entry(v, self->root, 4, IOVA, 1);
+	uint64_t *leaf = vtd_entry(v, self->root, 4, IOVA, 1);
 	unsigned int level;
 
-	NEEDS_DMA(v);
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
 	ASSERT_EQ(TOKEN(A), dev_read(v, IOVA));
 	for (level = 1; level <= 4; level++)
 		EXPECT_EQ(FS_A, *vtd_entry(v, self->root, 4, IOVA, level) & (FS_A | FS_D))
@@ -245,7 +250,8 @@ TEST_F(nested, gpa_is_no_iova)
 {
 	struct vtd *v = &self->v;
 
-	NEEDS_DMA(v);
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
 	EXPECT_TRUE(refused(dev_read(v, gpa_of(A))));
 	EXPECT_EQ(TOKEN(A), dev_read(v, IOVA));
 }
@@ -254,7 +260,8 @@ TEST_F(nested, read_only_entry)
 {
 	struct vtd *v = &self->v;
 
-	NEEDS_DMA(v);
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
 	vtd_set(v, self->root, IOVA, gpa_of(A), FS_P | FS_US);
 	EXPECT_EQ(TOKEN(A), dev_read(v, IOVA));
 	dev_write(v, IOVA, 1);
@@ -281,7 +288,8 @@ TEST_F(nested, bad_entries)
 	struct vtd *v = &self->v;
 	unsigned int i;
 
-	NEEDS_DMA(v);
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
 		vtd_set(v, self->root, IOVA, gpa_of(A), cases[i].entry);
 		ASSERT_EQ(0, vtd_invalidate(v, self->hwpt, IOVA, 1));
@@ -299,7 +307,8 @@ TEST_F(nested, outside_of_stage_2)
 	struct vtd *v = &self->v;
 	uint32_t hwpt;
 
-	NEEDS_DMA(v);
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
 	/* A leaf that points behind the guest's memory. */
 	vtd_set(v, self->root, IOVA, gpa_of(MEM_PAGES + 5), FS_LEAF);
 	EXPECT_TRUE(refused(dev_read(v, IOVA)));
@@ -322,7 +331,8 @@ TEST_F(nested, large_page_over_small_ones)
 	static const unsigned int pages[] = { 0, 1, 2, 3, 7, 255, 511 };
 	unsigned int i;
 
-	NEEDS_DMA(v);
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
 	*vtd_entry(v, self->root, 4, iova, 2) = gpa_of(DATA_PAGE) | FS_LEAF | FS_PS;
 	for (i = 0; i < ARRAY_SIZE(pages); i++)
 		EXPECT_EQ(TOKEN(DATA_PAGE + pages[i]), dev_read(v, iova + pages[i] * PG))
@@ -353,7 +363,8 @@ TEST_F(nested, five_levels)
 		SKIP(return, "the IOMMU has no 5-level first stage");
 	}
 	ASSERT_EQ(0, rc);
-	NEEDS_DMA(v);
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
 	*vtd_entry(v, root, 5, STAGE_IOVA, 1) = gpa_of(STAGE_PAGE) | FS_LEAF;
 	*vtd_entry(v, root, 5, iova, 1) = gpa_of(A) | FS_LEAF;
 	ASSERT_EQ(0, vtd_attach(v, hwpt));
@@ -368,7 +379,8 @@ TEST_F(nested, switching)
 	uint32_t hwpt;
 	int round;
 
-	NEEDS_DMA(v);
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
 	vtd_set(v, other, IOVA, gpa_of(B), FS_LEAF);
 	ASSERT_EQ(0, vtd_alloc_nested(v, v->parent, other, 48, &hwpt));
 	for (round = 0; round < 3; round++) {
@@ -407,7 +419,8 @@ TEST_F(nested, two_parents)
 	uint32_t ioas, parent, hwpt;
 	uint64_t root;
 
-	NEEDS_DMA(v);
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
 	ASSERT_EQ(0, vtd_alloc_ioas(v, &ioas));
 	/* The same guest address, other memory behind it. */
 	ASSERT_EQ(0, vtd_map_gpa(v, ioas, GPA_BASE, v->mem, DATA_PAGE * PG));
@@ -430,7 +443,8 @@ TEST_F(nested, many_on_one_parent)
 	uint32_t hwpt[MANY];
 	unsigned int i;
 
-	NEEDS_DMA(v);
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
 	for (i = 0; i < MANY; i++) {
 		uint64_t root = vtd_new_root(v);
 
@@ -532,7 +546,8 @@ TEST_F(nested, failed_attach_changes_nothing)
 	uint32_t hwpt;
 	int rc;
 
-	NEEDS_DMA(v);
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
 	rc = vtd_alloc_nested(v, v->parent, self->root, 39, &hwpt);
 	if (!rc)
 		rc = vtd_attach(v, hwpt);
@@ -606,7 +621,8 @@ TEST_F(nested, fault_reasons)
 		{ "not canonical", GPA_BASE + A * PG + FS_LEAF, IOVA | 1ULL << 48, false, 0x80 },
 	};
 
-	NEEDS_DMA(v);
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
 	log = log_open();
 	if (log < 0)
 		SKIP(return, "no /dev/kmsg");
@@ -697,7 +713,8 @@ TEST_F(nested, replace_while_dma_runs)
 	uint32_t hwpt;
 	void *wrong;
 
-	NEEDS_DMA(v);
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
 	vtd_set(v, other, IOVA, gpa_of(B), FS_LEAF);
 	ASSERT_EQ(0, vtd_alloc_nested(v, v->parent, other, 48, &hwpt));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, keeps_reading, v));
@@ -774,12 +791,13 @@ static bool is_dirty(const uint64_t *bitmap, unsigned int page)
 TEST_F(dirty, nested_dma_marks_the_parent)
 {
 	struct vtd *v = &self->v;
-	volatile uint64_t *leaf = vtd_entry(v, self->root, 4, IOVA, 1);
+	uint64_t *leaf = vtd_entry(v, self->root, 4, IOVA, 1);
 	unsigned int leaf_page = ((unsigned char *)leaf - v->mem) / PG;
 	uint64_t bitmap[MEM_PAGES / 64];
 	int round;
 
-	NEEDS_DMA(v);
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
 	ASSERT_EQ(0, dirty_set(v, true));
 	ASSERT_EQ(0, dirty_get(v, bitmap));
 	for (round = 0; round < 3; round++) {
@@ -809,7 +827,8 @@ TEST_F(dirty, attached_later)
 	struct vtd *v = &self->v;
 	uint64_t bitmap[MEM_PAGES / 64];
 
-	NEEDS_DMA(v);
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
 	ASSERT_EQ(0, vtd_attach(v, v->ioas));
 	ASSERT_EQ(0, dirty_set(v, true));
 	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
@@ -820,7 +839,7 @@ TEST_F(dirty, attached_later)
 	EXPECT_FALSE(is_dirty(bitmap, B));
 }
 
-static unsigned long vmstat(const char *name)
+static unsigned long counter(const char *name)
 {
 	char word[64];
 	unsigned long value, found = 0;
@@ -849,8 +868,9 @@ TEST(killed)
 	if (rc > 0)
 		SKIP(return, "%s", v.why);
 	ASSERT_EQ(0, rc);
-	NEEDS_DMA(&v);
-	pinned = vmstat("nr_foll_pin_acquired") - vmstat("nr_foll_pin_released");
+	if (!vtd_is_edu(&v))
+		SKIP(return, NO_DMA, v.bdf);
+	pinned = counter("nr_foll_pin_acquired") - counter("nr_foll_pin_released");
 	for (round = 0; round < 20; round++) {
 		int ready[2], status;
 		char byte;
@@ -882,11 +902,11 @@ TEST(killed)
 		EXPECT_TRUE(WIFSIGNALED(status));
 	}
 	for (round = 0; round < 100; round++) {
-		if (vmstat("nr_foll_pin_acquired") - vmstat("nr_foll_pin_released") == pinned)
+		if (counter("nr_foll_pin_acquired") - counter("nr_foll_pin_released") == pinned)
 			break;
 		usleep(20000);
 	}
-	EXPECT_EQ(pinned, vmstat("nr_foll_pin_acquired") - vmstat("nr_foll_pin_released"));
+	EXPECT_EQ(pinned, counter("nr_foll_pin_acquired") - counter("nr_foll_pin_released"));
 }
 
 /* After all of it the memory is given back, page for page. */
@@ -897,17 +917,17 @@ TEST(everything_released)
 	struct vtd v;
 	int rc;
 
-	before = vmstat("nr_foll_pin_acquired") - vmstat("nr_foll_pin_released");
+	before = counter("nr_foll_pin_acquired") - counter("nr_foll_pin_released");
 	rc = vtd_setup(&v, 0);
 	if (rc > 0)
 		SKIP(return, "%s", v.why);
 	ASSERT_EQ(0, rc);
 	ASSERT_EQ(0, vtd_alloc_nested(&v, v.parent, vtd_new_root(&v), 48, &hwpt));
 	ASSERT_EQ(0, vtd_attach(&v, hwpt));
-	held = vmstat("nr_foll_pin_acquired") - vmstat("nr_foll_pin_released");
+	held = counter("nr_foll_pin_acquired") - counter("nr_foll_pin_released");
 	EXPECT_LE(before + MEM_PAGES, held);
 	vtd_release(&v);
-	held = vmstat("nr_foll_pin_acquired") - vmstat("nr_foll_pin_released");
+	held = counter("nr_foll_pin_acquired") - counter("nr_foll_pin_released");
 	EXPECT_EQ(before, held);
 }
 

@@ -231,7 +231,7 @@ int main(int argc, char **argv)
 {
 	uint64_t root, ss_root = 0, value, before;
 	struct vtd demo, *v = &demo;
-	volatile uint64_t *leaf;
+	uint64_t *leaf;
 	uint32_t hwpt;
 	int rc;
 

@@ -72,7 +72,7 @@ struct vtd {
 	uint64_t hw_caps;
 	unsigned int pasid_bits;
 	unsigned char *mem;
-	volatile unsigned char *bar;
+	unsigned char *bar;
 	void *mem_map;
 	size_t bar_size;
 	unsigned int next_table;	/* first unused page for tables */
@@ -99,9 +99,9 @@ static inline void *host_of(struct vtd *v, unsigned int page)
 	return v->mem + host_page(page) * PG;
 }
 
-static inline volatile uint64_t *entry_of(struct vtd *v, uint64_t table, unsigned int index)
+static inline uint64_t *entry_of(struct vtd *v, uint64_t table, unsigned int index)
 {
-	return (volatile uint64_t *)(v->mem + (table - GPA_BASE)) + index;
+	return (uint64_t *)(v->mem + (table - GPA_BASE)) + index;
 }
 
 static inline int sysfs_write(const char *path, const char *text)
@@ -316,14 +316,14 @@ static inline uint64_t vtd_new_table(struct vtd *v)
 }
 
 /* The stage-1 entry for @iova at @level, making the tables above it. */
-static inline volatile uint64_t *vtd_entry(struct vtd *v, uint64_t root, unsigned int levels,
-					   uint64_t iova, unsigned int level)
+static inline uint64_t *vtd_entry(struct vtd *v, uint64_t root, unsigned int levels,
+				  uint64_t iova, unsigned int level)
 {
 	uint64_t table = root;
 	unsigned int at;
 
 	for (at = levels; at > level; at--) {
-		volatile uint64_t *e = entry_of(v, table, (iova >> (12 + 9 * (at - 1))) & 511);
+		uint64_t *e = entry_of(v, table, (iova >> (12 + 9 * (at - 1))) & 511);
 
 		if (!(*e & FS_P))
 			*e = vtd_new_table(v) | FS_LEAF;
@@ -346,27 +346,32 @@ static inline uint64_t vtd_new_root(struct vtd *v)
 	return root;
 }
 
-/* edu's DMA: 8 bytes between @addr and its buffer; waits for the end. */
+/*
+ * edu's DMA: 8 bytes between @addr and its buffer; waits for the end. Memory
+ * is written before it starts and read after it.
+ */
 static inline int edu_dma(struct vtd *v, bool to_memory, uint64_t addr)
 {
-	volatile uint64_t *src = (volatile uint64_t *)(v->bar + 0x80);
-	volatile uint64_t *cmd = (volatile uint64_t *)(v->bar + 0x98);
+	uint64_t *reg = (uint64_t *)(v->bar + 0x80);	/* source, target, count, command */
 	struct timespec nap = { .tv_nsec = 200000 };
 	int tries;
 
-	src[0] = to_memory ? EDU_BUFFER : addr;
-	src[1] = to_memory ? addr : EDU_BUFFER;
-	src[2] = 8;
-	*cmd = to_memory ? 3 : 1;
+	__atomic_store_n(&reg[0], to_memory ? EDU_BUFFER : addr, __ATOMIC_RELAXED);
+	__atomic_store_n(&reg[1], to_memory ? addr : EDU_BUFFER, __ATOMIC_RELAXED);
+	__atomic_store_n(&reg[2], 8, __ATOMIC_RELAXED);
+	__sync_synchronize();
+	__atomic_store_n(&reg[3], to_memory ? 3 : 1, __ATOMIC_RELAXED);
 	for (tries = 0; tries < 50000; tries++) {
-		if (!(*cmd & 1))
+		if (!(__atomic_load_n(&reg[3], __ATOMIC_RELAXED) & 1)) {
+			__sync_synchronize();
 			return 0;
+		}
 		nanosleep(&nap, NULL);
 	}
 	return -ETIMEDOUT;
 }
 
-static inline volatile uint64_t *vtd_stage(struct vtd *v)
+static inline uint64_t *vtd_stage(struct vtd *v)
 {
 	return host_of(v, STAGE_PAGE);
 }
@@ -507,7 +512,7 @@ static inline int vtd_setup(struct vtd *v, uint32_t parent_flags)
 static inline void vtd_release(struct vtd *v)
 {
 	if (v->bar)
-		munmap((void *)v->bar, v->bar_size);
+		munmap(v->bar, v->bar_size);
 	if (v->mem_map)
 		munmap(v->mem_map, MEM_PAGES * PG + MIB2);
 	v->bar = NULL;
