@@ -70,7 +70,7 @@ bool vtd_is_own_alias(struct device *dev, void *pdev)
 	return dev == &((struct pci_dev *)pdev)->dev;
 }
 
-int vtd_for_each_alias(struct device *dev, int (*fn)(struct pci_dev *, u16, void *))
+int vtd_for_each_alias(struct device *dev, int (*fn)(struct pci_dev *pdev, u16 alias, void *data))
 {
 	return pci_for_each_dma_alias(to_pci_dev(dev), fn, dev);
 }
@@ -225,12 +225,13 @@ void vtd_tags_settle(void)
 	synchronize_rcu_expedited();
 }
 
-/*
- * Between a change of a page table and the walk over the tags, and between the
- * linking of a tag and the use of the table: one of the two sees the other.
- */
 void vtd_tags_order(void)
 {
+	/*
+	 * Between a change of a page table and the walk over the tags, and between
+	 * the linking of a tag and the use of the table: one of the two sees the
+	 * other.
+	 */
 	smp_mb();
 }
 
