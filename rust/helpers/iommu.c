@@ -116,7 +116,8 @@ __rust_helper void rust_helper_iommu_list_del(struct list_head *entry)
 }
 
 /* The object of iommufd's that a domain belongs to. */
-__rust_helper struct iommufd_hw_pagetable *rust_helper_iommu_domain_hwpt(struct iommu_domain *domain)
+__rust_helper struct iommufd_hw_pagetable *
+rust_helper_iommu_domain_hwpt(struct iommu_domain *domain)
 {
 	return domain->iommufd_hwpt;
 }

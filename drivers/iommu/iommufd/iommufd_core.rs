@@ -18,7 +18,7 @@
 //! # Lock order
 //!
 //! `ioas_creation_lock` -> an IOAS's `domains_rwsem` -> its `iova_rwsem` -> the page core's
-//! mutexes; a group's lock -> an IOAS's mutex. The object table's spinlock is innermost and is
+//! mutexes; an IOAS's mutex -> a group's lock. The object table's spinlock is innermost and is
 //! held for a few instructions only; lookups take no lock.
 
 mod access;

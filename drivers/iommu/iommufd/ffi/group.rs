@@ -6,7 +6,7 @@
 //! attached to, and where its window for software MSIs is. It lives as long as a device of it is
 //! bound to the context. Its mutex is taken after an IOAS's and before the page core's locks.
 //!
-//! C header: [`drivers/iommu/iommufd/iommufd_private.h`](srctree/drivers/iommu/iommufd/iommufd_private.h)
+//! C header: `drivers/iommu/iommufd/iommufd_private.h`
 
 use super::{
     context::Ctx,

@@ -6,7 +6,7 @@
 //! are: a [`Domain`], [`Hold`]s on the fault queue and on what is below it. Dropping the fields in
 //! their order is the teardown: the domain goes first, then what it refers to.
 //!
-//! C header: [`drivers/iommu/iommufd/iommufd_private.h`](srctree/drivers/iommu/iommufd/iommufd_private.h)
+//! C header: `drivers/iommu/iommufd/iommufd_private.h`
 
 use super::{
     context::Ctx,

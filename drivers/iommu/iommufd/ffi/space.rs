@@ -6,7 +6,7 @@
 //! attachment chooses from. [`Locked`] is the proof that it is held. It is taken before a group's
 //! mutex and before the page core's locks.
 //!
-//! C header: [`drivers/iommu/iommufd/iommufd_private.h`](srctree/drivers/iommu/iommufd/iommufd_private.h)
+//! C header: `drivers/iommu/iommufd/iommufd_private.h`
 
 use super::{
     domain::{

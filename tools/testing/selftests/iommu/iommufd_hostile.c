@@ -29,7 +29,7 @@
 #define TEST_CMD _IO(IOMMUFD_TYPE, IOMMUFD_CMD_BASE + 32)
 
 /* Bits of it say that the kernel warned or died. */
-static unsigned long tainted(void)
+static unsigned long taint_bits(void)
 {
 	unsigned long bits = 0;
 	FILE *file = fopen("/proc/sys/kernel/tainted", "r");
@@ -113,10 +113,12 @@ FIXTURE(hostile)
 
 FIXTURE_SETUP(hostile)
 {
-	struct iommu_test_cmd cmd = { .mock_domain_flags = { .dev_flags = MOCK_FLAGS_DEVICE_PASID } };
+	struct iommu_test_cmd cmd = {
+		.mock_domain_flags = { .dev_flags = MOCK_FLAGS_DEVICE_PASID },
+	};
 	struct iommu_test_cmd replace = {};
 
-	self->tainted = tainted();
+	self->tainted = taint_bits();
 	self->fd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
 	if (self->fd < 0)
 		SKIP(return, "/dev/iommu does not open: %s", strerror(errno));
@@ -142,7 +144,7 @@ FIXTURE_TEARDOWN(hostile)
 	if (self->fd >= 0)
 		close(self->fd);
 	munmap(self->memory, (PAGES + 1) * PAGE);
-	EXPECT_EQ(self->tainted, tainted())
+	EXPECT_EQ(self->tainted, taint_bits())
 		TH_LOG("the kernel complained, see its log");
 }
 
@@ -609,14 +611,30 @@ static void random_op(int fd, void *memory)
 	uint32_t id;
 
 	switch (below(14)) {
-	case 0: new_ioas(fd, &id); break;
-	case 1: map(fd, some_id(), memory, some_iova(), some_length() % (PAGES * PAGE)); break;
-	case 2: ioctl(fd, IOMMU_IOAS_UNMAP, &unmap); break;
-	case 3: destroy(fd, some_id()); break;
-	case 4: new_viommu(fd, some_id(), some_id(), &id); break;
-	case 5: ioctl(fd, IOMMU_VDEVICE_ALLOC, &vdev); break;
-	case 6: new_queue(fd, some_id(), below(3), &id); break;
-	case 7: ioctl(fd, IOMMU_HWPT_ALLOC, &hwpt); break;
+	case 0:
+		new_ioas(fd, &id);
+		break;
+	case 1:
+		map(fd, some_id(), memory, some_iova(), some_length() % (PAGES * PAGE));
+		break;
+	case 2:
+		ioctl(fd, IOMMU_IOAS_UNMAP, &unmap);
+		break;
+	case 3:
+		destroy(fd, some_id());
+		break;
+	case 4:
+		new_viommu(fd, some_id(), some_id(), &id);
+		break;
+	case 5:
+		ioctl(fd, IOMMU_VDEVICE_ALLOC, &vdev);
+		break;
+	case 6:
+		new_queue(fd, some_id(), below(3), &id);
+		break;
+	case 7:
+		ioctl(fd, IOMMU_HWPT_ALLOC, &hwpt);
+		break;
 	case 8:
 		memset(entry, below(4), sizeof(entry));
 		ioctl(fd, IOMMU_HWPT_INVALIDATE, &inv);
@@ -625,7 +643,8 @@ static void random_op(int fd, void *memory)
 		if (!below(4))
 			ioctl(fd, IOMMU_FAULT_QUEUE_ALLOC, &fault);
 		break;
-	default: random_test_op(fd, memory);
+	default:
+		random_test_op(fd, memory);
 	}
 }
 
@@ -658,7 +677,7 @@ TEST_F_TIMEOUT(hostile, at_random, 3600)
 		if (below(2))
 			syscall(SYS_close_range, fd + 1, ~0U, 0);
 		close(fd);
-		ASSERT_EQ(self->tainted, tainted())
+		ASSERT_EQ(self->tainted, taint_bits())
 			TH_LOG("round %lu of seed %lu", round, seed);
 	}
 }
