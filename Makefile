@@ -13,7 +13,7 @@ export KDIR := $(abspath $(KDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build apply unapply series lint shell doc refresh
+.PHONY: help run test build apply unapply series bench lint shell doc refresh
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | \
@@ -39,6 +39,9 @@ unapply: ## take the overlay off the tree KDIR=..., byte for byte
 
 series: ## write build/series/*.patch, which `git am` takes on a clean 7.3 tree
 	@$(RIG)/tree series
+
+bench: ## what each operation costs, C beside ours
+	@$(RIG)/bench
 
 lint: ## rustfmt, clippy, checkpatch, shellcheck
 	@$(RIG)/test lint

@@ -198,7 +198,14 @@ static void with_fault_queue(struct ctx *c, const struct bench *b)
 
 static void with_dirty(struct ctx *c, const struct bench *b)
 {
-	with_device(c, b);
+	struct iommu_option small = { .size = sizeof(small), .op = IOMMU_OPTION_OP_SET,
+				      .option_id = IOMMU_OPTION_HUGE_PAGES };
+
+	with_ioas(c, b);
+	/* Each page has a dirty bit of its own only where each has an entry. */
+	small.object_id = c->ioas;
+	must(ioctl(c->fd, IOMMU_OPTION, &small));
+	must(_test_cmd_mock_domain_flags(c->fd, c->ioas, 0, &c->stdev, &c->hwpt, &c->idev));
 	c->hwpt = paging(c, IOMMU_HWPT_ALLOC_DIRTY_TRACKING);
 	must(_test_cmd_mock_domain_replace(c->fd, c->stdev, c->hwpt, NULL));
 	map_at(c, c->ioas, c->memory, c->length, IOVA);

@@ -204,9 +204,11 @@ static void show_pasid_entry(struct vtd *v, uint64_t root, uint64_t *ss_root)
 		failures++;
 		return;
 	}
-	printf("   word 0  %016llx   present %d, width %d bits, PGTT %d, stage-2 root %sHPA %#llx%s\n",
+	printf("   word 0  %016llx   present %d, width %d bits, PGTT %d, ",
 	       (unsigned long long)w[0], (int)(w[0] & 1), 30 + 9 * (int)(w[0] >> 2 & 7),
-	       (int)(w[0] >> 6 & 7), ink(HPA), (unsigned long long)(w[0] & FS_ADDR), ink(PLAIN));
+	       (int)(w[0] >> 6 & 7));
+	printf("stage-2 root %sHPA %#llx%s\n", ink(HPA), (unsigned long long)(w[0] & FS_ADDR),
+	       ink(PLAIN));
 	printf("   word 1  %016llx   domain-id %d\n", (unsigned long long)w[1], (int)(w[1] & 0xffff));
 	printf("   word 2  %016llx   %d-level stage 1, root %sGPA %#llx%s\n", (unsigned long long)w[2],
 	       4 + (int)(w[2] >> 2 & 3), ink(GPA), (unsigned long long)(w[2] & FS_ADDR), ink(PLAIN));
