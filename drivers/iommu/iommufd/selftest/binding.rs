@@ -7,10 +7,12 @@
 //! PASID, so tear-down by whatever way leaves none behind.
 
 use super::device;
-use crate::ffi::selftest::{
-    bound::BoundDevice,
-    device::RegisteredDevice,
-    object::Ctx, //
+use crate::ffi::{
+    context::Ctx,
+    selftest::{
+        bound::BoundDevice,
+        device::RegisteredDevice, //
+    },
 };
 use kernel::{
     iommu::{

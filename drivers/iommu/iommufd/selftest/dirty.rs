@@ -6,12 +6,15 @@ use super::{
     memory::paging,
     uapi::Dirty, //
 };
-use crate::ffi::selftest::{
-    object::{
-        Hwpt,
-        Ucmd, //
+use crate::{
+    ffi::{
+        hwpt::PagingHwpt,
+        selftest::{
+            object::Ucmd,
+            pagetable::set_dirty, //
+        },
     },
-    pagetable::set_dirty, //
+    object::lend, //
 };
 use kernel::{
     prelude::*,
@@ -63,7 +66,7 @@ fn bits(bitmap: &[u8], count: u64) -> impl Iterator<Item = u64> + '_ {
 pub(super) fn mark(ucmd: &mut Ucmd<'_>) -> Result {
     let mut args: Dirty = ucmd.cmd().args()?;
     let count = page_count(&args)?;
-    let hwpt = ucmd.ctx().get::<Hwpt>(ucmd.cmd().id)?;
+    let hwpt = lend::<PagingHwpt>(ucmd.ctx(), ucmd.cmd().id)?;
     let domain = paging(&hwpt)?;
     if !domain.is_tracking() {
         return Err(EINVAL);

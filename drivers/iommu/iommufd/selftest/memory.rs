@@ -13,13 +13,19 @@ use super::{
     },
     IOMMU,
 };
-use crate::ffi::selftest::{
-    dmabuf,
-    object::{
-        Hwpt,
-        Ucmd, //
+use crate::{
+    ffi::{
+        hwpt::PagingHwpt,
+        selftest::{
+            dmabuf,
+            object::{
+                self,
+                Ucmd, //
+            },
+            page::UserPage, //
+        },
     },
-    page::UserPage, //
+    object::lend, //
 };
 use kernel::{
     current,
@@ -46,8 +52,8 @@ const O_ACCMODE: u32 = 3;
 /// # Errors
 ///
 /// `EINVAL`: it is another driver's, or not one that the kernel manages.
-pub(super) fn paging(hwpt: &Hwpt) -> Result<&Domain<Paging>> {
-    let domain = hwpt.domain();
+pub(super) fn paging(hwpt: &PagingHwpt) -> Result<&Domain<Paging>> {
+    let domain = object::domain(hwpt.common());
     if domain.kind() != Kind::Unmanaged || !domain.is_of(&IOMMU) {
         return Err(EINVAL);
     }
@@ -83,7 +89,7 @@ fn go_on() -> Result {
 /// has nothing there. `EINTR`: a signal came.
 pub(super) fn check_map(ucmd: &mut Ucmd<'_>) -> Result {
     let args: CheckMap = ucmd.cmd().args()?;
-    let hwpt = ucmd.ctx().get::<Hwpt>(ucmd.cmd().id)?;
+    let hwpt = lend::<PagingHwpt>(ucmd.ctx(), ucmd.cmd().id)?;
     let domain = paging(&hwpt)?.as_any();
     let page = domain.min_page_size().ok_or(EINVAL)?;
     if args.iova & (page as u64 - 1) != 0 {

@@ -20,18 +20,31 @@ use super::{
         TriggerIopf, //
     },
 };
-use crate::ffi::selftest::{
-    object::{
-        Ctx,
-        IdDevice,
-        Ioas,
-        NestedHwpt,
-        Reserved,
-        SelftestObject,
-        Ucmd, //
+use crate::{
+    ffi::{
+        context::Ctx,
+        device::Device as IdDevice,
+        hwpt::{
+            Hwpt,
+            NestedHwpt, //
+        },
+        ioas::Ioas,
+        object::Object,
+        selftest::{
+            object::{
+                domain,
+                physical,
+                IoasExt,
+                Reserved,
+                SelftestObject,
+                Ucmd, //
+            },
+            registration::PageFault,
+            set_memory_limit, //
+        },
+        typed::Head, //
     },
-    registration::PageFault,
-    set_memory_limit, //
+    object::lend, //
 };
 use kernel::{
     iommu::ops::NO_PASID,
@@ -128,7 +141,7 @@ pub(crate) fn convert_iova(ctx: &Ctx, ioas_id: u32, iova: u64, flags: &mut u32) 
         return None;
     }
     *flags &= !uapi::ACCESS_SYZ;
-    let ioas = ctx.get::<Ioas>(ioas_id).ok()?;
+    let ioas = lend::<Ioas>(ctx, ioas_id).ok()?;
     let (nth, offset) = area_number(iova);
     let start = ioas.nth_area(nth);
     Some(start.map_or(0, |start| start.wrapping_add(offset)) as u64)
@@ -144,7 +157,7 @@ fn add_reserved(ucmd: &mut Ucmd<'_>) -> Result {
     let first = usize::try_from(args.start)?;
     let more = usize::try_from(args.length)?.checked_sub(1).ok_or(EINVAL)?;
     let last = first.checked_add(more).ok_or(EOVERFLOW)?;
-    ucmd.ctx().get::<Ioas>(ucmd.cmd().id)?.reserve(first, last)
+    lend::<Ioas>(ucmd.ctx(), ucmd.cmd().id)?.reserve(first, last)
 }
 
 /// `MOCK_DOMAIN`, `MOCK_DOMAIN_FLAGS`: makes a device and attaches it.
@@ -170,7 +183,7 @@ fn mock_domain(ucmd: &mut Ucmd<'_>, flags: u32) -> Result {
 /// `ENOENT`: no such device. See also [`Binding::replace`].
 fn mock_domain_replace(ucmd: &mut Ucmd<'_>) -> Result {
     let pt_id: u32 = ucmd.cmd().args()?;
-    let object = ucmd.ctx().get::<SelftestObject>(ucmd.cmd().id)?;
+    let object = lend::<SelftestObject>(ucmd.ctx(), ucmd.cmd().id)?;
     let hwpt_id = object.replace(NO_PASID, pt_id)?;
     ucmd.cmd().set_args(&hwpt_id)?;
     ucmd.respond()
@@ -198,8 +211,9 @@ fn memory_limit(ucmd: &mut Ucmd<'_>) -> Result {
 /// `ENOENT`: no such domain. `EINVAL`: it does not, or there is no such entry.
 fn check_iotlb(ucmd: &mut Ucmd<'_>) -> Result {
     let args: CheckEntry = ucmd.cmd().args()?;
-    let hwpt = ucmd.ctx().get::<NestedHwpt>(ucmd.cmd().id)?;
-    let nested = hwpt.domain().downcast::<Nested>().ok_or(EINVAL)?;
+    let hwpt = lend::<NestedHwpt>(ucmd.ctx(), ucmd.cmd().id)?;
+    let hwpt = Hwpt::of(hwpt.object()).ok_or(EINVAL)?;
+    let nested = domain(hwpt).downcast::<Nested>().ok_or(EINVAL)?;
     if nested.iotlb(args.id) != Some(args.value) {
         return Err(EINVAL);
     }
@@ -213,8 +227,8 @@ fn check_iotlb(ucmd: &mut Ucmd<'_>) -> Result {
 /// `ENOENT`: no such device. `EINVAL`: it does not, or it is not a mock device.
 fn check_cache(ucmd: &mut Ucmd<'_>) -> Result {
     let args: CheckEntry = ucmd.cmd().args()?;
-    let bound = ucmd.ctx().get::<IdDevice>(ucmd.cmd().id)?;
-    let mock = device::of(bound.device()).map_err(|_| EINVAL)?;
+    let bound = lend::<IdDevice>(ucmd.ctx(), ucmd.cmd().id)?;
+    let mock = device::of(physical(&bound)).map_err(|_| EINVAL)?;
     if mock.cache(args.id) != Some(args.value) {
         return Err(EINVAL);
     }
@@ -228,8 +242,8 @@ fn check_cache(ucmd: &mut Ucmd<'_>) -> Result {
 /// `ENOENT`: no such device. `EINVAL`: it is not a mock device.
 fn trigger_iopf(ucmd: &mut Ucmd<'_>) -> Result {
     let args: TriggerIopf = ucmd.cmd().args()?;
-    let bound = ucmd.ctx().get::<IdDevice>(args.dev_id)?;
-    let dev = bound.device();
+    let bound = lend::<IdDevice>(ucmd.ctx(), args.dev_id)?;
+    let dev = physical(&bound);
     let fault = PageFault {
         pasid: args.pasid,
         group: args.grpid,
@@ -247,8 +261,8 @@ fn trigger_iopf(ucmd: &mut Ucmd<'_>) -> Result {
 /// `ENOENT`: no such device, or it is with no virtual machine. `EINVAL`: it is not a mock device.
 fn trigger_vevent(ucmd: &mut Ucmd<'_>) -> Result {
     let dev_id: u32 = ucmd.cmd().args()?;
-    let bound = ucmd.ctx().get::<IdDevice>(dev_id)?;
-    device::of(bound.device()).map_err(|_| EINVAL)?.event()
+    let bound = lend::<IdDevice>(ucmd.ctx(), dev_id)?;
+    device::of(physical(&bound)).map_err(|_| EINVAL)?.event()
 }
 
 /// `PASID_ATTACH`: attaches a PASID of a device.
@@ -258,7 +272,7 @@ fn trigger_vevent(ucmd: &mut Ucmd<'_>) -> Result {
 /// `ENOENT`: no such device. See also [`Binding::attach`].
 fn pasid_attach(ucmd: &mut Ucmd<'_>) -> Result {
     let mut args: PasidPt = ucmd.cmd().args()?;
-    let object = ucmd.ctx().get::<SelftestObject>(ucmd.cmd().id)?;
+    let object = lend::<SelftestObject>(ucmd.ctx(), ucmd.cmd().id)?;
     args.pt_id = object.attach(args.pasid, args.pt_id)?;
     ucmd.cmd().set_args(&args)?;
     ucmd.respond().inspect_err(|_| object.detach(args.pasid))
@@ -271,7 +285,7 @@ fn pasid_attach(ucmd: &mut Ucmd<'_>) -> Result {
 /// `ENOENT`: no such device. See also [`Binding::replace`].
 fn pasid_replace(ucmd: &mut Ucmd<'_>) -> Result {
     let mut args: PasidPt = ucmd.cmd().args()?;
-    let object = ucmd.ctx().get::<SelftestObject>(ucmd.cmd().id)?;
+    let object = lend::<SelftestObject>(ucmd.ctx(), ucmd.cmd().id)?;
     args.pt_id = object.replace(args.pasid, args.pt_id)?;
     ucmd.cmd().set_args(&args)?;
     ucmd.respond()
@@ -284,9 +298,7 @@ fn pasid_replace(ucmd: &mut Ucmd<'_>) -> Result {
 /// `ENOENT`: no such device.
 fn pasid_detach(ucmd: &mut Ucmd<'_>) -> Result {
     let pasid = ucmd.cmd().args()?;
-    ucmd.ctx()
-        .get::<SelftestObject>(ucmd.cmd().id)?
-        .detach(pasid);
+    lend::<SelftestObject>(ucmd.ctx(), ucmd.cmd().id)?.detach(pasid);
     Ok(())
 }
 
@@ -297,12 +309,16 @@ fn pasid_detach(ucmd: &mut Ucmd<'_>) -> Result {
 /// `ENOENT`: no such device or page table. `EINVAL`: it is not.
 fn pasid_check_hwpt(ucmd: &mut Ucmd<'_>) -> Result {
     let args: PasidPt = ucmd.cmd().args()?;
-    let object = ucmd.ctx().get::<SelftestObject>(ucmd.cmd().id)?;
+    let object = lend::<SelftestObject>(ucmd.ctx(), ucmd.cmd().id)?;
     let hwpt = match args.pt_id {
         0 => None,
-        id => Some(ucmd.ctx().get_hwpt(id)?),
+        id => Some(lend::<Object>(ucmd.ctx(), id)?),
     };
-    if !object.is_attached_to(args.pasid, hwpt.as_ref().map(|hwpt| hwpt.domain())) {
+    let expected = match &hwpt {
+        None => None,
+        Some(hwpt) => Some(domain(Hwpt::of(hwpt).ok_or(EINVAL)?)),
+    };
+    if !object.is_attached_to(args.pasid, expected) {
         return Err(EINVAL);
     }
     Ok(())

@@ -8,15 +8,15 @@
 //! C header: [`include/linux/iommufd.h`](srctree/include/linux/iommufd.h)
 
 use super::{
-    object::{
-        nth_area,
-        Ctx, //
-    },
+    object::nth_area,
     page::PageArray, //
 };
-use crate::selftest::access::{
-    page_count,
-    Pins, //
+use crate::{
+    ffi::context::Ctx,
+    selftest::access::{
+        page_count,
+        Pins, //
+    },
 };
 use core::{
     cell::UnsafeCell,

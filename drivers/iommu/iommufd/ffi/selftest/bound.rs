@@ -4,7 +4,7 @@
 //!
 //! C header: [`include/linux/iommufd.h`](srctree/include/linux/iommufd.h)
 
-use super::object::Ctx;
+use crate::ffi::context::Ctx;
 use core::ptr::NonNull;
 use kernel::{
     bindings,

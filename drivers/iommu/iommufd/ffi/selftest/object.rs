@@ -1,14 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! iommufd's objects, as the mock driver looks them up.
-//!
-//! A [`Loan`] is a short reference inside of one ioctl: destroying the object waits for it.
+//! iommufd's objects, as the tests see them, and the test ioctl itself.
 //!
 //! C header: `drivers/iommu/iommufd/iommufd_private.h`
 
-use crate::selftest::{
-    binding::Binding,
-    test_ioctl::TestCmd, //
+use crate::{
+    ffi::{
+        context::Ctx,
+        device::Device as IdDevice,
+        hwpt::Hwpt,
+        ioas::Ioas,
+        object::{
+            Kind,
+            KindId,
+            Unpublished, //
+        },
+    },
+    object::lend,
+    selftest::{
+        binding::Binding,
+        test_ioctl::TestCmd, //
+    },
 };
 use core::{
     marker::PhantomData,
@@ -18,11 +30,14 @@ use core::{
 use kernel::{
     bindings,
     device::Device,
-    error::{
-        from_err_ptr,
-        to_result, //
+    error::to_result,
+    iommu::{
+        domain::AnyDomain,
+        viommu::{
+            NewHwQueue,
+            ViommuOps, //
+        },
     },
-    iommu::domain::AnyDomain,
     prelude::*,
     types::Opaque,
     uaccess::{
@@ -31,140 +46,34 @@ use kernel::{
     },
 };
 
-/// An open `/dev/iommu`.
-///
-/// # Invariants
-///
-/// It is alive as long as it is borrowed.
-#[repr(transparent)]
-pub(crate) struct Ctx(Opaque<bindings::iommufd_ctx>);
-
-impl Ctx {
-    pub(super) fn as_raw(&self) -> *mut bindings::iommufd_ctx {
-        self.0.get()
-    }
-
-    fn get_raw(
-        &self,
-        id: u32,
-        kind: bindings::iommufd_object_type,
-    ) -> Result<NonNull<bindings::iommufd_object>> {
-        // SAFETY: By the type invariant the context is alive.
-        let object =
-            from_err_ptr(unsafe { bindings::iommufd_get_object(self.as_raw(), id, kind) })?;
-        NonNull::new(object).ok_or(ENOENT)
-    }
-
-    /// Borrows the object with this id.
-    ///
-    /// # Errors
-    ///
-    /// `ENOENT`: there is none of this kind, or it is just being destroyed.
-    pub(crate) fn get<T: Kind>(&self, id: u32) -> Result<Loan<'_, T>> {
-        // INVARIANT: it is of this kind.
-        Ok(Loan {
-            ctx: self,
-            object: self.get_raw(id, T::TYPE)?,
-            kind: PhantomData,
-        })
-    }
-
-    /// Borrows the page table with this id, whether paging or nested.
-    ///
-    /// # Errors
-    ///
-    /// `ENOENT`: there is no object of this id. `EINVAL`: it is not a page table.
-    pub(crate) fn get_hwpt(&self, id: u32) -> Result<Loan<'_, Hwpt>> {
-        let object = self.get_raw(id, bindings::iommufd_object_type_IOMMUFD_OBJ_NONE)?;
-        // INVARIANT: checked below, and no more than `AnyHwpt` is done with it before.
-        let loan = Loan {
-            ctx: self,
-            object,
-            kind: PhantomData,
-        };
-        // SAFETY: The loan keeps it alive.
-        match unsafe { object.as_ref() }.type_ {
-            bindings::iommufd_object_type_IOMMUFD_OBJ_HWPT_PAGING
-            | bindings::iommufd_object_type_IOMMUFD_OBJ_HWPT_NESTED => Ok(loan),
-            _ => Err(EINVAL),
-        }
-    }
+/// The domain of a page table, as a driver knows it.
+pub(crate) fn domain(hwpt: &Hwpt) -> &AnyDomain {
+    // SAFETY: The page table is complete and owns the domain.
+    unsafe { AnyDomain::from_raw((*hwpt.as_raw()).domain) }
 }
 
-/// A kind of object.
-///
-/// # Safety
-///
-/// All objects of type `TYPE` begin with the structure that this wraps.
-pub(crate) unsafe trait Kind {
-    /// The type that the object says it is of.
-    const TYPE: bindings::iommufd_object_type;
+/// The physical device behind a bound one, as a driver knows it.
+pub(crate) fn physical(device: &IdDevice) -> &Device {
+    // SAFETY: The object holds the device.
+    unsafe { Device::from_raw((*device.as_raw()).dev) }
 }
 
-/// A short reference to an object: destroying it waits.
-///
-/// # Invariants
-///
-/// It stands for one of the object's `users` and one of its `wait_cnt`.
-pub(crate) struct Loan<'a, T> {
-    ctx: &'a Ctx,
-    object: NonNull<bindings::iommufd_object>,
-    kind: PhantomData<&'a T>,
-}
-
-impl<T: Kind> Deref for Loan<'_, T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        // SAFETY: It is alive and begins with what `T` wraps, see `Kind`.
-        unsafe { self.object.cast().as_ref() }
-    }
-}
-
-impl<T> Drop for Loan<'_, T> {
-    fn drop(&mut self) {
-        let object = self.object.as_ptr();
-        // Users first: a waiter must never see users without a `wait_cnt`.
-        // SAFETY: By the type invariant this is not the last one.
-        unsafe { bindings::refcount_dec(&raw mut (*object).users) };
-        // SAFETY: By the type invariant it is counted.
-        if unsafe { bindings::refcount_dec_and_test(&raw mut (*object).wait_cnt) } {
-            let queue = self.ctx.as_raw();
-            // SAFETY: The context outlives the loan.
-            unsafe {
-                bindings::__wake_up(
-                    &raw mut (*queue).destroy_wait,
-                    bindings::TASK_INTERRUPTIBLE,
-                    0,
-                    core::ptr::null_mut(),
-                )
-            };
-        }
-    }
-}
-
-/// An address space.
-#[repr(transparent)]
-pub(crate) struct Ioas(Opaque<bindings::iommufd_ioas>);
-
-// SAFETY: It wraps what such objects are.
-unsafe impl Kind for Ioas {
-    const TYPE: bindings::iommufd_object_type = bindings::iommufd_object_type_IOMMUFD_OBJ_IOAS;
-}
-
-impl Ioas {
-    fn iopt(&self) -> *mut bindings::io_pagetable {
-        // SAFETY: It is alive.
-        unsafe { &raw mut (*self.0.get()).iopt }
-    }
-
+/// What a test does with an IOAS besides.
+pub(crate) trait IoasExt {
     /// Keeps a range from being mapped; both ends included.
     ///
     /// # Errors
     ///
-    /// `EINVAL`: something is mapped there. `ENOMEM`: no memory.
-    pub(crate) fn reserve(&self, first: usize, last: usize) -> Result {
-        let iopt = self.iopt();
+    /// `EADDRINUSE`: something is mapped there. `ENOMEM`: no memory.
+    fn reserve(&self, first: usize, last: usize) -> Result;
+
+    /// Where the `nth` mapping begins.
+    fn nth_area(&self, nth: u32) -> Option<usize>;
+}
+
+impl IoasExt for Ioas {
+    fn reserve(&self, first: usize, last: usize) -> Result {
+        let iopt = self.iopt().as_raw();
         // SAFETY: It is alive.
         unsafe { bindings::down_write(&raw mut (*iopt).iova_rwsem) };
         // SAFETY: The lock is held.
@@ -174,10 +83,9 @@ impl Ioas {
         to_result(done)
     }
 
-    /// Where the `nth` mapping begins.
-    pub(crate) fn nth_area(&self, nth: u32) -> Option<usize> {
+    fn nth_area(&self, nth: u32) -> Option<usize> {
         // SAFETY: It is alive.
-        unsafe { nth_area(self.iopt(), nth) }
+        unsafe { nth_area(self.iopt().as_raw(), nth) }
     }
 }
 
@@ -206,67 +114,13 @@ pub(super) unsafe fn nth_area(iopt: *mut bindings::io_pagetable, nth: u32) -> Op
     start
 }
 
-/// A device that is bound to the context.
-#[repr(transparent)]
-pub(crate) struct IdDevice(Opaque<bindings::iommufd_device>);
-
-// SAFETY: It wraps what such objects are.
-unsafe impl Kind for IdDevice {
-    const TYPE: bindings::iommufd_object_type = bindings::iommufd_object_type_IOMMUFD_OBJ_DEVICE;
-}
-
-impl IdDevice {
-    /// The physical device.
-    pub(crate) fn device(&self) -> &Device {
-        // SAFETY: The object holds the device.
-        unsafe { Device::from_raw((*self.0.get()).dev) }
-    }
-}
-
-/// A page table of any kind.
-#[repr(transparent)]
-pub(crate) struct Hwpt(Opaque<bindings::iommufd_hw_pagetable>);
-
-// SAFETY: It wraps what paging and nested ones begin with. Looking for one by this type finds
-// the paging ones.
-unsafe impl Kind for Hwpt {
-    const TYPE: bindings::iommufd_object_type =
-        bindings::iommufd_object_type_IOMMUFD_OBJ_HWPT_PAGING;
-}
-
-impl Hwpt {
-    /// Its domain.
-    pub(crate) fn domain(&self) -> &AnyDomain {
-        // SAFETY: The object is complete and owns the domain.
-        unsafe { AnyDomain::from_raw((*self.0.get()).domain) }
-    }
-}
-
-/// A page table of user space.
-#[repr(transparent)]
-pub(crate) struct NestedHwpt(Hwpt);
-
-// SAFETY: It wraps what such objects begin with.
-unsafe impl Kind for NestedHwpt {
-    const TYPE: bindings::iommufd_object_type =
-        bindings::iommufd_object_type_IOMMUFD_OBJ_HWPT_NESTED;
-}
-
-impl Deref for NestedHwpt {
-    type Target = Hwpt;
-
-    fn deref(&self) -> &Hwpt {
-        &self.0
-    }
-}
-
 /// A hardware queue.
 #[repr(transparent)]
 struct RawHwQueue(Opaque<bindings::iommufd_hw_queue>);
 
 // SAFETY: It wraps what such objects begin with.
 unsafe impl Kind for RawHwQueue {
-    const TYPE: bindings::iommufd_object_type = bindings::iommufd_object_type_IOMMUFD_OBJ_HW_QUEUE;
+    const ID: KindId = KindId(bindings::iommufd_object_type_IOMMUFD_OBJ_HW_QUEUE);
 }
 
 /// Keeps one hardware queue alive as long as another.
@@ -306,7 +160,7 @@ pub(crate) trait QueueExt {
     fn depend_on(&self, id: u32) -> Result<QueueDependency>;
 }
 
-impl<T: kernel::iommu::viommu::ViommuOps> QueueExt for kernel::iommu::viommu::NewHwQueue<'_, T> {
+impl<T: ViommuOps> QueueExt for NewHwQueue<'_, T> {
     fn id(&self) -> u32 {
         // SAFETY: iommufd has set up its part.
         unsafe { (*self.as_raw()).obj.id }
@@ -316,22 +170,24 @@ impl<T: kernel::iommu::viommu::ViommuOps> QueueExt for kernel::iommu::viommu::Ne
         // SAFETY: As above.
         let viommu = unsafe { (*self.as_raw()).viommu };
         // SAFETY: The vIOMMU is alive and in a context that is.
-        let ctx: &Ctx = unsafe { &*(*viommu).ictx.cast() };
-        let other = ctx.get::<RawHwQueue>(id)?;
+        let ctx = unsafe { Ctx::from_raw((*viommu).ictx) };
+        let other = lend::<RawHwQueue>(ctx, id)?;
         // SAFETY: The loan keeps it alive.
         if unsafe { (*other.0.get()).viommu } != viommu {
             return Err(ENOENT);
         }
         // SAFETY: iommufd has set up its part.
         let dependent = unsafe { NonNull::new_unchecked(&raw mut (*self.as_raw()).obj) };
+        // SAFETY: It is not null.
+        let depended = unsafe { NonNull::new_unchecked(&raw mut (*other.0.get()).obj) };
         // SAFETY: Both are alive.
         to_result(unsafe {
-            bindings::_iommufd_object_depend(dependent.as_ptr(), other.object.as_ptr())
+            bindings::_iommufd_object_depend(dependent.as_ptr(), depended.as_ptr())
         })?;
         // INVARIANT: counted right above.
         Ok(QueueDependency {
             dependent,
-            depended: other.object,
+            depended,
         })
     }
 }
@@ -341,11 +197,18 @@ impl<T: kernel::iommu::viommu::ViommuOps> QueueExt for kernel::iommu::viommu::Ne
 pub(crate) struct SelftestObject {
     object: Opaque<bindings::iommufd_object>,
     binding: Option<Pin<KBox<Binding>>>,
+    /// Behind its own head an object has room for the one of a grace period.
+    _room: usize,
 }
+
+const _: () = assert!(
+    size_of::<SelftestObject>()
+        >= size_of::<bindings::iommufd_object>() + size_of::<bindings::kvfree_rcu_head>()
+);
 
 // SAFETY: Such objects are only made by `Reserved`, with this layout.
 unsafe impl Kind for SelftestObject {
-    const TYPE: bindings::iommufd_object_type = bindings::iommufd_object_type_IOMMUFD_OBJ_SELFTEST;
+    const ID: KindId = KindId(bindings::iommufd_object_type_IOMMUFD_OBJ_SELFTEST);
 }
 
 impl Deref for SelftestObject {
@@ -357,15 +220,12 @@ impl Deref for SelftestObject {
     }
 }
 
-/// An id of a mock device that does not exist yet.
+/// An id of a mock device that does not exist yet. Dropping it gives the id back.
 ///
 /// # Invariants
 ///
-/// It points to a `SelftestObject` that is not published.
-pub(crate) struct Reserved<'a> {
-    ctx: &'a Ctx,
-    object: NonNull<SelftestObject>,
-}
+/// It is a `SelftestObject` without a binding.
+pub(crate) struct Reserved<'a>(Unpublished<'a>);
 
 impl<'a> Reserved<'a> {
     /// Takes an id.
@@ -374,43 +234,23 @@ impl<'a> Reserved<'a> {
     ///
     /// `ENOMEM`, and `EBUSY` when all are taken.
     pub(crate) fn new(ctx: &'a Ctx) -> Result<Self> {
-        // SAFETY: The context is alive.
-        let object = from_err_ptr(unsafe {
-            bindings::_iommufd_object_alloc(
-                ctx.as_raw(),
-                size_of::<SelftestObject>(),
-                SelftestObject::TYPE,
-            )
-        })?;
-        let object: NonNull<SelftestObject> = NonNull::new(object.cast()).ok_or(ENOMEM)?;
-        // SAFETY: It is that large, and nobody else knows it.
-        unsafe { (&raw mut (*object.as_ptr()).binding).write(None) };
-        // INVARIANT: complete.
-        Ok(Self { ctx, object })
+        // INVARIANT: all zero, there is no binding.
+        ctx.reserve(size_of::<SelftestObject>(), SelftestObject::ID)
+            .map(Self)
     }
 
     /// The id.
     pub(crate) fn id(&self) -> u32 {
-        // SAFETY: By the type invariant it is alive.
-        unsafe { (*self.object.cast::<bindings::iommufd_object>().as_ptr()).id }
+        self.0.id()
     }
 
     /// Makes the device known by its id.
     pub(crate) fn publish(self, binding: Pin<KBox<Binding>>) {
-        // SAFETY: By the type invariant nobody else knows it.
-        unsafe { (*self.object.as_ptr()).binding = Some(binding) };
+        let object: *mut SelftestObject = self.0.as_raw().cast();
+        // SAFETY: By the type invariant it is one, and nobody else knows it.
+        unsafe { (&raw mut (*object).binding).write(Some(binding)) };
         // SAFETY: It is complete now.
-        unsafe {
-            bindings::iommufd_object_finalize(self.ctx.as_raw(), self.object.cast().as_ptr())
-        };
-        core::mem::forget(self);
-    }
-}
-
-impl Drop for Reserved<'_> {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant it is not published, and there is no binding.
-        unsafe { bindings::iommufd_object_abort(self.ctx.as_raw(), self.object.cast().as_ptr()) };
+        unsafe { self.0.built() }.publish();
     }
 }
 
@@ -453,7 +293,7 @@ impl<'a> Ucmd<'a> {
     /// The context.
     pub(crate) fn ctx(&self) -> &'a Ctx {
         // SAFETY: The context outlives the ioctl.
-        unsafe { &*(*self.raw).ictx.cast() }
+        unsafe { Ctx::from_raw((*self.raw).ictx) }
     }
 
     /// The command.
