@@ -209,9 +209,11 @@ static void show_pasid_entry(struct vtd *v, uint64_t root, uint64_t *ss_root)
 	       (int)(w[0] >> 6 & 7));
 	printf("stage-2 root %sHPA %#llx%s\n", ink(HPA), (unsigned long long)(w[0] & FS_ADDR),
 	       ink(PLAIN));
-	printf("   word 1  %016llx   domain-id %d\n", (unsigned long long)w[1], (int)(w[1] & 0xffff));
-	printf("   word 2  %016llx   %d-level stage 1, root %sGPA %#llx%s\n", (unsigned long long)w[2],
-	       4 + (int)(w[2] >> 2 & 3), ink(GPA), (unsigned long long)(w[2] & FS_ADDR), ink(PLAIN));
+	printf("   word 1  %016llx   domain-id %d\n", (unsigned long long)w[1],
+	       (int)(w[1] & 0xffff));
+	printf("   word 2  %016llx   %d-level stage 1, root %sGPA %#llx%s\n",
+	       (unsigned long long)w[2], 4 + (int)(w[2] >> 2 & 3), ink(GPA),
+	       (unsigned long long)(w[2] & FS_ADDR), ink(PLAIN));
 	check((w[0] & 1) && (w[0] >> 6 & 7) == 3, "PGTT 3 is \"nested\": stage 1, then stage 2");
 	check((w[2] & FS_ADDR) == root, "the stage-1 root is the table that this program made");
 	*ss_root = w[0] & FS_ADDR;
@@ -225,7 +227,8 @@ static void show_objects(struct vtd *v, uint32_t hwpt)
 	printf("   HWPT      id %u   nest parent: stage 2, tables by the kernel (GPA -> HPA)\n",
 	       v->parent);
 	printf("   HWPT      id %u   nested: stage 1, tables by the guest (GIOVA -> GPA)\n", hwpt);
-	printf("   the device is attached to %u, which holds on to %u, which holds on to %u\n", hwpt,
+	printf("   the device is attached to %u, which holds on to %u, which holds on to %u\n",
+	       hwpt,
 	       v->parent, v->ioas);
 }
 
@@ -309,7 +312,8 @@ int main(int argc, char **argv)
 
 	vtd_release(v);
 	if (failures)
-		printf("\n%s%d of the claims above did not hold.%s\n", ink(BAD), failures, ink(PLAIN));
+		printf("\n%s%d of the claims above did not hold.%s\n", ink(BAD), failures,
+		       ink(PLAIN));
 	else
 		printf("\n%sAll of it held.%s\n", ink(GOOD), ink(PLAIN));
 	return failures ? 1 : 0;

@@ -437,14 +437,18 @@ static inline int vtd_setup(struct vtd *v, uint32_t parent_flags)
 		.data_uptr = (uintptr_t)&v->hw,
 	};
 	struct vfio_region_info bar = { .argsz = sizeof(bar), .index = VFIO_PCI_BAR0_REGION_INDEX };
-	struct vfio_region_info cfg = { .argsz = sizeof(cfg), .index = VFIO_PCI_CONFIG_REGION_INDEX };
+	struct vfio_region_info cfg = {
+		.argsz = sizeof(cfg),
+		.index = VFIO_PCI_CONFIG_REGION_INDEX,
+	};
 	uint16_t command;
 	void *at;
 
 	memset(v, 0, sizeof(*v));
 	v->iommufd = v->dev = -1;
 	if (!vtd_find(v)) {
-		snprintf(v->why, sizeof(v->why), "no device: name one with VTD_DEVICE=0000:01:00.0");
+		snprintf(v->why, sizeof(v->why),
+			 "no device: name one with VTD_DEVICE=0000:01:00.0");
 		return 1;
 	}
 	v->iommufd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
