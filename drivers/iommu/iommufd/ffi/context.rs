@@ -157,13 +157,13 @@ impl Ctx {
         }
     }
 
-    /// Wakes those who wait in [`Self::wait_for_zero`].
+    /// Wakes those who wait in [`Self::wait_for_zero`], who are not interruptible.
     pub(crate) fn wake(&self) {
         // SAFETY: The wait queue is valid as long as `self`.
         unsafe {
             bindings::__wake_up(
                 &raw mut (*self.as_raw()).destroy_wait,
-                bindings::TASK_INTERRUPTIBLE,
+                bindings::TASK_NORMAL,
                 0,
                 ptr::null_mut(),
             )
