@@ -4,7 +4,9 @@
  * space: each test fails on a kernel that does it again. Needs
  * CONFIG_IOMMUFD_TEST and no hardware.
  */
+#include <pthread.h>
 #include <sys/mman.h>
+#include <time.h>
 
 /* Made for the harness's fixtures. */
 #pragma GCC diagnostic ignored "-Wunused-variable"
@@ -137,6 +139,53 @@ TEST_F(regress, access_stays_where_it_is)
 	test_ioctl_destroy(other);
 	test_cmd_destroy_access(access);
 	test_ioctl_destroy(self->ioas_id);
+}
+
+#define ROOM (64UL << 20)
+
+/* A lookup of a device that lasts: what there is no information for is zeroed. */
+struct asker {
+	int fd;
+	__u32 idev;
+	void *room;
+	int last_errno;
+};
+
+static void *ask(void *arg)
+{
+	struct asker *asker = arg;
+	struct iommu_hw_info cmd;
+
+	do {
+		cmd = (struct iommu_hw_info){ .size = sizeof(cmd), .dev_id = asker->idev,
+					      .data_len = ROOM,
+					      .data_uptr = (uintptr_t)asker->room };
+	} while (!ioctl(asker->fd, IOMMU_GET_HW_INFO, &cmd));
+	asker->last_errno = errno;
+	return NULL;
+}
+
+/* Who ended the last lookup did not wake who waited for that: it took a minute. */
+TEST_F_TIMEOUT(regress, destroy_is_woken, 120)
+{
+	struct timespec start, end;
+	struct asker asker = { .fd = self->fd };
+	pthread_t thread;
+	__u32 stdev;
+
+	asker.room = mmap(NULL, ROOM, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	ASSERT_NE(MAP_FAILED, asker.room);
+	test_cmd_mock_domain(self->ioas_id, &stdev, NULL, &asker.idev);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, ask, &asker));
+	usleep(300000);
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	test_ioctl_destroy(stdev);
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(ENOENT, asker.last_errno);
+	EXPECT_GT(20, end.tv_sec - start.tv_sec);
+	munmap(asker.room, ROOM);
 }
 
 TEST_HARNESS_MAIN
