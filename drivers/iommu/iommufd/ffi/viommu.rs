@@ -361,6 +361,9 @@ pub(super) unsafe extern "C" fn destroy_vdevice(obj: *mut bindings::iommufd_obje
     drop(unsafe { Loan::<Device>::from_raw(device.ctx(), device.object()) });
 }
 
+/// So many pages are known by an array that is no burden: one page long.
+const FEW_PAGES: usize = kernel::page::PAGE_SIZE / size_of::<*mut bindings::page>();
+
 /// Memory of the virtual machine that cannot be unmapped, as whole pages.
 pub(crate) struct Pinned<'a> {
     ctx: &'a Ctx,
@@ -375,31 +378,25 @@ impl<'a> Pinned<'a> {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; those of [`access::attach`] and [`access::pin`].
+    /// `EFAULT`: they are many, and surely not in one piece; `ENOMEM`; those of
+    /// [`access::attach`] and [`access::pin`].
     pub(crate) fn new(ctx: &'a Ctx, ioas: &Ioas, iova: usize, length: usize) -> Result<Self> {
-        let count = length / kernel::page::PAGE_SIZE;
-        // User space chose the number: failing is no news.
-        let mut pages = KVVec::with_capacity(count, GFP_KERNEL | __GFP_NOWARN)?;
-        for _ in 0..count {
-            pages.push(ptr::null_mut(), GFP_KERNEL)?;
-        }
         let access = access::create(ctx, None)?;
-        let pinned = access::attach(&access, ioas).and_then(|()| {
-            let mut slots = PageSlots(pages.as_mut_ptr());
-            access::pin(&access, iova, length, &mut slots, 0)
-                .inspect_err(|_| access::detach(&access))
-        });
-        if let Err(e) = pinned {
-            kernel::warn_on!(access.destroy(ctx, false).is_err());
-            return Err(e);
+        let pages = access::attach(&access, ioas)
+            .and_then(|()| pin_all(&access, iova, length).inspect_err(|_| access::detach(&access)));
+        match pages {
+            Ok(pages) => Ok(Self {
+                ctx,
+                access: ManuallyDrop::new(access),
+                iova,
+                length,
+                pages,
+            }),
+            Err(e) => {
+                kernel::warn_on!(access.destroy(ctx, false).is_err());
+                Err(e)
+            }
         }
-        Ok(Self {
-            ctx,
-            access: ManuallyDrop::new(access),
-            iova,
-            length,
-            pages,
-        })
     }
 
     /// The physical address, if the pages follow each other in memory.
@@ -413,6 +410,46 @@ impl<'a> Pinned<'a> {
             .all(|(i, page)| frame(page) == first + i)
             .then_some((first as u64) << bindings::PAGE_SHIFT)
     }
+}
+
+/// Pins pages that are in one piece, if the first and the last may be; returns them.
+///
+/// # Errors
+///
+/// `EFAULT`: they are not; `ENOMEM`; those of [`access::pin`].
+fn pin_all(access: &Access, iova: usize, length: usize) -> Result<KVVec<*mut bindings::page>> {
+    let count = length / kernel::page::PAGE_SIZE;
+    // User space chose the number: before there is memory for so many, there must be so many.
+    if count > FEW_PAGES {
+        let last = iova + (length - kernel::page::PAGE_SIZE);
+        let (first, last) = (frame_at(access, iova)?, frame_at(access, last)?);
+        if last.checked_sub(first) != Some(count - 1) {
+            return Err(EFAULT);
+        }
+    }
+    let mut pages = KVVec::with_capacity(count, GFP_KERNEL | __GFP_NOWARN)?;
+    for _ in 0..count {
+        pages.push(ptr::null_mut(), GFP_KERNEL)?;
+    }
+    let mut slots = PageSlots(pages.as_mut_ptr());
+    access::pin(access, iova, length, &mut slots, 0)?;
+    Ok(pages)
+}
+
+/// The number of the page that is mapped at a whole page's IOVA; it may change at once.
+fn frame_at(access: &Access, iova: usize) -> Result<usize> {
+    let mut page = ptr::null_mut();
+    access::pin(
+        access,
+        iova,
+        kernel::page::PAGE_SIZE,
+        &mut PageSlots(&raw mut page),
+        0,
+    )?;
+    // SAFETY: The page is pinned.
+    let frame = unsafe { bindings::page_to_pfn(page) };
+    access::unpin(access, iova, kernel::page::PAGE_SIZE);
+    Ok(frame)
 }
 
 impl Drop for Pinned<'_> {
