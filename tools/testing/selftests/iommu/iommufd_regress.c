@@ -188,4 +188,23 @@ TEST_F_TIMEOUT(regress, destroy_is_woken, 120)
 	munmap(asker.room, ROOM);
 }
 
+/* A length that nothing is behind took memory for as many pages, up to all there is. */
+TEST_F(regress, queue_of_pages_that_are_not)
+{
+	__u32 stdev, hwpt, idev, parent, viommu, queue;
+
+	test_ioctl_ioas_map_fixed(self->memory, 4 * PG, IOVA);
+	test_cmd_mock_domain(self->ioas_id, &stdev, &hwpt, &idev);
+	test_cmd_hwpt_alloc(idev, self->ioas_id, IOMMU_HWPT_ALLOC_NEST_PARENT, &parent);
+	test_cmd_viommu_alloc(idev, parent, IOMMU_VIOMMU_TYPE_SELFTEST, NULL, 0, &viommu);
+	/* The array alone would be 1.5 GiB. */
+	test_err_hw_queue_alloc(ENOENT, viommu, IOMMU_HW_QUEUE_TYPE_SELFTEST, 0, IOVA,
+				3ULL << 38, &queue);
+	test_cmd_hw_queue_alloc(viommu, IOMMU_HW_QUEUE_TYPE_SELFTEST, 0, IOVA, PG, &queue);
+	test_ioctl_destroy(queue);
+	test_ioctl_destroy(viommu);
+	test_ioctl_destroy(parent);
+	test_ioctl_destroy(stdev);
+}
+
 TEST_HARNESS_MAIN
