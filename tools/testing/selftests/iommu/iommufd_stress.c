@@ -323,7 +323,21 @@ static __u32 some_pasid(struct worker *w)
 
 static int pasid_attach(struct worker *w)
 {
-	return rc(_test_cmd_pasid_attach(CTX, pick(w, STDEV), some_pasid(w), some_target(w)));
+	int slot = roll(w, SLOTS);
+	__u32 stdev = atomic_load(&ids[STDEV][slot]), idev = atomic_load(&ids[IDEV][slot]);
+	__u32 hwpt;
+
+	if (roll(w, 2))
+		return rc(_test_cmd_pasid_attach(CTX, pick(w, STDEV), some_pasid(w),
+						 some_target(w)));
+	/* PASIDs go only with a hwpt that is made for them, also without PASID. */
+	if (_test_cmd_hwpt_alloc(CTX, idev, pick(w, IOAS), 0, IOMMU_HWPT_ALLOC_PASID, &hwpt,
+				 IOMMU_HWPT_DATA_NONE, NULL, 0))
+		return -errno;
+	put(w, HWPT, hwpt);
+	if (_test_cmd_mock_domain_replace(CTX, stdev, hwpt, NULL))
+		return -errno;
+	return rc(_test_cmd_pasid_attach(CTX, stdev, 1 + roll(w, 3), hwpt));
 }
 
 static int pasid_replace(struct worker *w)
@@ -484,39 +498,6 @@ static int new_fault_queue(struct worker *w)
 	return 0;
 }
 
-/* What a VMM does for a guest with a device, of which others destroy half meanwhile. */
-static int guest(struct worker *w)
-{
-	struct iommu_hwpt_selftest data = { .iotlb = IOMMU_TEST_IOTLB_DEFAULT };
-	int slot = roll(w, SLOTS);
-	__u32 stdev = atomic_load(&ids[STDEV][slot]), idev = atomic_load(&ids[IDEV][slot]);
-	__u32 parent, viommu, vdevice, queue, nested, fd;
-
-	if (_test_cmd_hwpt_alloc(CTX, idev, pick(w, IOAS), 0, IOMMU_HWPT_ALLOC_NEST_PARENT,
-				 &parent, IOMMU_HWPT_DATA_NONE, NULL, 0))
-		return -errno;
-	put(w, PARENT, parent);
-	if (_test_cmd_viommu_alloc(CTX, idev, parent, 0, IOMMU_VIOMMU_TYPE_SELFTEST, NULL, 0,
-				   &viommu))
-		return -errno;
-	put(w, VIOMMU, viommu);
-	if (_test_cmd_vdevice_alloc(CTX, viommu, idev, 1 + roll(w, 4), &vdevice))
-		return -errno;
-	put(w, VDEVICE, vdevice);
-	if (_test_cmd_veventq_alloc(CTX, viommu, IOMMU_VEVENTQ_TYPE_SELFTEST, 2, &queue, &fd))
-		return -errno;
-	put(w, VEVENTQ, queue);
-	put_fd(w, EVENT_FD, fd);
-	if (_test_cmd_hwpt_alloc(CTX, idev, viommu, pick(w, FAULT),
-				 roll(w, 4) ? IOMMU_HWPT_FAULT_ID_VALID : 0, &nested,
-				 IOMMU_HWPT_DATA_SELFTEST, &data, sizeof(data)))
-		return -errno;
-	put(w, NESTED, nested);
-	if (_test_cmd_mock_domain_replace(CTX, stdev, nested, NULL))
-		return -errno;
-	return 0;
-}
-
 static int page_fault(struct worker *w)
 {
 	struct iommu_test_cmd cmd = { .trigger_iopf = {
@@ -568,6 +549,41 @@ static int read_events(struct worker *w)
 	if (bytes < 0)
 		return -errno;
 	return bytes ? 0 : -EAGAIN;
+}
+
+/* What a VMM does for a guest with a device, of which others destroy half meanwhile. */
+static int guest(struct worker *w)
+{
+	struct iommu_hwpt_selftest data = { .iotlb = IOMMU_TEST_IOTLB_DEFAULT };
+	int slot = roll(w, SLOTS);
+	__u32 stdev = atomic_load(&ids[STDEV][slot]), idev = atomic_load(&ids[IDEV][slot]);
+	__u32 parent, viommu, vdevice, queue, nested, fd;
+
+	if (_test_cmd_hwpt_alloc(CTX, idev, pick(w, IOAS), 0, IOMMU_HWPT_ALLOC_NEST_PARENT,
+				 &parent, IOMMU_HWPT_DATA_NONE, NULL, 0))
+		return -errno;
+	put(w, PARENT, parent);
+	if (_test_cmd_viommu_alloc(CTX, idev, parent, 0, IOMMU_VIOMMU_TYPE_SELFTEST, NULL, 0,
+				   &viommu))
+		return -errno;
+	put(w, VIOMMU, viommu);
+	if (_test_cmd_vdevice_alloc(CTX, viommu, idev, 1 + roll(w, 4), &vdevice))
+		return -errno;
+	put(w, VDEVICE, vdevice);
+	if (_test_cmd_veventq_alloc(CTX, viommu, IOMMU_VEVENTQ_TYPE_SELFTEST, 2, &queue, &fd))
+		return -errno;
+	put(w, VEVENTQ, queue);
+	put_fd(w, EVENT_FD, fd);
+	if (_test_cmd_hwpt_alloc(CTX, idev, viommu, pick(w, FAULT),
+				 roll(w, 4) ? IOMMU_HWPT_FAULT_ID_VALID : 0, &nested,
+				 IOMMU_HWPT_DATA_SELFTEST, &data, sizeof(data)))
+		return -errno;
+	put(w, NESTED, nested);
+	if (_test_cmd_mock_domain_replace(CTX, stdev, nested, NULL))
+		return -errno;
+	event(w);
+	page_fault(w);
+	return 0;
 }
 
 static int track_dirty(struct worker *w)
@@ -733,57 +749,59 @@ static const struct op {
 	unsigned long wanted;
 	int errors[8];
 } ops[] = {
-	{ "ioas_alloc", ioas_alloc, 8, 50, {} },
-	{ "map_user", map_user, 24, 50, { ENOENT, EADDRINUSE, EINVAL, ENOSPC, EEXIST } },
-	{ "map_file", map_file, 12, 50, { ENOENT, EADDRINUSE, EINVAL, ENOSPC, EEXIST } },
-	{ "map_dmabuf", map_dmabuf, 6, 5,
+	{ "ioas_alloc", ioas_alloc, 8, 20, {} },
+	{ "map_user", map_user, 24, 20, { ENOENT, EADDRINUSE, EINVAL, ENOSPC, EEXIST } },
+	{ "map_file", map_file, 12, 20, { ENOENT, EADDRINUSE, EINVAL, ENOSPC, EEXIST } },
+	{ "map_dmabuf", map_dmabuf, 6, 2,
 	  { ENOENT, EADDRINUSE, EINVAL, ENOSPC, EEXIST, EBADF, ENODEV } },
-	{ "unmap", unmap, 16, 50, { ENOENT, EBUSY, EINVAL } },
-	{ "copy", copy, 16, 20, { ENOENT, EADDRINUSE, EINVAL, ENOSPC, EEXIST, EPERM } },
-	{ "iova_ranges", iova_ranges, 6, 50, { ENOENT, EMSGSIZE } },
-	{ "allow_iovas", allow_iovas, 2, 5, { ENOENT, EADDRINUSE } },
-	{ "add_reserved", add_reserved, 1, 1, { ENOENT, EADDRINUSE } },
-	{ "option", option, 4, 20, { ENOENT, EBUSY, EINVAL } },
-	{ "vfio_ioas", vfio_ioas, 4, 20, { ENOENT, ENODEV } },
-	{ "vfio_map", vfio_map, 6, 5, { ENODEV, ENOENT, EADDRINUSE, EINVAL, EBUSY, EEXIST } },
-	{ "new_device", new_device, 6, 20, { ENOENT, EINVAL, EADDRINUSE } },
-	{ "replace", replace, 16, 50, { ENOENT, EINVAL, EADDRINUSE } },
-	{ "pasid_attach", pasid_attach, 12, 20, { ENOENT, EINVAL, EADDRINUSE, EBUSY } },
-	{ "pasid_replace", pasid_replace, 8, 10, { ENOENT, EINVAL, EADDRINUSE } },
-	{ "pasid_detach", pasid_detach, 6, 20, { ENOENT } },
-	{ "pasid_check", pasid_check, 4, 10, { ENOENT, EINVAL } },
-	{ "hwpt_alloc", new_hwpt, 14, 20, { ENOENT, EINVAL, EOPNOTSUPP, EADDRINUSE } },
-	{ "parent_alloc", new_parent, 12, 20, { ENOENT, EINVAL, EOPNOTSUPP, EADDRINUSE } },
-	{ "nested_alloc", new_nested, 16, 20, { ENOENT, EINVAL, EOPNOTSUPP, EADDRINUSE } },
-	{ "invalidate", invalidate_nested, 10, 20, { ENOENT, EINVAL, EOPNOTSUPP } },
-	{ "viommu_invalidate", invalidate_viommu, 10, 5, { ENOENT, EINVAL, EOPNOTSUPP } },
-	{ "viommu_alloc", new_viommu, 10, 10, { ENOENT, EINVAL, EOPNOTSUPP } },
-	{ "vdevice_alloc", new_vdevice, 12, 10, { ENOENT, EINVAL, EEXIST, EBUSY } },
-	{ "veventq_alloc", new_veventq, 10, 10, { ENOENT, EINVAL, EEXIST } },
-	{ "hw_queue_alloc", new_hw_queue, 10, 2,
+	{ "unmap", unmap, 16, 20, { ENOENT, EBUSY, EINVAL } },
+	{ "copy", copy, 16, 8, { ENOENT, EADDRINUSE, EINVAL, ENOSPC, EEXIST, EPERM } },
+	{ "iova_ranges", iova_ranges, 6, 20, { ENOENT, EMSGSIZE } },
+	{ "allow_iovas", allow_iovas, 2, 2, { ENOENT, EADDRINUSE } },
+	{ "add_reserved", add_reserved, 4, 1, { ENOENT, EADDRINUSE } },
+	{ "option", option, 4, 8, { ENOENT, EBUSY, EINVAL, EADDRINUSE } },
+	{ "vfio_ioas", vfio_ioas, 4, 8, { ENOENT, ENODEV } },
+	{ "vfio_map", vfio_map, 6, 2,
+	  { ENODEV, ENOENT, EADDRINUSE, EINVAL, EBUSY, EEXIST, EOPNOTSUPP } },
+	{ "new_device", new_device, 6, 8, { ENOENT, EINVAL, EADDRINUSE } },
+	{ "replace", replace, 16, 20, { ENOENT, EINVAL, EADDRINUSE } },
+	{ "pasid_attach", pasid_attach, 12, 8,
+	  { ENOENT, EINVAL, EADDRINUSE, EBUSY, EOPNOTSUPP } },
+	{ "pasid_replace", pasid_replace, 8, 4, { ENOENT, EINVAL, EADDRINUSE } },
+	{ "pasid_detach", pasid_detach, 6, 8, { ENOENT } },
+	{ "pasid_check", pasid_check, 4, 4, { ENOENT, EINVAL } },
+	{ "hwpt_alloc", new_hwpt, 14, 8, { ENOENT, EINVAL, EOPNOTSUPP, EADDRINUSE } },
+	{ "parent_alloc", new_parent, 12, 8, { ENOENT, EINVAL, EOPNOTSUPP, EADDRINUSE } },
+	{ "nested_alloc", new_nested, 16, 8, { ENOENT, EINVAL, EOPNOTSUPP, EADDRINUSE } },
+	{ "invalidate", invalidate_nested, 10, 8, { ENOENT, EINVAL, EOPNOTSUPP } },
+	{ "viommu_invalidate", invalidate_viommu, 10, 2, { ENOENT, EINVAL, EOPNOTSUPP } },
+	{ "viommu_alloc", new_viommu, 10, 4, { ENOENT, EINVAL, EOPNOTSUPP } },
+	{ "vdevice_alloc", new_vdevice, 12, 4, { ENOENT, EINVAL, EEXIST, EBUSY } },
+	{ "veventq_alloc", new_veventq, 10, 4, { ENOENT, EINVAL, EEXIST } },
+	{ "hw_queue_alloc", new_hw_queue, 10, 1,
 	  { ENOENT, EINVAL, EEXIST, EIO, EFAULT, EOPNOTSUPP } },
-	{ "fault_alloc", new_fault_queue, 6, 20, {} },
-	{ "guest", guest, 16, 5,
+	{ "fault_alloc", new_fault_queue, 6, 8, {} },
+	{ "guest", guest, 16, 2,
 	  { ENOENT, EINVAL, EOPNOTSUPP, EADDRINUSE, EEXIST, EBUSY } },
-	{ "page_fault", page_fault, 12, 20, { ENOENT } },
-	{ "answer_faults", answer_faults, 12, 2, { EAGAIN, EBADF, EINVAL, ESPIPE } },
-	{ "event", event, 12, 2, { ENOENT, EOPNOTSUPP } },
+	{ "page_fault", page_fault, 12, 8, { ENOENT } },
+	{ "answer_faults", answer_faults, 12, 1, { EAGAIN, EBADF, EINVAL, ESPIPE } },
+	{ "event", event, 12, 1, { ENOENT, EOPNOTSUPP } },
 	{ "read_events", read_events, 10, 1, { EAGAIN, EBADF, EINVAL, ESPIPE } },
-	{ "track_dirty", track_dirty, 6, 10, { ENOENT, EOPNOTSUPP } },
-	{ "dirty_bitmap", dirty_bitmap, 8, 2, { ENOENT, EINVAL, EOPNOTSUPP } },
-	{ "access_create", new_access, 6, 20, { ENOENT, EADDRINUSE } },
-	{ "access_pin", access_pin, 12, 10, { ENOENT, EBADFD, EINVAL, EPERM } },
-	{ "access_rw", access_rw, 12, 10, { ENOENT, EBADFD, EINVAL, EPERM } },
-	{ "access_replace", access_replace, 6, 10, { ENOENT, EBADFD, EADDRINUSE } },
-	{ "dmabuf_get", new_dmabuf, 3, 10, {} },
-	{ "dmabuf_revoke", revoke_dmabuf, 3, 10, { EBADF, EINVAL } },
-	{ "hw_info", hw_info, 4, 20, { ENOENT } },
-	{ "check_iotlb", check_iotlb, 6, 10, { ENOENT, EINVAL } },
-	{ "check_cache", check_cache, 4, 10, { ENOENT, EINVAL } },
+	{ "track_dirty", track_dirty, 6, 4, { ENOENT, EOPNOTSUPP } },
+	{ "dirty_bitmap", dirty_bitmap, 8, 1, { ENOENT, EINVAL, EOPNOTSUPP } },
+	{ "access_create", new_access, 6, 8, { ENOENT, EADDRINUSE } },
+	{ "access_pin", access_pin, 12, 4, { ENOENT, EBADFD, EINVAL, EPERM } },
+	{ "access_rw", access_rw, 12, 4, { ENOENT, EBADFD, EINVAL, EPERM } },
+	{ "access_replace", access_replace, 6, 4, { ENOENT, EBADFD, EADDRINUSE } },
+	{ "dmabuf_get", new_dmabuf, 3, 4, {} },
+	{ "dmabuf_revoke", revoke_dmabuf, 3, 4, { EBADF, EINVAL } },
+	{ "hw_info", hw_info, 4, 8, { ENOENT } },
+	{ "check_iotlb", check_iotlb, 6, 4, { ENOENT, EINVAL } },
+	{ "check_cache", check_cache, 4, 4, { ENOENT, EINVAL } },
 	{ "change_process", change_process, 2, 1, { EINVAL, EBUSY } },
-	{ "memory_limit", memory_limit, 1, 5, {} },
-	{ "destroy", destroy, 60, 200, { ENOENT, EBUSY } },
-	{ "close", close_one, 12, 20, { ENOENT } },
+	{ "memory_limit", memory_limit, 1, 2, {} },
+	{ "destroy", destroy, 60, 100, { ENOENT, EBUSY } },
+	{ "close", close_one, 12, 8, { ENOENT } },
 };
 
 static int total_weight;
