@@ -6,8 +6,8 @@
 #include <linux/list.h>
 #include <linux/maple_tree.h>
 #include <linux/mm.h>
+#include <linux/msi.h>
 #include <linux/refcount.h>
-#include <linux/rwsem.h>
 #include <linux/sched/user.h>
 #include <linux/uaccess.h>
 #include <linux/wait.h>
@@ -89,12 +89,6 @@ __rust_helper int rust_helper_iommu_remap_uncached(struct vm_area_struct *vma, p
 				  vma->vm_end - vma->vm_start, vma->vm_page_prot);
 }
 
-__rust_helper void rust_helper_iommu_down_write_nest_lock(struct rw_semaphore *sem,
-							  struct rw_semaphore *outer)
-{
-	down_write_nest_lock(sem, outer);
-}
-
 __rust_helper struct user_struct *rust_helper_iommu_current_user(void)
 {
 	return current_user();
@@ -126,3 +120,16 @@ __rust_helper unsigned long rust_helper_clear_user(void __user *to, unsigned lon
 {
 	return clear_user(to, n);
 }
+
+#ifdef CONFIG_IRQ_MSI_IOMMU
+__rust_helper void rust_helper_iommu_group_mutex_assert(struct device *dev)
+{
+	iommu_group_mutex_assert(dev);
+}
+
+__rust_helper void rust_helper_msi_desc_set_iommu_msi_iova(struct msi_desc *desc, u64 msi_iova,
+							   unsigned int msi_shift)
+{
+	msi_desc_set_iommu_msi_iova(desc, msi_iova, msi_shift);
+}
+#endif

@@ -26,7 +26,6 @@ pub(crate) mod kinds;
 #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
 pub(crate) mod noiommu;
 pub(crate) mod object;
-pub(crate) mod rwsem;
 #[cfg(CONFIG_IOMMUFD_TEST)]
 pub(crate) mod selftest;
 pub(crate) mod space;

@@ -7,8 +7,7 @@
 use super::{
     context::Ctx,
     ioas::Ioas,
-    object::Kind,
-    rwsem::WriteGuard, //
+    object::Kind, //
 };
 use core::{
     marker::PhantomData,
@@ -18,7 +17,10 @@ use kernel::{
     bindings,
     error::to_result,
     prelude::*,
-    sync::rcu,
+    sync::{
+        rcu,
+        rwsem::WriteGuard, //
+    },
     types::Opaque, //
 };
 

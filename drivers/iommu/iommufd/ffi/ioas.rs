@@ -13,7 +13,6 @@ use super::{
         Loan,
         Object, //
     },
-    rwsem::RwSem,
     ucmd::Ucmd, //
 };
 use core::mem::size_of;
@@ -22,6 +21,7 @@ use kernel::{
     c_str,
     prelude::*,
     static_lock_class,
+    sync::rwsem::RwSem,
     types::Opaque, //
 };
 

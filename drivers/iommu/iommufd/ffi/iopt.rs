@@ -5,13 +5,7 @@
 //! It has its own locks, `domains_rwsem` before `iova_rwsem` before those of the pages; each
 //! method here takes what it needs.
 
-use super::{
-    context::Ctx,
-    rwsem::{
-        ReadGuard,
-        RwSem, //
-    }, //
-};
+use super::context::Ctx;
 use core::{
     marker::PhantomPinned,
     mem::MaybeUninit,
@@ -22,6 +16,10 @@ use kernel::{
     bindings,
     error::to_result,
     prelude::*,
+    sync::rwsem::{
+        ReadGuard,
+        RwSem, //
+    },
     types::Opaque, //
 };
 

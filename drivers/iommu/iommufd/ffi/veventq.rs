@@ -25,10 +25,6 @@ use super::{
         Kind,
         KindId, //
     },
-    rwsem::{
-        RwSem,
-        WriteGuard, //
-    },
     typed::Head, //
 };
 use core::{
@@ -41,6 +37,10 @@ use core::{
 use kernel::{
     bindings,
     prelude::*,
+    sync::rwsem::{
+        RwSem,
+        WriteGuard, //
+    },
     types::Opaque, //
 };
 

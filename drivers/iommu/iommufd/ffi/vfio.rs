@@ -13,13 +13,13 @@ use super::{
         Loan,
         Object, //
     },
-    rwsem::RwSem,
     table::Locked, //
 };
 use core::ptr;
 use kernel::{
     bindings,
-    prelude::*, //
+    prelude::*,
+    sync::rwsem::RwSem, //
 };
 
 impl Ctx {
