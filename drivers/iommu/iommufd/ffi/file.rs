@@ -44,12 +44,13 @@ unsafe impl<T> Sync for Shared<T> {}
 
 #[cfg(MODULE)]
 extern "C" {
-    static __this_module: Shared<bindings::module>;
+    // A `struct module`, which is the module loader's: its address is all that is of use here.
+    static __this_module: u8;
 }
+
+/// The module that this crate is part of; null where it is built in.
 #[cfg(MODULE)]
-// SAFETY: The address of a static, which C owns.
-pub(super) const OWNER: *mut bindings::module =
-    unsafe { (&raw const __this_module).cast_mut().cast() };
+pub(super) const OWNER: *mut bindings::module = (&raw const __this_module).cast_mut().cast();
 #[cfg(not(MODULE))]
 pub(super) const OWNER: *mut bindings::module = ptr::null_mut();
 
@@ -129,10 +130,8 @@ pub(super) fn init() -> Result {
 pub(super) fn exit() {
     drop(WITH_VFIO.then_some(Node(&VFIO)));
     drop(Node(&IOMMU));
-    // Objects may still wait for their grace period.
-    //
-    // SAFETY: May sleep here.
-    unsafe { bindings::kvfree_rcu_barrier() };
+    // Objects that still wait for their grace period are memory only, which needs no code of ours
+    // to be freed.
 }
 
 /// A device for those who must name one and have none.

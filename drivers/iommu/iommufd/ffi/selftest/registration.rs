@@ -6,7 +6,10 @@
 //! C headers: [`include/linux/iommu.h`](srctree/include/linux/iommu.h),
 //! [`include/linux/fault-inject.h`](srctree/include/linux/fault-inject.h)
 
-use crate::selftest;
+use crate::{
+    ffi::file::OWNER,
+    selftest, //
+};
 use core::{
     mem::MaybeUninit,
     ptr::null_mut, //
@@ -37,18 +40,8 @@ pub(crate) struct LocalModule;
 impl ModuleMetadata for LocalModule {
     const NAME: &'static CStr = c"iommufd";
 
-    #[cfg(MODULE)]
-    const THIS_MODULE: ThisModule = {
-        extern "C" {
-            static __this_module: Opaque<bindings::module>;
-        }
-        // SAFETY: The linker puts it there, and it lives as long as the module.
-        unsafe { ThisModule::from_ptr(__this_module.get()) }
-    };
-
-    #[cfg(not(MODULE))]
-    // SAFETY: Built-in code has a null pointer.
-    const THIS_MODULE: ThisModule = unsafe { ThisModule::from_ptr(null_mut()) };
+    // SAFETY: The module lives as long as its code runs; built-in code has a null pointer.
+    const THIS_MODULE: ThisModule = unsafe { ThisModule::from_ptr(OWNER) };
 }
 
 /// What exists once.
