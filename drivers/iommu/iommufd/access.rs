@@ -15,13 +15,15 @@
 use crate::{
     ffi::{
         access::{
+            map::{
+                Buffer,
+                Map,
+                PageSlots,
+                Span, //
+            },
             Access,
-            Buffer,
             Client,
-            Locked,
-            Map,
-            PageSlots,
-            Span, //
+            Locked, //
         },
         context::Ctx,
         ioas::Ioas,

@@ -16,9 +16,9 @@ use crate::{
                 HwQueueAlloc, //
             }, //
         },
+        hw_queue::Pinned,
         hwpt::Viommu,
-        ucmd::Ucmd,
-        viommu::Pinned, //
+        ucmd::Ucmd, //
     },
     ioctl::Ioctl,
     object::lend, //

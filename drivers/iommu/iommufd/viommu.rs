@@ -20,10 +20,8 @@ use crate::{
             Viommu, //
         },
         ucmd::Ucmd,
-        viommu::{
-            keep_device,
-            ViommuDriver, //
-        }, //
+        vdevice::keep_device,
+        viommu::ViommuDriver, //
     },
     ioctl::Ioctl,
     object::lend, //

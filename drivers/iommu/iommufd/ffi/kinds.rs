@@ -4,8 +4,10 @@
 
 use super::{
     fault,
+    hw_queue,
     ioas,
     object::KindId,
+    vdevice,
     veventq,
     viommu, //
 };
@@ -66,15 +68,15 @@ static OPS: [Ops; COUNT] = {
         ..Ops::new(fault::destroy)
     };
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_HW_QUEUE as usize] =
-        Ops::new(viommu::destroy_hw_queue);
+        Ops::new(hw_queue::destroy_hw_queue);
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_HWPT_PAGING as usize] =
         Ops::new(bindings::iommufd_hwpt_paging_destroy);
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_HWPT_NESTED as usize] =
         Ops::new(bindings::iommufd_hwpt_nested_destroy);
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_IOAS as usize] = Ops::new(ioas::destroy);
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_VDEVICE as usize] = Ops {
-        abort: Some(viommu::abort_vdevice),
-        ..Ops::new(viommu::destroy_vdevice)
+        abort: Some(vdevice::abort_vdevice),
+        ..Ops::new(vdevice::destroy_vdevice)
     };
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_VEVENTQ as usize] = Ops {
         abort: Some(veventq::abort),

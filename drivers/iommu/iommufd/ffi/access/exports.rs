@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Accesses as C calls them: the prototypes of `include/linux/iommufd.h` and `iommufd_private.h`.
+//!
+//! The symbols that modules use get their namespaces in `exports.c`. The callers' side of each
+//! contract is in those headers.
+
+use super::{
+    map::{
+        Buffer,
+        PageSlots, //
+    },
+    Access,
+    Client, //
+};
+use crate::{
+    access,
+    ffi::{
+        context::Ctx,
+        object::Loan,
+        typed::{
+            Head,
+            Hold, //
+        }, //
+    }, //
+};
+use kernel::{
+    bindings,
+    prelude::*, //
+};
+
+/// Calls `f` for each access on an IOAS's list that a driver has, with a loan on it but without
+/// locks, in the order of the list.
+fn for_each(iopt: *mut bindings::io_pagetable, mut f: impl FnMut(&Access)) {
+    // SAFETY: Only the address is taken.
+    let list = unsafe { &raw mut (*iopt).access_list };
+    let mut index = 0;
+    loop {
+        // SAFETY: The list is initialised.
+        unsafe { bindings::xa_lock(list) };
+        // SAFETY: As above.
+        let found =
+            unsafe { bindings::xa_find(list, &mut index, usize::MAX, bindings::XA_PRESENT) };
+        // SAFETY: The list has accesses, which leave it before they are freed.
+        let access = unsafe { found.cast::<Access>().as_ref() };
+        let loan = access.and_then(|it| Loan::<'_, Access>::new(it.ctx()?, it.object()));
+        // SAFETY: It is held.
+        unsafe { bindings::xa_unlock(list) };
+        if access.is_none() {
+            return;
+        }
+        if let Some(access) = loan {
+            f(&access);
+        }
+        index += 1;
+    }
+}
+
+fn errno(result: Result) -> c_int {
+    result.map_or_else(Error::to_errno, |()| 0)
+}
+
+/// Has every driver undo its pins in a range, which is about to be unmapped.
+///
+/// # Safety
+///
+/// `iopt` is an IOAS's.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_access_notify_unmap(
+    iopt: *mut bindings::io_pagetable,
+    iova: c_ulong,
+    length: c_ulong,
+) {
+    for_each(iopt, |access| access.unmap(iova, length));
+}
+
+fn created(access: Result<Hold<Access>>, id: Option<&mut u32>) -> *mut bindings::iommufd_access {
+    match access {
+        Ok(access) => {
+            if let Some(id) = id {
+                *id = access.id();
+            }
+            access.into_raw().as_ptr().cast()
+        }
+        Err(e) => e.to_ptr(),
+    }
+}
+
+/// Makes an access of the kernel's own.
+///
+/// # Safety
+///
+/// `ictx` is open.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_access_create_internal(
+    ictx: *mut bindings::iommufd_ctx,
+) -> *mut bindings::iommufd_access {
+    // SAFETY: By the contract of this function.
+    created(access::create(unsafe { Ctx::from_raw(ictx) }, None), None)
+}
+
+/// Makes an access for a driver; the id of the new object goes to `id`.
+///
+/// # Safety
+///
+/// `ictx` is open, `ops` valid until it is destroyed, and `id` may be written.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_access_create(
+    ictx: *mut bindings::iommufd_ctx,
+    ops: *const bindings::iommufd_access_ops,
+    data: *mut c_void,
+    id: *mut u32,
+) -> *mut bindings::iommufd_access {
+    // SAFETY: By the contract of this function.
+    let (ctx, id) = unsafe { (Ctx::from_raw(ictx), &mut *id) };
+    // INVARIANT: by the contract of this function.
+    created(access::create(ctx, Some(Client { ops, data })), Some(id))
+}
+
+/// Destroys an access. Its driver does not use it any more.
+///
+/// # Safety
+///
+/// `access` was made by [`iommufd_access_create`], and is not used again.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_access_destroy(access: *mut bindings::iommufd_access) {
+    // SAFETY: By the contract of this function; create gave the caller a hold.
+    let access = unsafe { Hold::adopt(&*access.cast::<Access>()) };
+    // SAFETY: The access keeps it; a context is not freed before those who call from it return.
+    let ctx = unsafe { Ctx::from_raw(access.ictx) };
+    kernel::warn_on!(access.destroy(ctx, false).is_err());
+}
+
+/// Takes an access off its IOAS.
+///
+/// # Safety
+///
+/// `access` is the caller's.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_access_detach(access: *mut bindings::iommufd_access) {
+    // SAFETY: By the contract of this function.
+    access::detach(unsafe { &*access.cast() });
+}
+
+/// Puts an access on an IOAS.
+///
+/// # Safety
+///
+/// `access` is the caller's.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_access_attach(
+    access: *mut bindings::iommufd_access,
+    ioas_id: u32,
+) -> c_int {
+    // SAFETY: By the contract of this function.
+    errno(access::attach_id(unsafe { &*access.cast() }, ioas_id))
+}
+
+/// Puts an access of the kernel's own on an IOAS.
+///
+/// # Safety
+///
+/// `access` is the caller's, who has a count on `ioas`.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_access_attach_internal(
+    access: *mut bindings::iommufd_access,
+    ioas: *mut bindings::iommufd_ioas,
+) -> c_int {
+    // SAFETY: By the contract of this function.
+    errno(unsafe { access::attach(&*access.cast(), &*ioas.cast()) })
+}
+
+/// Moves an access to another IOAS.
+///
+/// # Safety
+///
+/// `access` is the caller's.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_access_replace(
+    access: *mut bindings::iommufd_access,
+    ioas_id: u32,
+) -> c_int {
+    // SAFETY: By the contract of this function.
+    errno(access::replace_id(unsafe { &*access.cast() }, ioas_id))
+}
+
+/// Undoes a pin.
+///
+/// # Safety
+///
+/// `access` is the caller's, who pinned exactly this.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_access_unpin_pages(
+    access: *mut bindings::iommufd_access,
+    iova: c_ulong,
+    length: c_ulong,
+) {
+    // SAFETY: By the contract of this function.
+    access::unpin(unsafe { &*access.cast() }, iova, length);
+}
+
+/// Pins pages and hands them out.
+///
+/// # Safety
+///
+/// `access` is the caller's, and `out_pages` has room for all pages of the range.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_access_pin_pages(
+    access: *mut bindings::iommufd_access,
+    iova: c_ulong,
+    length: c_ulong,
+    out_pages: *mut *mut bindings::page,
+    flags: c_uint,
+) -> c_int {
+    let mut out = PageSlots(out_pages);
+    // SAFETY: By the contract of this function.
+    errno(access::pin(
+        unsafe { &*access.cast() },
+        iova,
+        length,
+        &mut out,
+        flags,
+    ))
+}
+
+/// Reads or writes through an IOAS.
+///
+/// # Safety
+///
+/// `access` is the caller's, and `data` has `length` bytes.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_access_rw(
+    access: *mut bindings::iommufd_access,
+    iova: c_ulong,
+    data: *mut c_void,
+    length: usize,
+    flags: c_uint,
+) -> c_int {
+    let mut buffer = Buffer(data);
+    // SAFETY: By the contract of this function.
+    errno(access::copy(
+        unsafe { &*access.cast() },
+        iova,
+        length,
+        &mut buffer,
+        flags,
+    ))
+}
+
+/// Destroys an access.
+///
+/// # Safety
+///
+/// `obj` is an access that the caller gives away.
+#[export]
+pub(crate) unsafe extern "C" fn iommufd_access_destroy_object(obj: *mut bindings::iommufd_object) {
+    // SAFETY: By the contract of this function.
+    unsafe { obj.cast::<Access>().drop_in_place() };
+}

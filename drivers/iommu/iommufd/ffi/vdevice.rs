@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! vDEVICEs in memory: the core's part first, the driver's behind it.
+//!
+//! A vDEVICE holds its vIOMMU, and keeps a loan on its device, which the device's tear-down
+//! revokes.
+//!
+//! Lock order: the device's group, then the xarray of the vIOMMU's vDEVICEs.
+//!
+//! C header: [`include/linux/iommufd.h`](srctree/include/linux/iommufd.h)
+
+use super::{
+    context::Ctx,
+    device::Device,
+    group::Locked,
+    hwpt::Viommu,
+    object::{
+        Built,
+        KindId,
+        Loan, //
+    },
+    typed::Head,
+    viommu::checked, //
+};
+use core::{
+    mem::{
+        size_of,
+        ManuallyDrop, //
+    },
+    ptr, //
+};
+use kernel::{
+    bindings,
+    error::to_result,
+    prelude::*, //
+};
+
+const VDEVICE: KindId = KindId(bindings::iommufd_object_type_IOMMUFD_OBJ_VDEVICE);
+
+type Init = unsafe extern "C" fn(*mut bindings::iommufd_vdevice) -> c_int;
+
+impl Viommu {
+    /// How the driver initialises vDEVICEs of this vIOMMU, and their size.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP`: a size without an initialisation, or too small a size, is the driver's bug.
+    fn vdevice_ops(&self) -> Result<(usize, Option<Init>)> {
+        const LEAST: usize = size_of::<bindings::iommufd_vdevice>();
+        let Some(ops) = self.ops() else {
+            return Ok((LEAST, None));
+        };
+        if ops.vdevice_size == 0 {
+            return Ok((LEAST, ops.vdevice_init));
+        }
+        if kernel::warn_on!(ops.vdevice_init.is_none()) {
+            return Err(EOPNOTSUPP);
+        }
+        Ok((checked(ops.vdevice_size, LEAST)?, ops.vdevice_init))
+    }
+
+    /// Makes a vDEVICE under the lock of the device's group, which must outlive it.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST`: the vIOMMU has one with this virtual id; what the driver says; `ENOMEM`.
+    pub(crate) fn build_vdevice<'a>(
+        &self,
+        ctx: &'a Ctx,
+        device: &Device,
+        group: &'a Locked<'_>,
+        virt_id: usize,
+    ) -> Result<Built<'a>> {
+        let (size, init) = self.vdevice_ops()?;
+        let object = ctx.reserve(size, VDEVICE)?;
+        let raw = object.as_raw().cast::<bindings::iommufd_vdevice>();
+        // SAFETY: `size` is at least that of the structure. It is zeroed, and ours alone.
+        let vdevice = unsafe { &mut *raw };
+        self.object().users().inc();
+        vdevice.virt_id = virt_id as u64;
+        vdevice.viommu = self.as_raw();
+        vdevice.idev = device.as_raw();
+        device.set_vdev(group, raw);
+        // SAFETY: Initialised just now.
+        let object = unsafe { object.built() };
+        let slot = Slot::reserve(self, virt_id)?;
+        if let Some(init) = init {
+            // SAFETY: The driver of the vIOMMU gets its own part to initialise.
+            to_result(unsafe { init(raw) })?;
+        }
+        // Only now may the driver find it.
+        slot.fill(raw);
+        Ok(object)
+    }
+
+    /// Calls `f` with the xarray of the vDEVICEs, its spinlock held. Where `f` has to allocate it
+    /// may drop the lock.
+    fn with_vdevs_locked<R>(&self, f: impl FnOnce(*mut bindings::xarray) -> R) -> R {
+        // SAFETY: It was initialised with the vIOMMU.
+        unsafe { bindings::xa_lock(self.vdevs()) };
+        let result = f(self.vdevs());
+        // SAFETY: It is held.
+        unsafe { bindings::xa_unlock(self.vdevs()) };
+        result
+    }
+}
+
+/// A virtual id that is reserved in a vIOMMU. Dropping it frees it.
+struct Slot<'a> {
+    viommu: &'a Viommu,
+    virt_id: usize,
+}
+
+impl<'a> Slot<'a> {
+    /// # Errors
+    ///
+    /// `EEXIST`: it is taken; `ENOMEM`.
+    fn reserve(viommu: &'a Viommu, virt_id: usize) -> Result<Self> {
+        let ret = viommu.with_vdevs_locked(|xa| {
+            // SAFETY: The lock is held. Null stands for a reserved entry, which reads as absent.
+            unsafe { bindings::__xa_insert(xa, virt_id, ptr::null_mut(), bindings::GFP_KERNEL) }
+        });
+        match to_result(ret) {
+            Ok(()) => Ok(Self { viommu, virt_id }),
+            Err(EBUSY) => Err(EEXIST),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn fill(self, vdevice: *mut bindings::iommufd_vdevice) {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: The slot is reserved, so that nothing is allocated; `abort_vdevice` empties it.
+        unsafe {
+            bindings::xa_store(
+                this.viommu.vdevs(),
+                this.virt_id,
+                vdevice.cast(),
+                bindings::GFP_KERNEL,
+            )
+        };
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        // SAFETY: The slot is ours.
+        unsafe { bindings::xa_erase(self.viommu.vdevs(), self.virt_id) };
+    }
+}
+
+/// Lets a vDEVICE that was published keep the loan on its device.
+pub(crate) fn keep_device(device: Loan<'_, Device>) {
+    // `destroy_vdevice` ends it.
+    device.into_raw();
+}
+
+/// Undoes a vDEVICE that was not published. With the lock of its device's group.
+///
+/// # Safety
+///
+/// `obj` must be a vDEVICE that nobody else refers to, and the lock of its device's group be held.
+pub(super) unsafe extern "C" fn abort_vdevice(obj: *mut bindings::iommufd_object) {
+    let raw = obj.cast::<bindings::iommufd_vdevice>();
+    // SAFETY: By the caller.
+    if let Some(destroy) = unsafe { (*raw).destroy } {
+        // SAFETY: The driver's own operation on what it has initialised.
+        unsafe { destroy(raw) };
+    }
+    // SAFETY: By the caller; the driver does not use it any more.
+    let vdevice = unsafe { &*raw };
+    // SAFETY: The vDEVICE's count keeps it until the end of this function.
+    let viommu = unsafe { &*vdevice.viommu.cast::<Viommu>() };
+    viommu.with_vdevs_locked(|xa| {
+        let virt_id = vdevice.virt_id as usize;
+        // SAFETY: The lock is held. The slot is ours if it has this vDEVICE; otherwise making it
+        // failed before it was filled, and it may be another's, which stays.
+        unsafe {
+            bindings::__xa_cmpxchg(
+                xa,
+                virt_id,
+                raw.cast(),
+                ptr::null_mut(),
+                bindings::GFP_ATOMIC,
+            )
+        }
+    });
+    // SAFETY: The group's lock guards the field; the loan or the caller keeps the device.
+    unsafe { (*vdevice.idev).vdev = ptr::null_mut() };
+    viommu.object().users().dec();
+}
+
+/// Undoes a vDEVICE and ends the loan on its device.
+///
+/// # Safety
+///
+/// `obj` must be a vDEVICE that nobody else refers to.
+pub(super) unsafe extern "C" fn destroy_vdevice(obj: *mut bindings::iommufd_object) {
+    // SAFETY: By the caller.
+    let device = unsafe { (*obj.cast::<bindings::iommufd_vdevice>()).idev };
+    // SAFETY: The loan keeps the device.
+    let device = unsafe { &*device.cast::<Device>() };
+    let group = device.group().lock();
+    // SAFETY: By the caller; the lock is held.
+    unsafe { abort_vdevice(obj) };
+    drop(group);
+    // SAFETY: The loan that `keep_device` gave to the vDEVICE.
+    drop(unsafe { Loan::<Device>::from_raw(device.ctx(), device.object()) });
+}
