@@ -14,18 +14,21 @@ use crate::ffi::{
         Device,
         Parts, //
     },
-    domain::{
-        is_capable,
-        Capability,
-        PhysDev, //
-    },
+    domain::PhysDev,
     group::{
         Group,
         GroupRef, //
     },
     typed::Hold,
 };
-use kernel::prelude::*;
+use kernel::{
+    iommu::device::{
+        is_capable,
+        Capability,
+        DmaOwner, //
+    },
+    prelude::*, //
+};
 
 /// Binds a device. The hold is the caller's, until [`unbind`].
 ///
@@ -47,15 +50,15 @@ pub(crate) fn bind(ctx: &Ctx, dev: &PhysDev) -> Result<Hold<Device>> {
 
 fn with_iommu(ctx: &Ctx, dev: &PhysDev) -> Result<Parts> {
     // User space could not make it coherent again.
-    if !is_capable(dev, Capability::CacheCoherency) {
+    if !is_capable(dev.as_device(), Capability::CacheCoherency) {
         return Err(EINVAL);
     }
     let group = GroupRef::of(ctx, dev)?;
     check_interrupts(dev, &group)?;
     Ok(Parts {
-        owner: Some(dev.claim_dma(ctx)?),
+        owner: Some(DmaOwner::claim(dev.as_device(), ctx.identity())?),
         group,
-        enforce_cache_coherency: is_capable(dev, Capability::EnforceCacheCoherency),
+        enforce_cache_coherency: is_capable(dev.as_device(), Capability::EnforceCacheCoherency),
     })
 }
 

@@ -19,11 +19,7 @@ use crate::{
             },
             Device, //
         },
-        domain::{
-            is_capable,
-            Capability,
-            PhysDev, //
-        },
+        domain::PhysDev,
         handlers::{
             self,
             end_of, //
@@ -34,6 +30,10 @@ use crate::{
     object::lend, //
 };
 use kernel::{
+    iommu::device::{
+        is_capable,
+        Capability, //
+    },
     prelude::*,
     uaccess::{
         UserPtr,
@@ -82,10 +82,10 @@ fn pasid_capabilities(control: u32) -> u64 {
 /// What the hardware can do for the device, as `IOMMU_HW_CAP_*`.
 fn capabilities(dev: &PhysDev) -> u64 {
     let mut capabilities = 0;
-    if is_capable(dev, Capability::DirtyTracking) {
+    if is_capable(dev.as_device(), Capability::DirtyTracking) {
         capabilities |= u64::from(uapi::CAP_DIRTY_TRACKING);
     }
-    if !is_capable(dev, Capability::PciAts) {
+    if !is_capable(dev.as_device(), Capability::PciAts) {
         capabilities |= u64::from(uapi::CAP_NO_ATS);
     }
     // PASIDs are reported when they are enabled, which drivers do when they first see the device.

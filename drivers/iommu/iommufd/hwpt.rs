@@ -16,8 +16,6 @@ use crate::{
         context::Ctx,
         device::Device,
         domain::{
-            is_capable,
-            Capability,
             Domain,
             UserArray,
             UserData, //
@@ -60,6 +58,10 @@ use crate::{
     object::lend, //
 };
 use kernel::{
+    iommu::device::{
+        is_capable,
+        Capability, //
+    },
     page::PAGE_SIZE,
     prelude::*, //
 };
@@ -161,7 +163,7 @@ pub(crate) fn new_paging<'l>(
 ) -> Result<NewPaging<'l>> {
     let (dev, driver, flags) = (device.dev(), device.driver()?, request.flags);
     check_paging(flags, request.data.is_some(), driver.takes_flags(), || {
-        is_capable(dev, Capability::DirtyTracking)
+        is_capable(dev.as_device(), Capability::DirtyTracking)
     })?;
     let domain = driver.alloc_paging(dev, driver_flags(flags), request.data)?;
     // Before anything is mapped, as some have a bit for it in each entry; unchanged afterwards. A

@@ -17,6 +17,8 @@
 //!
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
+pub use super::device::Capability;
+
 use super::{
     domain::{
         AnyDomain,
@@ -154,30 +156,6 @@ impl IommuDevice {
     #[inline]
     pub const fn as_raw(&self) -> *mut bindings::iommu_device {
         self.0.get()
-    }
-}
-
-/// What a driver can be asked about one device.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Capability {
-    /// DMA snoops the CPU's caches.
-    CacheCoherency,
-    /// No-snoop DMA can be forbidden.
-    EnforceCacheCoherency,
-    /// Domains can track what was written to.
-    DirtyTracking,
-    /// Something that this abstraction has no name for yet.
-    Other(u32),
-}
-
-impl Capability {
-    const fn from_raw(raw: bindings::iommu_cap) -> Self {
-        match raw {
-            bindings::iommu_cap_IOMMU_CAP_CACHE_COHERENCY => Self::CacheCoherency,
-            bindings::iommu_cap_IOMMU_CAP_ENFORCE_CACHE_COHERENCY => Self::EnforceCacheCoherency,
-            bindings::iommu_cap_IOMMU_CAP_DIRTY_TRACKING => Self::DirtyTracking,
-            other => Self::Other(other),
-        }
     }
 }
 

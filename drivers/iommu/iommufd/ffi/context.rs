@@ -15,7 +15,10 @@ use super::{
         Table, //
     }, //
 };
-use core::ptr;
+use core::ptr::{
+    self,
+    NonNull, //
+};
 use kernel::{
     bindings,
     c_str,
@@ -117,6 +120,11 @@ impl Ctx {
             }
             drop(KBox::from_raw(raw));
         }
+    }
+
+    /// What tells it from others.
+    pub(crate) fn identity(&self) -> NonNull<c_void> {
+        NonNull::from(self).cast()
     }
 
     /// The table of its objects.

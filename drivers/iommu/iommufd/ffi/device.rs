@@ -11,7 +11,6 @@ use super::{
     attach::Pasid,
     context::Ctx,
     domain::{
-        DmaOwner,
         Driver,
         PhysDev, //
     },
@@ -52,6 +51,7 @@ use core::{
 };
 use kernel::{
     bindings,
+    iommu::device::DmaOwner,
     prelude::*,
     static_assert,
     types::Opaque, //

@@ -11,10 +11,7 @@
 //!
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
-use super::{
-    context::Ctx,
-    hwpt::Hwpt, //
-};
+use super::hwpt::Hwpt;
 use core::ptr::NonNull;
 use kernel::{
     bindings,
@@ -113,33 +110,6 @@ impl PhysDev {
         // SAFETY: It is a valid PCI device.
         let control = unsafe { bindings::pci_pasid_status(self.pci()?) };
         Some(to_result(control.min(0)).map(|()| control as u32))
-    }
-
-    /// Has the DMA of its group be nobody's but the context's.
-    ///
-    /// # Errors
-    ///
-    /// `EBUSY`: it is somebody else's; `ENOMEM`.
-    pub(crate) fn claim_dma(&self, ctx: &Ctx) -> Result<DmaOwner> {
-        let owner = ctx.as_raw().cast();
-        // SAFETY: The device is valid; the owner is only compared.
-        to_result(unsafe { bindings::iommu_device_claim_dma_owner(self.as_raw(), owner) })?;
-        // INVARIANT: claimed just now.
-        Ok(DmaOwner(NonNull::from(self)))
-    }
-}
-
-/// The ownership of a device's DMA, given back when dropped. Nothing is attached then.
-///
-/// # Invariants
-///
-/// It was claimed, and the device lives.
-pub(crate) struct DmaOwner(NonNull<PhysDev>);
-
-impl Drop for DmaOwner {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant.
-        unsafe { bindings::iommu_device_release_dma_owner(self.0.as_ref().as_raw()) };
     }
 }
 
@@ -286,26 +256,6 @@ impl Drop for Domain {
         // SAFETY: By the type invariant this owns it.
         unsafe { bindings::iommu_domain_free(self.as_raw()) };
     }
-}
-
-/// What the driver of a device can do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub(crate) enum Capability {
-    /// DMA snoops the CPU's caches.
-    CacheCoherency = bindings::iommu_cap_IOMMU_CAP_CACHE_COHERENCY,
-    /// DMA that does not snoop can be forbidden.
-    EnforceCacheCoherency = bindings::iommu_cap_IOMMU_CAP_ENFORCE_CACHE_COHERENCY,
-    /// Domains can record what was written to.
-    DirtyTracking = bindings::iommu_cap_IOMMU_CAP_DIRTY_TRACKING,
-    /// The device may use ATS.
-    PciAts = bindings::iommu_cap_IOMMU_CAP_PCI_ATS_SUPPORTED,
-}
-
-/// Asks the driver of a device what it can do.
-pub(crate) fn is_capable(dev: &PhysDev, capability: Capability) -> bool {
-    // SAFETY: The device is valid.
-    unsafe { bindings::device_iommu_capable(dev.as_raw(), capability as bindings::iommu_cap) }
 }
 
 /// The driver of the IOMMU that serves a device.

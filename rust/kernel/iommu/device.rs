@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Devices behind an IOMMU: what the hardware can do for them, and whose their DMA is.
+//!
+//! Both are asked of the IOMMU core, which takes its own locks and may sleep. The driver of the
+//! device must keep it bound meanwhile.
+//!
+//! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
+
+use crate::{
+    bindings,
+    device::Device,
+    error::to_result,
+    prelude::*,
+    sync::aref::ARef, //
+};
+use core::ptr::NonNull;
+
+/// What an IOMMU and its driver can do for one device.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Capability {
+    /// DMA snoops the CPU's caches.
+    CacheCoherency,
+    /// No-snoop DMA can be forbidden.
+    EnforceCacheCoherency,
+    /// Domains can track what was written to.
+    DirtyTracking,
+    /// The device may use ATS.
+    PciAts,
+    /// Something that this abstraction has no name for yet.
+    Other(u32),
+}
+
+impl Capability {
+    pub(super) const fn from_raw(raw: bindings::iommu_cap) -> Self {
+        match raw {
+            bindings::iommu_cap_IOMMU_CAP_CACHE_COHERENCY => Self::CacheCoherency,
+            bindings::iommu_cap_IOMMU_CAP_ENFORCE_CACHE_COHERENCY => Self::EnforceCacheCoherency,
+            bindings::iommu_cap_IOMMU_CAP_DIRTY_TRACKING => Self::DirtyTracking,
+            bindings::iommu_cap_IOMMU_CAP_PCI_ATS_SUPPORTED => Self::PciAts,
+            other => Self::Other(other),
+        }
+    }
+
+    const fn as_raw(self) -> bindings::iommu_cap {
+        match self {
+            Self::CacheCoherency => bindings::iommu_cap_IOMMU_CAP_CACHE_COHERENCY,
+            Self::EnforceCacheCoherency => bindings::iommu_cap_IOMMU_CAP_ENFORCE_CACHE_COHERENCY,
+            Self::DirtyTracking => bindings::iommu_cap_IOMMU_CAP_DIRTY_TRACKING,
+            Self::PciAts => bindings::iommu_cap_IOMMU_CAP_PCI_ATS_SUPPORTED,
+            Self::Other(other) => other,
+        }
+    }
+}
+
+/// Asks what the IOMMU can do for a device: nothing, where there is none.
+pub fn is_capable(dev: &Device, capability: Capability) -> bool {
+    // SAFETY: The device is valid.
+    unsafe { bindings::device_iommu_capable(dev.as_raw(), capability.as_raw()) }
+}
+
+/// The ownership of the DMA of a device and of all others in its group. Dropping it gives it back,
+/// when none of these devices may be attached to a domain of the owner's any more.
+///
+/// # Invariants
+///
+/// It was claimed for the device, and this is the only value that stands for that claim.
+pub struct DmaOwner(ARef<Device>);
+
+impl DmaOwner {
+    /// Has the DMA of the device's group be nobody's but `owner`'s, who may claim it for several
+    /// devices of the group. Who the owner is only matters in that others are not: the pointer is
+    /// never followed.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY`: it is somebody else's, such as that of a driver which uses the DMA API; `ENODEV`:
+    /// the device is in no group; `ENOMEM`.
+    pub fn claim(dev: &Device, owner: NonNull<c_void>) -> Result<Self> {
+        // SAFETY: The device is valid, and the owner is not null.
+        to_result(unsafe { bindings::iommu_device_claim_dma_owner(dev.as_raw(), owner.as_ptr()) })?;
+        // INVARIANT: Claimed just now.
+        Ok(Self(dev.into()))
+    }
+}
+
+impl Drop for DmaOwner {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::iommu_device_release_dma_owner(self.0.as_raw()) };
+    }
+}
+
+#[cfg(CONFIG_KUNIT = "y")]
+#[macros::kunit_tests(rust_kernel_iommu_device)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_are_those_of_c() {
+        for raw in 0..64 {
+            assert_eq!(Capability::from_raw(raw).as_raw(), raw);
+        }
+    }
+}
