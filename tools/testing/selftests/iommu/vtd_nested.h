@@ -57,7 +57,11 @@
 #define ECAP_SLTS	(1ULL << 46)
 #define ECAP_FLTS	(1ULL << 47)
 
+#define ECAP_PRS	(1ULL << 29)
+#define ECAP_PASID	(1ULL << 40)
+
 #define EDU_ID		0x11e81234U
+#define PDMA_ID		0x00da1b36U	/* see vtd_pdma.h */
 #define EDU_BUFFER	0x40000ULL
 #define SENTINEL	0x5e5e5e5e5e5e5e5eULL
 #define TOKEN(page)	(0x70ce000000000000ULL | (page))
@@ -77,11 +81,6 @@ struct vtd {
 	size_t bar_size;
 	unsigned int next_table;	/* first unused page for tables */
 };
-
-static inline bool vtd_is_edu(const struct vtd *v)
-{
-	return v->pci_id == EDU_ID;
-}
 
 static inline uint64_t gpa_of(unsigned int page)
 {
@@ -131,8 +130,18 @@ static inline unsigned int sysfs_hex(const char *bdf, const char *name)
 	return value;
 }
 
-/* The device to use: VTD_DEVICE=bdf, or the first `edu`. */
-static inline bool vtd_find(struct vtd *v)
+static inline bool vtd_is_edu(const struct vtd *v)
+{
+	return v->pci_id == EDU_ID;
+}
+
+static inline bool vtd_is_pdma(const struct vtd *v)
+{
+	return v->pci_id == PDMA_ID;
+}
+
+/* The device to use: VTD_DEVICE=bdf, or the first one with @id. */
+static inline bool vtd_find(struct vtd *v, uint32_t id)
 {
 	const char *given = getenv("VTD_DEVICE");
 	struct dirent *e;
@@ -148,8 +157,8 @@ static inline bool vtd_find(struct vtd *v)
 			if (e->d_name[0] == '.')
 				continue;
 			snprintf(v->bdf, sizeof(v->bdf), "%.31s", e->d_name);
-			found = sysfs_hex(v->bdf, "vendor") == (EDU_ID & 0xffff) &&
-				sysfs_hex(v->bdf, "device") == EDU_ID >> 16;
+			found = sysfs_hex(v->bdf, "vendor") == (id & 0xffff) &&
+				sysfs_hex(v->bdf, "device") == id >> 16;
 		}
 		if (dir)
 			closedir(dir);
@@ -304,6 +313,29 @@ static inline int vtd_invalidate(struct vtd *v, uint32_t hwpt, uint64_t addr, ui
 	return ioctl(v->iommufd, IOMMU_HWPT_INVALIDATE, &cmd) ? -errno : 0;
 }
 
+static inline int vtd_attach_pasid(struct vtd *v, uint32_t pasid, uint32_t pt_id)
+{
+	struct vfio_device_attach_iommufd_pt cmd = {
+		.argsz = sizeof(cmd),
+		.flags = VFIO_DEVICE_ATTACH_PASID,
+		.pt_id = pt_id,
+		.pasid = pasid,
+	};
+
+	return ioctl(v->dev, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &cmd) ? -errno : 0;
+}
+
+static inline int vtd_detach_pasid(struct vtd *v, uint32_t pasid)
+{
+	struct vfio_device_detach_iommufd_pt cmd = {
+		.argsz = sizeof(cmd),
+		.flags = VFIO_DEVICE_DETACH_PASID,
+		.pasid = pasid,
+	};
+
+	return ioctl(v->dev, VFIO_DEVICE_DETACH_IOMMUFD_PT, &cmd) ? -errno : 0;
+}
+
 /* An empty stage-1 table; its GPA. */
 static inline uint64_t vtd_new_table(struct vtd *v)
 {
@@ -424,11 +456,59 @@ static inline void vtd_fill(struct vtd *v)
 		*(uint64_t *)host_of(v, page) = TOKEN(page);
 }
 
+/* Memory space and bus master, which a reset takes away. */
+static inline int vtd_enable(struct vtd *v)
+{
+	struct vfio_region_info cfg = {
+		.argsz = sizeof(cfg),
+		.index = VFIO_PCI_CONFIG_REGION_INDEX,
+	};
+	uint16_t command;
+
+	if (ioctl(v->dev, VFIO_DEVICE_GET_REGION_INFO, &cfg) ||
+	    pread(v->dev, &command, 2, cfg.offset + 4) != 2)
+		return -1;
+	command |= 0x6;
+	return pwrite(v->dev, &command, 2, cfg.offset + 4) == 2 ? 0 : -1;
+}
+
+/* Pages pinned, all told. */
+static inline unsigned long vtd_pinned(void)
+{
+	unsigned long value, pinned = 0;
+	char word[64];
+	FILE *f;
+
+	/* The processors' own counts are added up first. */
+	sysfs_write("/proc/sys/vm/stat_refresh", "1");
+	f = fopen("/proc/vmstat", "r");
+	while (f && fscanf(f, "%63s %lu", word, &value) == 2) {
+		if (!strcmp(word, "nr_foll_pin_acquired"))
+			pinned += value;
+		else if (!strcmp(word, "nr_foll_pin_released"))
+			pinned -= value;
+	}
+	if (f)
+		fclose(f);
+	return pinned;
+}
+
+/* Waits until no more than @pinned pages are; what there are then. */
+static inline unsigned long vtd_unpinned(unsigned long pinned)
+{
+	int tries;
+
+	for (tries = 0; tries < 100 && vtd_pinned() != pinned; tries++)
+		usleep(20000);
+	return vtd_pinned();
+}
+
 /*
- * Takes the device and makes an IOAS with a nest parent over all the memory.
- * Returns 0; 1 when this machine cannot (v->why says what is missing); -1.
+ * Takes the device with @id and makes an IOAS with a nest parent over all the
+ * memory. Returns 0; 1 when this machine cannot (v->why says what is missing);
+ * -1.
  */
-static inline int vtd_setup(struct vtd *v, uint32_t parent_flags)
+static inline int vtd_setup_on(struct vtd *v, uint32_t id, uint32_t parent_flags)
 {
 	struct vfio_device_bind_iommufd bind = { .argsz = sizeof(bind) };
 	struct iommu_hw_info info = {
@@ -437,16 +517,11 @@ static inline int vtd_setup(struct vtd *v, uint32_t parent_flags)
 		.data_uptr = (uintptr_t)&v->hw,
 	};
 	struct vfio_region_info bar = { .argsz = sizeof(bar), .index = VFIO_PCI_BAR0_REGION_INDEX };
-	struct vfio_region_info cfg = {
-		.argsz = sizeof(cfg),
-		.index = VFIO_PCI_CONFIG_REGION_INDEX,
-	};
-	uint16_t command;
 	void *at;
 
 	memset(v, 0, sizeof(*v));
 	v->iommufd = v->dev = -1;
-	if (!vtd_find(v)) {
+	if (!vtd_find(v, id)) {
 		snprintf(v->why, sizeof(v->why),
 			 "no device: name one with VTD_DEVICE=0000:01:00.0");
 		return 1;
@@ -493,23 +568,23 @@ static inline int vtd_setup(struct vtd *v, uint32_t parent_flags)
 	if (errno)
 		return vtd_fail(v, "nest parent");
 
-	if (!vtd_is_edu(v))
+	if (!vtd_is_edu(v) && !vtd_is_pdma(v))
 		return 0;
-	if (ioctl(v->dev, VFIO_DEVICE_GET_REGION_INFO, &bar) ||
-	    ioctl(v->dev, VFIO_DEVICE_GET_REGION_INFO, &cfg))
+	if (ioctl(v->dev, VFIO_DEVICE_GET_REGION_INFO, &bar))
 		return vtd_fail(v, "regions");
 	at = mmap(NULL, bar.size, PROT_READ | PROT_WRITE, MAP_SHARED, v->dev, bar.offset);
 	if (at == MAP_FAILED)
 		return vtd_fail(v, "BAR 0");
 	v->bar = at;
 	v->bar_size = bar.size;
-	/* Memory space and bus master. */
-	if (pread(v->dev, &command, 2, cfg.offset + 4) != 2)
-		return vtd_fail(v, "config space");
-	command |= 0x6;
-	if (pwrite(v->dev, &command, 2, cfg.offset + 4) != 2)
+	if (vtd_enable(v))
 		return vtd_fail(v, "config space");
 	return 0;
+}
+
+static inline int vtd_setup(struct vtd *v, uint32_t parent_flags)
+{
+	return vtd_setup_on(v, EDU_ID, parent_flags);
 }
 
 /* Gives all of it back; a mapping of the BAR would keep the device open. */
