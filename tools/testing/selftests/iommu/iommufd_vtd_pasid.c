@@ -1,0 +1,484 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * PASIDs on VT-d, with real DMA: nested hwpts attached to PASIDs of a device,
+ * each variant by untranslated requests and through the device's translation
+ * cache. VTD_DEVICE=bdf names the device; by default it is QEMU's `pasid-dma`.
+ * For another device only the checks that need no DMA run.
+ */
+#include <signal.h>
+#include <sys/wait.h>
+
+#include "kselftest_harness.h"
+#include "vtd_pdma.h"
+
+#define IOVA	0x200000ULL
+#define A	(DATA_PAGE + 10)
+#define B	(DATA_PAGE + 20)
+#define C	(DATA_PAGE + 30)
+#define D	(DATA_PAGE + 40)
+
+/* What comes back for a transfer that was not done. */
+#define REFUSED	0xdeadULL
+
+FIXTURE(pasid)
+{
+	struct vtd v;
+	uint32_t how;
+	uint64_t root, root1, root2;
+	uint32_t hwpt, hwpt1, hwpt2;
+};
+
+FIXTURE_VARIANT(pasid)
+{
+	uint32_t how;
+};
+
+FIXTURE_VARIANT_ADD(pasid, untranslated)
+{
+	.how = 0,
+};
+
+FIXTURE_VARIANT_ADD(pasid, ats)
+{
+	.how = PDMA_ATS,
+};
+
+/* No PASID has A, PASID 1 has B and PASID 2 has C, all at the same address. */
+FIXTURE_SETUP(pasid)
+{
+	struct vtd *v = &self->v;
+	int rc = pdma_setup(v, 0);
+
+	if (rc > 0)
+		SKIP(return, "%s", v->why);
+	ASSERT_EQ(0, rc)
+		TH_LOG("%s", v->why);
+	if (variant->how && (v->hw_caps & IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED))
+		SKIP(return, "%s has no ATS here", v->bdf);
+	self->how = variant->how;
+	ASSERT_EQ(0, pdma_table(v, IOVA, A, &self->root, 0, &self->hwpt));
+	ASSERT_EQ(0, pdma_table(v, IOVA, B, &self->root1, 0, &self->hwpt1));
+	ASSERT_EQ(0, pdma_table(v, IOVA, C, &self->root2, 0, &self->hwpt2));
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	ASSERT_EQ(0, vtd_attach_pasid(v, 1, self->hwpt1));
+	ASSERT_EQ(0, vtd_attach_pasid(v, 2, self->hwpt2));
+}
+
+FIXTURE_TEARDOWN(pasid)
+{
+	vtd_release(&self->v);
+}
+
+#define NO_DMA	"no way to make %s do DMA from here"
+
+static uint64_t get_by(struct vtd *v, uint32_t how, uint32_t pasid, uint64_t iova)
+{
+	if (pdma_run(v, how | PDMA_READ, pasid, iova, SENTINEL) != PDMA_DONE)
+		return REFUSED;
+	return pdma_buffer(v);
+}
+
+/* In the tests: what the device reads with @pasid, and whether it can write. */
+#define GET(pasid, iova)	get_by(&self->v, self->how, pasid, iova)
+#define PUT(pasid, iova, value)	\
+	(pdma_run(&self->v, self->how | PDMA_WRITE, pasid, iova, value) == PDMA_DONE)
+
+TEST_F(pasid, own_tables)
+{
+	struct vtd *v = &self->v;
+
+	if (!vtd_is_pdma(v))
+		SKIP(return, NO_DMA, v->bdf);
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	EXPECT_EQ(TOKEN(B), GET(1, IOVA));
+	EXPECT_EQ(TOKEN(C), GET(2, IOVA));
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	EXPECT_TRUE(PUT(1, IOVA + 8, 0x1111));
+	EXPECT_TRUE(PUT(2, IOVA + 8, 0x2222));
+	EXPECT_EQ(0x1111, ((uint64_t *)host_of(v, B))[1]);
+	EXPECT_EQ(0x2222, ((uint64_t *)host_of(v, C))[1]);
+	EXPECT_EQ(0, ((uint64_t *)host_of(v, A))[1]);
+	/* A GPA is no IOVA for any of them. */
+	EXPECT_EQ(REFUSED, GET(1, gpa_of(B)));
+}
+
+TEST_F(pasid, fetch_and_add)
+{
+	struct vtd *v = &self->v;
+
+	if (!vtd_is_pdma(v))
+		SKIP(return, NO_DMA, v->bdf);
+	((uint64_t *)host_of(v, B))[1] = 40;
+	EXPECT_EQ(PDMA_DONE, pdma_run(v, self->how | PDMA_FETCH_ADD, 1, IOVA + 8, 2));
+	EXPECT_EQ(40, pdma_buffer(v));
+	EXPECT_EQ(42, ((uint64_t *)host_of(v, B))[1]);
+}
+
+TEST_F(pasid, not_attached)
+{
+	struct vtd *v = &self->v;
+
+	if (!vtd_is_pdma(v))
+		SKIP(return, NO_DMA, v->bdf);
+	EXPECT_EQ(REFUSED, GET(3, IOVA));
+	EXPECT_FALSE(PUT(3, IOVA, 1));
+	EXPECT_EQ(REFUSED, GET((1U << v->pasid_bits) - 1, IOVA));
+	/* PASID 0 is what requests without one have: no device sends it here. */
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	EXPECT_EQ(TOKEN(B), GET(1, IOVA));
+}
+
+TEST_F(pasid, detached)
+{
+	struct vtd *v = &self->v;
+
+	if (!vtd_is_pdma(v))
+		SKIP(return, NO_DMA, v->bdf);
+	ASSERT_EQ(TOKEN(B), GET(1, IOVA));
+	ASSERT_EQ(TOKEN(C), GET(2, IOVA));
+	EXPECT_EQ(-EBUSY, vtd_destroy(v, self->hwpt1));
+	ASSERT_EQ(0, vtd_detach_pasid(v, 1));
+	EXPECT_EQ(REFUSED, GET(1, IOVA));
+	EXPECT_FALSE(PUT(1, IOVA, 1));
+	EXPECT_EQ(TOKEN(B), *(uint64_t *)host_of(v, B));
+	EXPECT_EQ(TOKEN(C), GET(2, IOVA));
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	EXPECT_EQ(0, vtd_destroy(v, self->hwpt1));
+	/* Back with another table: nothing of the first one is left. */
+	ASSERT_EQ(0, vtd_attach_pasid(v, 1, self->hwpt2));
+	EXPECT_EQ(TOKEN(C), GET(1, IOVA));
+}
+
+TEST_F(pasid, replaced)
+{
+	struct vtd *v = &self->v;
+	int round;
+
+	if (!vtd_is_pdma(v))
+		SKIP(return, NO_DMA, v->bdf);
+	for (round = 0; round < 3; round++) {
+		EXPECT_EQ(TOKEN(B), GET(1, IOVA));
+		ASSERT_EQ(0, vtd_attach_pasid(v, 1, self->hwpt2));
+		EXPECT_EQ(TOKEN(C), GET(1, IOVA));
+		EXPECT_EQ(TOKEN(C), GET(2, IOVA));
+		EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+		/* The parent alone: a GPA is the address. */
+		ASSERT_EQ(0, vtd_attach_pasid(v, 1, v->parent));
+		EXPECT_EQ(TOKEN(D), GET(1, gpa_of(D)));
+		EXPECT_EQ(REFUSED, GET(1, IOVA));
+		ASSERT_EQ(0, vtd_attach_pasid(v, 1, self->hwpt1));
+		EXPECT_EQ(REFUSED, GET(1, gpa_of(D)));
+	}
+	/* The device's own table changes below its PASIDs. */
+	EXPECT_EQ(TOKEN(B), GET(1, IOVA));
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt2));
+	EXPECT_EQ(TOKEN(C), GET(NO_PASID, IOVA));
+	EXPECT_EQ(TOKEN(B), GET(1, IOVA));
+}
+
+TEST_F(pasid, stale_until_invalidated)
+{
+	struct vtd *v = &self->v;
+
+	if (!vtd_is_pdma(v))
+		SKIP(return, NO_DMA, v->bdf);
+	ASSERT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	ASSERT_EQ(TOKEN(B), GET(1, IOVA));
+	ASSERT_EQ(TOKEN(C), GET(2, IOVA));
+	vtd_set(v, self->root, IOVA, gpa_of(D), FS_LEAF);
+	vtd_set(v, self->root1, IOVA, gpa_of(D + 1), FS_LEAF);
+	vtd_set(v, self->root2, IOVA, gpa_of(D + 2), FS_LEAF);
+	EXPECT_EQ(TOKEN(B), GET(1, IOVA));
+	/* Each invalidation is for the PASID of its hwpt, and no other. */
+	ASSERT_EQ(0, vtd_invalidate(v, self->hwpt2, IOVA, 1));
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	EXPECT_EQ(TOKEN(B), GET(1, IOVA));
+	EXPECT_EQ(TOKEN(D + 2), GET(2, IOVA));
+	ASSERT_EQ(0, vtd_invalidate(v, self->hwpt1, 0, UINT64_MAX));
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	EXPECT_EQ(TOKEN(D + 1), GET(1, IOVA));
+	ASSERT_EQ(0, vtd_invalidate(v, self->hwpt, IOVA, 1));
+	EXPECT_EQ(TOKEN(D), GET(NO_PASID, IOVA));
+}
+
+TEST_F(pasid, neighbour_stays)
+{
+	struct vtd *v = &self->v;
+
+	if (!vtd_is_pdma(v))
+		SKIP(return, NO_DMA, v->bdf);
+	vtd_set(v, self->root1, IOVA + PG, gpa_of(B + 1), FS_LEAF);
+	ASSERT_EQ(TOKEN(B), GET(1, IOVA));
+	ASSERT_EQ(TOKEN(B + 1), GET(1, IOVA + PG));
+	vtd_set(v, self->root1, IOVA, gpa_of(D), FS_LEAF);
+	vtd_set(v, self->root1, IOVA + PG, gpa_of(D + 1), FS_LEAF);
+	ASSERT_EQ(0, vtd_invalidate(v, self->hwpt1, IOVA + PG, 1));
+	EXPECT_EQ(TOKEN(B), GET(1, IOVA));
+	EXPECT_EQ(TOKEN(D + 1), GET(1, IOVA + PG));
+}
+
+/* One hwpt everywhere: an invalidation reaches all who use it. */
+TEST_F(pasid, shared_hwpt)
+{
+	static const uint32_t who[] = { NO_PASID, 1, 2, 77 };
+	struct vtd *v = &self->v;
+	unsigned int i;
+
+	if (!vtd_is_pdma(v))
+		SKIP(return, NO_DMA, v->bdf);
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt1));
+	ASSERT_EQ(0, vtd_attach_pasid(v, 2, self->hwpt1));
+	ASSERT_EQ(0, vtd_attach_pasid(v, 77, self->hwpt1));
+	for (i = 0; i < ARRAY_SIZE(who); i++)
+		ASSERT_EQ(TOKEN(B), GET(who[i], IOVA));
+	vtd_set(v, self->root1, IOVA, gpa_of(D), FS_LEAF);
+	for (i = 0; i < ARRAY_SIZE(who); i++)
+		EXPECT_EQ(TOKEN(B), GET(who[i], IOVA));
+	ASSERT_EQ(0, vtd_invalidate(v, self->hwpt1, IOVA, 1));
+	for (i = 0; i < ARRAY_SIZE(who); i++)
+		EXPECT_EQ(TOKEN(D), GET(who[i], IOVA))
+			TH_LOG("PASID %d", (int)who[i]);
+	ASSERT_EQ(0, vtd_detach_pasid(v, 77));
+	EXPECT_EQ(REFUSED, GET(77, IOVA));
+	EXPECT_EQ(TOKEN(D), GET(2, IOVA));
+}
+
+TEST_F(pasid, parent_changes)
+{
+	struct vtd *v = &self->v;
+
+	if (!vtd_is_pdma(v))
+		SKIP(return, NO_DMA, v->bdf);
+	ASSERT_EQ(TOKEN(B), GET(1, IOVA));
+	ASSERT_EQ(0, vtd_unmap_gpa(v, v->ioas, gpa_of(B), PG));
+	EXPECT_EQ(REFUSED, GET(1, IOVA));
+	EXPECT_EQ(TOKEN(C), GET(2, IOVA));
+	ASSERT_EQ(0, vtd_map_gpa(v, v->ioas, gpa_of(B), host_of(v, D), PG));
+	EXPECT_EQ(TOKEN(D), GET(1, IOVA));
+}
+
+TEST_F(pasid, read_only_entry)
+{
+	struct vtd *v = &self->v;
+
+	if (!vtd_is_pdma(v))
+		SKIP(return, NO_DMA, v->bdf);
+	vtd_set(v, self->root1, IOVA, gpa_of(B), FS_P | FS_US);
+	EXPECT_EQ(TOKEN(B), GET(1, IOVA));
+	EXPECT_FALSE(PUT(1, IOVA, 1));
+	EXPECT_EQ(TOKEN(B), *(uint64_t *)host_of(v, B));
+	EXPECT_TRUE(PUT(2, IOVA, 1));
+}
+
+TEST_F(pasid, many)
+{
+	enum { FIRST = 100, MANY = 150 };
+	struct vtd *v = &self->v;
+	uint32_t pasid;
+
+	if (!vtd_is_pdma(v))
+		SKIP(return, NO_DMA, v->bdf);
+	for (pasid = FIRST; pasid < FIRST + MANY; pasid++)
+		ASSERT_EQ(0, vtd_attach_pasid(v, pasid, pasid & 1 ? self->hwpt1 : self->hwpt2));
+	for (pasid = FIRST; pasid < FIRST + MANY; pasid++)
+		EXPECT_EQ(TOKEN(pasid & 1 ? B : C), GET(pasid, IOVA));
+	for (pasid = FIRST; pasid < FIRST + MANY; pasid += 2)
+		ASSERT_EQ(0, vtd_detach_pasid(v, pasid));
+	for (pasid = FIRST; pasid < FIRST + MANY; pasid++)
+		EXPECT_EQ(pasid & 1 ? TOKEN(B) : REFUSED, GET(pasid, IOVA));
+}
+
+/* The function is reset below its attachments: they are there afterwards. */
+TEST_F(pasid, reset)
+{
+	struct vtd *v = &self->v;
+
+	if (!vtd_is_pdma(v))
+		SKIP(return, NO_DMA, v->bdf);
+	ASSERT_EQ(TOKEN(B), GET(1, IOVA));
+	ASSERT_EQ(0, ioctl(v->dev, VFIO_DEVICE_RESET));
+	ASSERT_EQ(0, vtd_enable(v));
+	EXPECT_EQ(0, pdma_cached(v));
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	EXPECT_EQ(TOKEN(B), GET(1, IOVA));
+	EXPECT_EQ(TOKEN(C), GET(2, IOVA));
+	ASSERT_EQ(0, vtd_detach_pasid(v, 2));
+	EXPECT_EQ(REFUSED, GET(2, IOVA));
+}
+
+TEST_F(pasid, what_goes_together)
+{
+	struct vtd *v = &self->v;
+	uint64_t root;
+	uint32_t plain;
+
+	root = vtd_new_table(v);
+	ASSERT_EQ(0, vtd_alloc_nested(v, v->parent, root, 48, &plain));
+	/* Made without IOMMU_HWPT_ALLOC_PASID: nowhere beside a PASID. */
+	EXPECT_EQ(-EINVAL, vtd_attach_pasid(v, 5, plain));
+	EXPECT_EQ(-EINVAL, vtd_attach_pasid(v, 1, plain));
+	EXPECT_EQ(-EINVAL, vtd_attach_pasid(v, 5, v->ioas));
+	EXPECT_EQ(-EINVAL, vtd_attach(v, plain));
+	EXPECT_EQ(-EINVAL, vtd_attach_pasid(v, 1U << v->pasid_bits, self->hwpt1));
+	EXPECT_EQ(-ENOENT, vtd_attach_pasid(v, 5, 0x7fffffff));
+	if (vtd_is_pdma(v)) {
+		EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+		EXPECT_EQ(TOKEN(B), GET(1, IOVA));
+	}
+	/* Without PASIDs it can be the device's, and then there are none. */
+	ASSERT_EQ(0, vtd_detach_pasid(v, 1));
+	ASSERT_EQ(0, vtd_detach_pasid(v, 2));
+	ASSERT_EQ(0, vtd_attach(v, plain));
+	EXPECT_EQ(-EINVAL, vtd_attach_pasid(v, 1, self->hwpt1));
+}
+
+FIXTURE(dirty)
+{
+	struct vtd v;
+	uint64_t root;
+	uint32_t hwpt;
+};
+
+FIXTURE_SETUP(dirty)
+{
+	struct vtd *v = &self->v;
+	int rc = pdma_setup(v, IOMMU_HWPT_ALLOC_DIRTY_TRACKING);
+
+	if (rc > 0)
+		SKIP(return, "%s", v->why);
+	if (rc < 0 && v->dev_id && !(v->hw_caps & IOMMU_HW_CAP_DIRTY_TRACKING))
+		SKIP(return, "no second-stage dirty tracking");
+	ASSERT_EQ(0, rc)
+		TH_LOG("%s", v->why);
+	ASSERT_EQ(0, pdma_table(v, IOVA, A, &self->root, 0, &self->hwpt));
+	vtd_set(v, self->root, IOVA + PG, gpa_of(B), FS_LEAF);
+}
+
+FIXTURE_TEARDOWN(dirty)
+{
+	vtd_release(&self->v);
+}
+
+static uint64_t bitmap[MEM_PAGES / 64];
+
+static int dirty_set(struct vtd *v, bool on)
+{
+	struct iommu_hwpt_set_dirty_tracking cmd = {
+		.size = sizeof(cmd),
+		.flags = on ? IOMMU_HWPT_DIRTY_TRACKING_ENABLE : 0,
+		.hwpt_id = v->parent,
+	};
+
+	return ioctl(v->iommufd, IOMMU_HWPT_SET_DIRTY_TRACKING, &cmd) ? -errno : 0;
+}
+
+/* Reads and clears; 1 when @page is the only dirty one of the data area. */
+static int dirty_only(struct vtd *v, unsigned int page)
+{
+	struct iommu_hwpt_get_dirty_bitmap cmd = {
+		.size = sizeof(cmd),
+		.hwpt_id = v->parent,
+		.iova = GPA_BASE,
+		.length = MEM_PAGES * PG,
+		.page_size = PG,
+		.data = (uintptr_t)bitmap,
+	};
+	unsigned int i, found = 0;
+
+	memset(bitmap, 0, sizeof(bitmap));
+	if (ioctl(v->iommufd, IOMMU_HWPT_GET_DIRTY_BITMAP, &cmd))
+		return -errno;
+	for (i = DATA_PAGE; i < MEM_PAGES; i++)
+		if (bitmap[i / 64] >> (i % 64) & 1)
+			found = found || i != page ? MEM_PAGES : page;
+	return found == page;
+}
+
+/* Tracking begins with the PASID attached, or the PASID comes later. */
+TEST_F(dirty, by_pasid)
+{
+	struct vtd *v = &self->v;
+	int later, round;
+
+	if (!vtd_is_pdma(v))
+		SKIP(return, NO_DMA, v->bdf);
+	for (later = 0; later < 2; later++) {
+		if (!later)
+			ASSERT_EQ(0, vtd_attach_pasid(v, 1, self->hwpt));
+		ASSERT_EQ(0, dirty_set(v, true));
+		if (later)
+			ASSERT_EQ(0, vtd_attach_pasid(v, 1, self->hwpt));
+		dirty_only(v, 0);
+		for (round = 0; round < 3; round++) {
+			EXPECT_EQ(TOKEN(B), get_by(v, 0, 1, IOVA + PG));
+			EXPECT_EQ(PDMA_DONE, pdma_run(v, PDMA_WRITE, 1, IOVA + 8, round + 1));
+			EXPECT_EQ(round + 1, ((uint64_t *)host_of(v, A))[1]);
+			EXPECT_EQ(1, dirty_only(v, A))
+				TH_LOG("round %d, attached %s", round, later ? "later" : "before");
+		}
+		EXPECT_EQ(1, dirty_only(v, 0));
+		ASSERT_EQ(0, dirty_set(v, false));
+		ASSERT_EQ(0, vtd_detach_pasid(v, 1));
+	}
+}
+
+static int child(int ready)
+{
+	uint64_t root[4];
+	uint32_t hwpt[4], i;
+	struct vtd v;
+
+	if (pdma_setup(&v, 0))
+		return 1;
+	for (i = 0; i < 4; i++) {
+		if (pdma_table(&v, IOVA, A + i, &root[i], 0, &hwpt[i]) ||
+		    (i ? vtd_attach_pasid(&v, i, hwpt[i]) : vtd_attach(&v, hwpt[i])))
+			return 1;
+	}
+	if (get_by(&v, 0, 3, IOVA) != TOKEN(A + 3) || write(ready, "", 1) != 1)
+		return 1;
+	/* Attached, detached, replaced and used until the end comes. */
+	for (i = 0;; i++) {
+		get_by(&v, 0, i % 4 ? i % 4 : NO_PASID, IOVA);
+		vtd_attach_pasid(&v, 1 + i % 3, hwpt[1 + i % 2]);
+		if (i % 5 == 0)
+			vtd_detach_pasid(&v, 1 + i % 3);
+	}
+}
+
+/* Killed with PASIDs attached: nothing stays pinned, the device is free. */
+TEST(killed)
+{
+	unsigned long pinned;
+	struct vtd v;
+	int rc, round;
+
+	rc = pdma_setup(&v, 0);
+	vtd_release(&v);
+	if (rc > 0)
+		SKIP(return, "%s", v.why);
+	ASSERT_EQ(0, rc);
+	if (!vtd_is_pdma(&v))
+		SKIP(return, NO_DMA, v.bdf);
+	pinned = vtd_pinned();
+	for (round = 0; round < 10; round++) {
+		int ready[2], status;
+		char byte;
+		pid_t pid;
+
+		ASSERT_EQ(0, pipe(ready));
+		pid = fork();
+		if (!pid)
+			_exit(child(ready[1]));
+		close(ready[1]);
+		EXPECT_EQ(1, read(ready[0], &byte, 1));
+		close(ready[0]);
+		usleep(round * 700);
+		kill(pid, SIGKILL);
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		EXPECT_TRUE(WIFSIGNALED(status));
+	}
+	EXPECT_EQ(pinned, vtd_unpinned(pinned));
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Page requests on VT-d, with real DMA: a device asks for a page that is not in
+ * a user's stage-1 table, the request comes out of a fault queue, user space
+ * maps the page and answers, and the DMA is done. VTD_DEVICE as for
+ * iommufd_vtd_pasid; without QEMU's `pasid-dma` there is nothing to do.
+ */
+#include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+#include "kselftest_harness.h"
+#include "vtd_pdma.h"
+
+#define IOVA	0x200000ULL
+#define A	(DATA_PAGE + 10)
+#define B	(DATA_PAGE + 20)
+
+struct pri {
+	struct vtd v;
+	uint32_t pasid;
+	uint32_t fault_id, hwpt;
+	int fault;
+	uint64_t root;
+};
+
+static int attach(struct pri *p, uint32_t hwpt)
+{
+	return p->pasid == NO_PASID ? vtd_attach(&p->v, hwpt) :
+				      vtd_attach_pasid(&p->v, p->pasid, hwpt);
+}
+
+static int detach(struct pri *p)
+{
+	struct vfio_device_detach_iommufd_pt cmd = { .argsz = sizeof(cmd) };
+
+	if (p->pasid != NO_PASID)
+		return vtd_detach_pasid(&p->v, p->pasid);
+	return ioctl(p->v.dev, VFIO_DEVICE_DETACH_IOMMUFD_PT, &cmd) ? -errno : 0;
+}
+
+/* An empty table with a fault queue, attached. 1: not here. */
+static int pri_open(struct pri *p, uint32_t pasid)
+{
+	struct iommu_fault_alloc cmd = { .size = sizeof(cmd) };
+	int rc = pdma_setup(&p->v, 0);
+
+	p->pasid = pasid;
+	p->fault = -1;
+	if (rc)
+		return rc;
+	if (!vtd_is_pdma(&p->v)) {
+		snprintf(p->v.why, sizeof(p->v.why), "no way to make %s send a page request",
+			 p->v.bdf);
+		return 1;
+	}
+	if (!(p->v.hw.ecap_reg & ECAP_PRS)) {
+		snprintf(p->v.why, sizeof(p->v.why), "the IOMMU takes no page requests");
+		return 1;
+	}
+	if (ioctl(p->v.iommufd, IOMMU_FAULT_QUEUE_ALLOC, &cmd))
+		return vtd_fail(&p->v, "FAULT_QUEUE_ALLOC");
+	p->fault_id = cmd.out_fault_id;
+	p->fault = cmd.out_fault_fd;
+	errno = -pdma_table(&p->v, IOVA, 0, &p->root, p->fault_id, &p->hwpt);
+	if (errno)
+		return vtd_fail(&p->v, "nested hwpt with a fault queue");
+	errno = -attach(p, p->hwpt);
+	if (errno)
+		return vtd_fail(&p->v, "attach");
+	return 0;
+}
+
+static unsigned int start(struct pri *p, uint32_t op, uint64_t iova, uint64_t value)
+{
+	return pdma_run(&p->v, op | PDMA_ATS | PDMA_PRI, p->pasid, iova, value);
+}
+
+/* The next fault; 0 when none comes. */
+static int next_fault(struct pri *p, struct iommu_hwpt_pgfault *fault)
+{
+	struct pollfd wait = { .fd = p->fault, .events = POLLIN };
+
+	if (poll(&wait, 1, 3000) != 1)
+		return 0;
+	return read(p->fault, fault, sizeof(*fault)) == sizeof(*fault);
+}
+
+static int answer(struct pri *p, uint32_t cookie, uint32_t code)
+{
+	struct iommu_hwpt_page_response response = { .cookie = cookie, .code = code };
+
+	return write(p->fault, &response, sizeof(response)) < 0 ? -errno : 0;
+}
+
+FIXTURE(pri)
+{
+	struct pri p;
+};
+
+FIXTURE_VARIANT(pri)
+{
+	uint32_t pasid;
+};
+
+FIXTURE_VARIANT_ADD(pri, no_pasid)
+{
+	.pasid = NO_PASID,
+};
+
+FIXTURE_VARIANT_ADD(pri, pasid)
+{
+	.pasid = 9,
+};
+
+FIXTURE_SETUP(pri)
+{
+	int rc = pri_open(&self->p, variant->pasid);
+
+	if (rc > 0)
+		SKIP(return, "%s", self->p.v.why);
+	ASSERT_EQ(0, rc)
+		TH_LOG("%s", self->p.v.why);
+}
+
+FIXTURE_TEARDOWN(pri)
+{
+	if (self->p.fault >= 0)
+		close(self->p.fault);
+	vtd_release(&self->p.v);
+}
+
+TEST_F(pri, answered)
+{
+	struct iommu_hwpt_pgfault fault;
+	struct pri *p = &self->p;
+
+	ASSERT_EQ(PDMA_WAITING, start(p, PDMA_READ, IOVA + 0x10, SENTINEL));
+	ASSERT_EQ(1, next_fault(p, &fault));
+	EXPECT_EQ(p->v.dev_id, fault.dev_id);
+	EXPECT_EQ(IOVA, fault.addr);
+	EXPECT_EQ(IOMMU_PGFAULT_PERM_READ, fault.perm);
+	EXPECT_NE(0, fault.flags & IOMMU_PGFAULT_FLAGS_LAST_PAGE);
+	if (p->pasid == NO_PASID) {
+		EXPECT_EQ(0, fault.flags & IOMMU_PGFAULT_FLAGS_PASID_VALID);
+	} else {
+		EXPECT_NE(0, fault.flags & IOMMU_PGFAULT_FLAGS_PASID_VALID);
+		EXPECT_EQ(p->pasid, fault.pasid);
+	}
+	EXPECT_EQ(PDMA_WAITING, pdma_status(&p->v));
+	((uint64_t *)host_of(&p->v, A))[2] = 0xabcdef;
+	vtd_set(&p->v, p->root, IOVA, gpa_of(A), FS_LEAF);
+	ASSERT_EQ(0, answer(p, fault.cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_EQ(PDMA_DONE, pdma_wait(&p->v));
+	EXPECT_EQ(0xabcdef, pdma_buffer(&p->v));
+	/* An answer is good once. */
+	EXPECT_EQ(-EINVAL, answer(p, fault.cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	/* What is there needs no request. */
+	EXPECT_EQ(PDMA_DONE, start(p, PDMA_READ, IOVA, SENTINEL));
+	EXPECT_EQ(TOKEN(A), pdma_buffer(&p->v));
+}
+
+TEST_F(pri, refused)
+{
+	struct iommu_hwpt_pgfault fault;
+	struct pri *p = &self->p;
+
+	ASSERT_EQ(PDMA_WAITING, start(p, PDMA_READ, IOVA, SENTINEL));
+	ASSERT_EQ(1, next_fault(p, &fault));
+	ASSERT_EQ(0, answer(p, fault.cookie, IOMMUFD_PAGE_RESP_INVALID));
+	EXPECT_EQ(PDMA_REFUSED, pdma_wait(&p->v));
+	EXPECT_EQ(SENTINEL, pdma_buffer(&p->v));
+}
+
+/* "Success" without the page: the device asks again. */
+TEST_F(pri, asked_again)
+{
+	struct iommu_hwpt_pgfault fault;
+	struct pri *p = &self->p;
+	int round;
+
+	ASSERT_EQ(PDMA_WAITING, start(p, PDMA_READ, IOVA, SENTINEL));
+	for (round = 0; round < 4; round++) {
+		ASSERT_EQ(1, next_fault(p, &fault));
+		EXPECT_EQ(IOVA, fault.addr);
+		if (round == 3)
+			vtd_set(&p->v, p->root, IOVA, gpa_of(A), FS_LEAF);
+		ASSERT_EQ(0, answer(p, fault.cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	}
+	EXPECT_EQ(PDMA_DONE, pdma_wait(&p->v));
+	EXPECT_EQ(TOKEN(A), pdma_buffer(&p->v));
+}
+
+/* A page to be written, there for reading: copy on write, as a guest does it. */
+TEST_F(pri, write_to_read_only)
+{
+	struct iommu_hwpt_pgfault fault;
+	struct pri *p = &self->p;
+
+	vtd_set(&p->v, p->root, IOVA, gpa_of(A), FS_P | FS_US);
+	ASSERT_EQ(PDMA_DONE, start(p, PDMA_READ, IOVA, SENTINEL));
+	EXPECT_EQ(TOKEN(A), pdma_buffer(&p->v));
+	ASSERT_EQ(PDMA_WAITING, start(p, PDMA_WRITE, IOVA + 8, 0x77));
+	ASSERT_EQ(1, next_fault(p, &fault));
+	EXPECT_EQ(IOMMU_PGFAULT_PERM_WRITE, fault.perm);
+	vtd_set(&p->v, p->root, IOVA, gpa_of(B), FS_LEAF);
+	ASSERT_EQ(0, vtd_invalidate(&p->v, p->hwpt, IOVA, 1));
+	ASSERT_EQ(0, answer(p, fault.cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_EQ(PDMA_DONE, pdma_wait(&p->v));
+	EXPECT_EQ(0x77, ((uint64_t *)host_of(&p->v, B))[1]);
+	EXPECT_EQ(0, ((uint64_t *)host_of(&p->v, A))[1]);
+}
+
+/* Nobody will answer any more: the kernel does. */
+TEST_F(pri, detached_while_waiting)
+{
+	struct iommu_hwpt_pgfault fault;
+	struct pri *p = &self->p;
+
+	/* Not read, and then read but not answered. */
+	ASSERT_EQ(PDMA_WAITING, start(p, PDMA_READ, IOVA, SENTINEL));
+	usleep(20000);
+	ASSERT_EQ(0, detach(p));
+	EXPECT_EQ(PDMA_REFUSED, pdma_wait(&p->v));
+	ASSERT_EQ(0, attach(p, p->hwpt));
+	ASSERT_EQ(PDMA_WAITING, start(p, PDMA_READ, IOVA, SENTINEL));
+	ASSERT_EQ(1, next_fault(p, &fault));
+	ASSERT_EQ(0, detach(p));
+	EXPECT_EQ(PDMA_REFUSED, pdma_wait(&p->v));
+	EXPECT_EQ(-EINVAL, answer(p, fault.cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	/* And all is well with it afterwards. */
+	ASSERT_EQ(0, attach(p, p->hwpt));
+	vtd_set(&p->v, p->root, IOVA, gpa_of(A), FS_LEAF);
+	EXPECT_EQ(PDMA_DONE, start(p, PDMA_READ, IOVA, SENTINEL));
+	EXPECT_EQ(TOKEN(A), pdma_buffer(&p->v));
+}
+
+TEST_F(pri, replaced_while_waiting)
+{
+	struct iommu_hwpt_pgfault fault;
+	struct pri *p = &self->p;
+	uint32_t deaf, other;
+	uint64_t root, root2;
+
+	ASSERT_EQ(0, pdma_table(&p->v, IOVA, 0, &root, 0, &deaf));
+	ASSERT_EQ(0, pdma_table(&p->v, IOVA, 0, &root2, p->fault_id, &other));
+	ASSERT_EQ(PDMA_WAITING, start(p, PDMA_READ, IOVA, SENTINEL));
+	ASSERT_EQ(1, next_fault(p, &fault));
+	ASSERT_EQ(0, attach(p, other));
+	EXPECT_EQ(PDMA_REFUSED, pdma_wait(&p->v));
+	EXPECT_EQ(-EINVAL, answer(p, fault.cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	/* The other one's faults come by the same queue. */
+	ASSERT_EQ(PDMA_WAITING, start(p, PDMA_READ, IOVA, SENTINEL));
+	ASSERT_EQ(1, next_fault(p, &fault));
+	vtd_set(&p->v, root2, IOVA, gpa_of(B), FS_LEAF);
+	ASSERT_EQ(0, answer(p, fault.cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_EQ(PDMA_DONE, pdma_wait(&p->v));
+	EXPECT_EQ(TOKEN(B), pdma_buffer(&p->v));
+	/* Without a queue a request is refused. */
+	ASSERT_EQ(0, attach(p, deaf));
+	start(p, PDMA_READ, IOVA, SENTINEL);
+	EXPECT_EQ(PDMA_REFUSED, pdma_wait(&p->v));
+}
+
+/* Closed with requests under way, twenty times: the device is free for the next. */
+TEST(killed)
+{
+	unsigned long pinned;
+	struct pri p;
+	int rc, round;
+
+	rc = pri_open(&p, 9);
+	if (p.fault >= 0)
+		close(p.fault);
+	vtd_release(&p.v);
+	if (rc > 0)
+		SKIP(return, "%s", p.v.why);
+	ASSERT_EQ(0, rc)
+		TH_LOG("%s", p.v.why);
+	pinned = vtd_pinned();
+	for (round = 0; round < 10; round++) {
+		int ready[2], status;
+		char byte;
+		pid_t pid;
+
+		ASSERT_EQ(0, pipe(ready));
+		pid = fork();
+		if (!pid) {
+			struct iommu_hwpt_pgfault fault;
+
+			if (pri_open(&p, round & 1 ? 9 : NO_PASID) ||
+			    start(&p, PDMA_READ, IOVA, 0) != PDMA_WAITING)
+				_exit(1);
+			if (round & 2)
+				next_fault(&p, &fault);
+			if (write(ready[1], "", 1) != 1)
+				_exit(1);
+			pause();
+		}
+		close(ready[1]);
+		EXPECT_EQ(1, read(ready[0], &byte, 1));
+		close(ready[0]);
+		kill(pid, SIGKILL);
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		EXPECT_TRUE(WIFSIGNALED(status));
+	}
+	EXPECT_EQ(pinned, vtd_unpinned(pinned));
+}
+
+TEST_HARNESS_MAIN
