@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #include "kselftest_harness.h"
@@ -436,7 +437,7 @@ TEST_F(nested, two_parents)
 	EXPECT_EQ(TOKEN(A), dev_read(v, IOVA));
 }
 
-TEST_F(nested, many_on_one_parent)
+TEST_F_TIMEOUT(nested, many_on_one_parent, SLOW)
 {
 	enum { MANY = 40 };
 	struct vtd *v = &self->v;
@@ -602,7 +603,7 @@ TEST_F(nested, invalid_invalidations)
 }
 
 /* Each stage's failure is reported with the reason of that stage. */
-TEST_F(nested, fault_reasons)
+TEST_F_TIMEOUT(nested, fault_reasons, SLOW)
 {
 	struct vtd *v = &self->v;
 	int log, reason, i;
@@ -697,7 +698,7 @@ static void *keeps_reading(void *arg)
 	return (void *)wrong;
 }
 
-TEST_F(nested, replace_while_dma_runs)
+TEST_F_TIMEOUT(nested, replace_while_dma_runs, SLOW)
 {
 	struct vtd *v = &self->v;
 	uint64_t other = vtd_new_root(v);
@@ -837,8 +838,21 @@ TEST_F(dirty, attached_later)
 	EXPECT_FALSE(is_dirty(B));
 }
 
+/* Processes that end in the middle; no device of their own. */
+FIXTURE(process)
+{
+};
+
+FIXTURE_SETUP(process)
+{
+}
+
+FIXTURE_TEARDOWN(process)
+{
+}
+
 /* Killed in mid-DMA, twenty times: nothing stays pinned, the device is free. */
-TEST(killed)
+TEST_F_TIMEOUT(process, killed, SLOW)
 {
 	unsigned long pinned;
 	struct vtd v;
@@ -863,6 +877,8 @@ TEST(killed)
 			uint32_t hwpt;
 			uint64_t root;
 
+			/* Not one to outlive a test that was given up. */
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			if (vtd_setup(&v, 0))
 				_exit(1);
 			root = vtd_new_root(&v);

@@ -6,6 +6,7 @@
  * For another device only the checks that need no DMA run.
  */
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #include "kselftest_harness.h"
@@ -270,7 +271,7 @@ TEST_F(pasid, read_only_entry)
 	EXPECT_TRUE(PUT(2, IOVA, 1));
 }
 
-TEST_F(pasid, many)
+TEST_F_TIMEOUT(pasid, many, SLOW)
 {
 	enum { FIRST = 100, MANY = 150 };
 	struct vtd *v = &self->v;
@@ -428,6 +429,8 @@ static int child(int ready)
 	uint32_t hwpt[4], i;
 	struct vtd v;
 
+	/* Not one to outlive a test that was given up. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (pdma_setup(&v, 0))
 		return 1;
 	for (i = 0; i < 4; i++) {
@@ -446,8 +449,21 @@ static int child(int ready)
 	}
 }
 
+/* Processes that end in the middle; no device of their own. */
+FIXTURE(process)
+{
+};
+
+FIXTURE_SETUP(process)
+{
+}
+
+FIXTURE_TEARDOWN(process)
+{
+}
+
 /* Killed with PASIDs attached: nothing stays pinned, the device is free. */
-TEST(killed)
+TEST_F_TIMEOUT(process, killed, SLOW)
 {
 	unsigned long pinned;
 	struct vtd v;

@@ -7,6 +7,7 @@
  */
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #include "kselftest_harness.h"
@@ -262,8 +263,21 @@ TEST_F(pri, replaced_while_waiting)
 	EXPECT_EQ(PDMA_REFUSED, pdma_wait(&p->v));
 }
 
-/* Closed with requests under way, twenty times: the device is free for the next. */
-TEST(killed)
+/* Processes that end in the middle; no device of their own. */
+FIXTURE(process)
+{
+};
+
+FIXTURE_SETUP(process)
+{
+}
+
+FIXTURE_TEARDOWN(process)
+{
+}
+
+/* Killed with a request under way: the device is free for the next. */
+TEST_F_TIMEOUT(process, killed, SLOW)
 {
 	unsigned long pinned;
 	struct pri p;
@@ -288,6 +302,8 @@ TEST(killed)
 		if (!pid) {
 			struct iommu_hwpt_pgfault fault;
 
+			/* Not one to outlive a test that was given up. */
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			if (pri_open(&p, round & 1 ? 9 : NO_PASID) ||
 			    start(&p, PDMA_READ, IOVA, 0) != PDMA_WAITING)
 				_exit(1);

@@ -38,6 +38,9 @@
 #define STAGE_PAGE	256U		/* the device's buffer goes through it */
 #define DATA_PAGE	512U		/* 2 MiB aligned: free for the tests */
 #define SCATTER		3U
+/* Seconds for a test that needs many set-ups, on an emulated and busy machine. */
+#define SLOW		240
+
 #define STAGE_IOVA	0x10000ULL	/* of STAGE_PAGE in every table */
 
 #define FS_P		(1ULL << 0)
