@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=sh
+#
+# For suites in the guest: upstream's kselftests of VFIO on the devices that no
+# driver of this kernel wants (edu, a USB controller, an entropy source).
+
+# vfio_take: gives them to vfio-pci; VFIO_DEVICES are their addresses then.
+vfio_take()
+{
+	VFIO_DEVICES=
+	for dir in /sys/bus/pci/devices/*; do
+		case "$(cat "$dir/vendor"):$(cat "$dir/device")" in
+		0x1234:0x11e8 | 0x1b36:0x000d | 0x1af4:0x1044) ;;
+		*) continue ;;
+		esac
+		a=$(basename "$dir")
+		[ ! -e "$dir/driver" ] || echo "$a" >"$dir/driver/unbind"
+		echo vfio-pci >"$dir/driver_override"
+		echo "$a" >/sys/bus/pci/drivers_probe
+		[ "$(basename "$(readlink -f "$dir/driver")")" = vfio-pci ] || return 1
+		VFIO_DEVICES="$VFIO_DEVICES $a"
+	done
+	[ -n "$VFIO_DEVICES" ]
+}
+
+# vfio_tests: a program for each of the tests and devices. The container modes
+# of the first are iommufd's own container.
+vfio_tests()
+{
+	rc=0
+	for a in $VFIO_DEVICES; do
+		for test in vfio_dma_mapping_test vfio_iommufd_setup_test vfio_pci_device_test; do
+			run "$test-$a" env "VFIO_SELFTESTS_BDF=$a" "/tests/$test" || rc=1
+		done
+	done
+	return $rc
+}
