@@ -11,6 +11,11 @@
 //!
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
+use core::{
+    mem::MaybeUninit,
+    slice, //
+};
+
 use crate::{
     bindings,
     prelude::*,
@@ -23,6 +28,9 @@ use crate::{
 
 /// The most memory that copying an array in one piece may take, in bytes.
 const MAX_COPY: usize = 16 << 20;
+
+/// How many entries are copied at once, on the stack.
+const CHUNK: usize = 32;
 
 /// A structure of the user API which a driver defines.
 ///
@@ -269,6 +277,13 @@ impl UserDataArray {
             return Err(ENOMEM);
         }
         let mut entries = KVVec::with_capacity(count, GFP_KERNEL)?;
+        if array.entry_len == size_of::<T>() {
+            let room = entries.spare_capacity_mut().get_mut(..count);
+            self.get_some::<T>(0, room.ok_or(ENOMEM)?)?;
+            // SAFETY: There is room for that many, and all of them were read.
+            unsafe { entries.inc_len(count) };
+            return Ok(entries);
+        }
         for index in 0..array.entry_num {
             let at = self.address(index)?;
             let known = array.entry_len.min(size_of::<T>());
@@ -278,9 +293,51 @@ impl UserDataArray {
         Ok(entries)
     }
 
+    /// Copies entries from `index` on, as many as `to` has room for.
+    ///
+    /// # Errors
+    ///
+    /// As [`UserDataArray::get`]; also for entries of another version of `T`.
+    fn get_some<'a, T: UserStruct>(
+        &self,
+        index: u32,
+        to: &'a mut [MaybeUninit<T>],
+    ) -> Result<&'a mut [T]> {
+        let array = self.fields();
+        let left = array.entry_num.checked_sub(index).ok_or(EINVAL)? as usize;
+        if array.type_ != T::TYPE || array.entry_len != size_of::<T>() {
+            return Err(EINVAL);
+        }
+        let some = to.len().min(left);
+        let to = to.get_mut(..some).ok_or(EINVAL)?;
+        let from = self.address(index)?.as_const_ptr();
+        // SAFETY: There is room for the bytes; the address is checked.
+        if unsafe { bindings::copy_from_user(to.as_mut_ptr().cast(), from, size_of_val(to)) } != 0 {
+            return Err(EFAULT);
+        }
+        // SAFETY: All bytes were written, and any are a `T`.
+        Ok(unsafe { slice::from_raw_parts_mut(to.as_mut_ptr().cast(), some) })
+    }
+
     /// Hands each entry to `f`, one by one, until one fails.
-    pub fn each<T: UserStruct>(&self, mut f: impl FnMut(T) -> Result) -> Handled {
-        for index in 0..self.len() {
+    ///
+    /// Entries of the size known here are copied several at once. Where that fails they are copied
+    /// one by one, so that those before the bad one are handled.
+    pub fn each<T: UserStruct + Copy>(&self, mut f: impl FnMut(T) -> Result) -> Handled {
+        let mut chunk = [const { MaybeUninit::uninit() }; CHUNK];
+        let mut index = 0;
+        while index < self.len() {
+            let Ok(entries) = self.get_some(index, &mut chunk) else {
+                break;
+            };
+            for &mut entry in entries {
+                if let Err(why) = f(entry) {
+                    return Handled::failed(index, why);
+                }
+                index += 1;
+            }
+        }
+        for index in index..self.len() {
             if let Err(why) = self.get(index).and_then(&mut f) {
                 return Handled::failed(index, why);
             }
