@@ -58,6 +58,11 @@ __rust_helper void rust_helper_iommu_xa_init_flags(struct xarray *xa, gfp_t flag
 	xa_init_flags(xa, flags);
 }
 
+__rust_helper int rust_helper_iommu_get_user(u32 *to, const u32 __user *from)
+{
+	return get_user(*to, from);
+}
+
 __rust_helper int rust_helper_copy_struct_from_user(void *dst, size_t ksize,
 						    const void __user *src, size_t usize)
 {

@@ -24,7 +24,10 @@ use crate::{
             self,
             end_of, //
         },
-        ucmd::Ucmd, //
+        ucmd::{
+            write_bytes,
+            Ucmd, //
+        }, //
     },
     ioctl::Ioctl,
     object::lend, //
@@ -34,11 +37,7 @@ use kernel::{
         is_capable,
         Capability, //
     },
-    prelude::*,
-    uaccess::{
-        UserPtr,
-        UserSlice, //
-    }, //
+    prelude::*, //
 };
 
 /// Checks what user space asks for.
@@ -109,9 +108,7 @@ fn write(at: u64, room: u32, bytes: &[u8]) -> Result {
     let (at, room) = (at as usize, room as usize);
     let bytes = bytes.get(..room).unwrap_or(bytes);
     if !bytes.is_empty() {
-        UserSlice::new(UserPtr::from_addr(at), bytes.len())
-            .writer()
-            .write_slice(bytes)?;
+        write_bytes(at, bytes)?;
     }
     match room - bytes.len() {
         0 => Ok(()),

@@ -8,14 +8,14 @@ use super::{
     ucmd::UserStruct, //
 };
 use crate::ioctl::Entry;
-use core::mem::size_of;
+use core::{
+    mem::size_of,
+    ptr, //
+};
 use kernel::{
     bindings,
-    prelude::*,
-    uaccess::{
-        UserPtr,
-        UserSlice, //
-    }, //
+    error::to_result,
+    prelude::*, //
 };
 
 pub(crate) const CMD_BASE: u32 = bindings::IOMMUFD_CMD_BASE;
@@ -98,9 +98,10 @@ pub(crate) fn may_see_physical() -> bool {
 ///
 /// `EFAULT`.
 pub(crate) fn user_size(arg: usize) -> Result<u32> {
-    UserSlice::new(UserPtr::from_addr(arg), size_of::<u32>())
-        .reader()
-        .read()
+    let mut size = 0;
+    // SAFETY: The address is checked.
+    to_result(unsafe { bindings::iommu_get_user(&mut size, ptr::without_provenance(arg)) })?;
+    Ok(size)
 }
 
 /// The structures and constants of the user API, under the names that the logic uses.

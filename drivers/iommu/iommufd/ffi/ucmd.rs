@@ -23,11 +23,7 @@ use core::{
 use kernel::{
     bindings,
     error::to_result,
-    prelude::*,
-    uaccess::{
-        UserPtr,
-        UserSlice, //
-    }, //
+    prelude::*, //
 };
 
 /// A structure of the user API.
@@ -93,10 +89,7 @@ impl<'a, T: UserStruct> Ucmd<'a, T> {
     ///
     /// `EFAULT`.
     pub(crate) fn respond_at(&self, offset: usize, bytes: &[u8]) -> Result {
-        let to = self.raw.ubuffer.wrapping_byte_add(offset);
-        UserSlice::new(UserPtr::from_ptr(to), bytes.len())
-            .writer()
-            .write_slice(bytes)
+        write_bytes(self.raw.ubuffer.addr().wrapping_add(offset), bytes)
     }
 }
 
