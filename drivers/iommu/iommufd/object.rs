@@ -85,8 +85,7 @@ pub(crate) fn try_hold(ctx: &Ctx, object: &Object) -> Result {
 pub(crate) fn destroy(ctx: &Ctx, id: u32) -> Result {
     let taken = {
         let mut locked = ctx.objects().lock();
-        let taken = locked.load(id).ok_or(ENOENT)?.take().ok_or(EBUSY)?;
-        locked.remove(&taken, false);
+        let taken = locked.find(id).ok_or(ENOENT)?.take().ok_or(EBUSY)?;
         ctx.forget_vfio_ioas(&taken, &locked);
         taken
     };

@@ -26,9 +26,32 @@ use kernel::{
 /// `XA_ZERO_ENTRY`, an internal entry that reads as absent.
 const ZERO_ENTRY: usize = (257 << 2) | 2;
 
+/// `XAS_RESTART`: the walk begins at the top.
+const RESTART: usize = 3;
+
 /// An entry that keeps an index without leading anywhere.
 pub(super) fn zero_entry() -> *mut c_void {
     ptr::without_provenance_mut(ZERO_ENTRY)
+}
+
+/// `XA_RETRY_ENTRY`, which a walk under RCU finds in a node that is not in use any more.
+fn retry_entry() -> *mut c_void {
+    ptr::without_provenance_mut((256 << 2) | 2)
+}
+
+/// The object that an entry leads to.
+///
+/// # Safety
+///
+/// `entry` must come from a table whose lock the caller holds for `'a`, or from one that it reads
+/// under RCU for `'a`.
+unsafe fn object_at<'a>(entry: *mut c_void) -> Option<&'a Object> {
+    if entry.is_null() || ptr::eq(entry, zero_entry()) {
+        return None;
+    }
+    // SAFETY: All other entries are objects. They leave the table under its lock, and are freed
+    // after a grace period.
+    Some(unsafe { Object::from_raw(entry.cast()) })
 }
 
 /// An xarray of objects that allocates ids from 1.
@@ -74,11 +97,17 @@ impl Table {
 
     /// Looks an object up; it can be used until the guard goes, or longer with a count on it.
     pub(crate) fn load<'g>(&self, id: u32, _guard: &'g rcu::Guard) -> Option<&'g Object> {
-        // SAFETY: The xarray is initialised; it returns null or an object, which is freed after a
-        // grace period.
-        let raw = unsafe { bindings::xa_load(self.0.get(), id as usize) };
-        // SAFETY: As above.
-        (!raw.is_null()).then(|| unsafe { Object::from_raw(raw.cast()) })
+        loop {
+            let mut cursor = self.cursor(id);
+            // SAFETY: The xarray is initialised, and RCU keeps its nodes.
+            let raw = unsafe { bindings::xas_load(&mut cursor) };
+            // The table shrank under the walk, which has to begin again.
+            if ptr::eq(raw, retry_entry()) {
+                continue;
+            }
+            // SAFETY: The guard is there for `'g`.
+            return unsafe { object_at(raw) };
+        }
     }
 
     /// The first object at `from` or behind it.
@@ -124,19 +153,28 @@ impl Table {
     /// Puts an object at its reserved id.
     pub(super) fn publish(&self, object: &Object) {
         let _locked = self.lock();
+        let mut cursor = self.cursor(object.id());
         // A reserved id has its slot, so nothing is allocated and nothing can fail.
         //
         // SAFETY: The lock is held; what is stored is an object.
-        let old = unsafe {
-            bindings::__xa_store(
-                self.0.get(),
-                object.id() as usize,
-                object.as_raw().cast(),
-                0,
-            )
-        };
-        // A zero entry reads as absent.
-        kernel::warn_on!(!old.is_null());
+        let old = unsafe { bindings::xas_store(&mut cursor, object.as_raw().cast()) };
+        kernel::warn_on!(!ptr::eq(old, zero_entry()));
+    }
+
+    /// Where an id is looked for, before it was.
+    fn cursor(&self, id: u32) -> bindings::xa_state {
+        bindings::xa_state {
+            xa: self.0.get(),
+            xa_index: id as usize,
+            xa_shift: 0,
+            xa_sibs: 0,
+            xa_offset: 0,
+            xa_pad: 0,
+            xa_node: ptr::without_provenance_mut(RESTART),
+            xa_alloc: ptr::null_mut(),
+            xa_update: None,
+            xa_lru: ptr::null_mut(),
+        }
     }
 
     /// Gives a reserved id back.
@@ -166,23 +204,32 @@ impl Locked<'_> {
         (!raw.is_null()).then(|| unsafe { Object::from_raw(raw.cast()) })
     }
 
+    /// Finds an object that may be about to leave.
+    pub(crate) fn find(&mut self, id: u32) -> Option<Slot<'_>> {
+        let mut cursor = self.table.cursor(id);
+        // SAFETY: The lock is held.
+        let raw = unsafe { bindings::xas_load(&mut cursor) };
+        // SAFETY: The lock is held as long as the borrow.
+        let object = unsafe { object_at(raw) }?;
+        Some(Slot { object, cursor })
+    }
+
     /// Takes an object out of the table; with `keep_id` the id stays reserved.
     pub(crate) fn remove(&mut self, taken: &Taken, keep_id: bool) {
-        let id = taken.object().id();
-        if keep_id {
-            // Storing nothing in a table that allocates ids leaves a reserved one; the slot is
-            // there, so nothing is allocated.
-            //
-            // SAFETY: The lock is held.
-            unsafe { bindings::__xa_store(self.table.0.get(), id as usize, ptr::null_mut(), 0) };
+        let mut cursor = self.table.cursor(taken.object().id());
+        let entry = if keep_id {
+            zero_entry()
         } else {
-            self.erase(id);
-        }
+            ptr::null_mut()
+        };
+        // SAFETY: The lock is held; the slot is there, so nothing is allocated.
+        unsafe { bindings::xas_store(&mut cursor, entry) };
     }
 
     fn erase(&mut self, id: u32) {
+        let mut cursor = self.table.cursor(id);
         // SAFETY: The lock is held.
-        unsafe { bindings::__xa_erase(self.table.0.get(), id as usize) };
+        unsafe { bindings::xas_store(&mut cursor, ptr::null_mut()) };
     }
 
     /// Nothing in it, not even a reserved id.
@@ -195,5 +242,22 @@ impl Drop for Locked<'_> {
     fn drop(&mut self) {
         // SAFETY: This value is the proof that the lock is held.
         unsafe { bindings::xa_unlock(self.table.0.get()) }
+    }
+}
+
+/// An object in a locked table, and where it lies.
+pub(crate) struct Slot<'l> {
+    object: &'l Object,
+    cursor: bindings::xa_state,
+}
+
+impl Slot<'_> {
+    /// Takes the object for good and out of the table, its id included, when the caller's is the
+    /// last count on it.
+    pub(crate) fn take(mut self) -> Option<Taken> {
+        let taken = self.object.take()?;
+        // SAFETY: The lock is held since the cursor was placed.
+        unsafe { bindings::xas_store(&mut self.cursor, ptr::null_mut()) };
+        Some(taken)
     }
 }
