@@ -32,6 +32,7 @@ use crate::{
         DevTlb,
         Pasid, //
     },
+    nested::RANGES,
     range::{
         Range,
         Span, //
@@ -95,16 +96,55 @@ impl Target {
             [Some(Desc::iotlb_pages(caps, self.did, span, leaf)), None]
         }
     }
+
+    /// Calls `f` for each block that is to be named for `ranges`, with the range it is of and
+    /// its descriptors.
+    fn each_block(
+        &self,
+        caps: &Caps,
+        by_pasid: bool,
+        ranges: &[Range],
+        mut f: impl FnMut((u64, u64), Span, [Option<Desc>; 2]),
+    ) {
+        if self.kind.in_device() && ranges.iter().flat_map(blocks).count() > DEVICE_BLOCKS {
+            let descs = self.descs(caps, by_pasid, Span::ALL, false);
+            return f((0, u64::MAX), Span::ALL, descs);
+        }
+        for range in ranges {
+            for span in blocks(range) {
+                let descs = self.descs(caps, by_pasid, span, range.leaf());
+                f(range.ends(), span, descs);
+            }
+        }
+    }
 }
 
-/// Descriptors on their way to one unit after the other. The first failure is kept.
-struct Queue<'a> {
+fn blocks(range: &Range) -> impl Iterator<Item = Span> {
+    let (first, second) = range.spans();
+    [Some(first), second].into_iter().flatten()
+}
+
+/// Descriptors of a submission for a page table's change: one for the unit's cache, and one or
+/// two for each device's.
+const DESCS: usize = 16;
+
+/// Blocks that a device is asked to invalidate one by one; when there are more it is asked for
+/// everything, since it takes few at a time and the unit waits for each.
+const DEVICE_BLOCKS: usize = 8;
+
+/// Descriptors of a submission for a user: two blocks for each range, or for each of
+/// [`DEVICE_BLOCKS`] one and two for a device; and room for three more devices.
+const USER_DESCS: usize = 2 * RANGES + 8;
+
+/// Descriptors on their way to one unit after the other, up to `N` in a submission. The first
+/// failure is kept.
+struct Queue<'a, const N: usize> {
     unit: Option<Unit<'a>>,
-    batch: Batch,
+    batch: Batch<N>,
     result: Result,
 }
 
-impl<'a> Queue<'a> {
+impl<'a, const N: usize> Queue<'a, N> {
     fn new() -> Self {
         Self {
             unit: None,
@@ -133,7 +173,7 @@ impl<'a> Queue<'a> {
 
     fn submit(&mut self) {
         if let Some(unit) = &self.unit {
-            self.result = self.result.and(unit.submit(&self.batch));
+            self.result = self.result.and(unit.submit(self.batch.descs()));
         }
         self.batch.clear();
     }
@@ -156,28 +196,26 @@ fn target(tag: &Tag<'_>) -> Target {
     }
 }
 
-/// Invalidates ranges that a user of a nested domain names, as one submission where they fit.
+/// Invalidates ranges that a user of a nested domain names, up to [`RANGES`] of them. That is one
+/// submission, unless many devices with caches of their own are attached.
 ///
 /// # Errors
 ///
 /// Those of the invalidation queue; the rest was invalidated nonetheless.
 pub(crate) fn flush_ranges(domain: &Domain<'_>, ranges: &[Range]) -> Result {
     let by_pasid = domain.by_pasid();
-    let mut queue = Queue::new();
+    let mut queue = Queue::<USER_DESCS>::new();
     let rcu = rcu::read_lock();
     for tag in domain.tags(&rcu) {
         let unit = tag.unit();
         queue.aim(unit);
-        let to = target(&tag);
-        for range in ranges {
-            let (first, second) = range.spans();
-            for span in [Some(first), second].into_iter().flatten() {
-                for desc in to.descs(&unit.caps(), by_pasid, span, range.leaf()) {
-                    desc.into_iter().for_each(|desc| queue.push(desc));
-                }
-                tag.trace_flush(range.ends(), span);
-            }
-        }
+        target(&tag).each_block(&unit.caps(), by_pasid, ranges, |ends, span, descs| {
+            descs
+                .into_iter()
+                .flatten()
+                .for_each(|desc| queue.push(desc));
+            tag.trace_flush(ends, span);
+        });
     }
     queue.finish()
 }
@@ -193,7 +231,7 @@ pub(crate) fn flush_ranges(domain: &Domain<'_>, ranges: &[Range]) -> Result {
 pub(crate) fn flush_range(domain: &Domain<'_>, start: u64, last: u64, leaf: bool) -> Result {
     let by_pasid = domain.by_pasid();
     let span = Span::cover(start, last);
-    let mut queue = Queue::new();
+    let mut queue = Queue::<DESCS>::new();
     let rcu = rcu::read_lock();
     for tag in domain.tags(&rcu) {
         let unit = tag.unit();
@@ -218,7 +256,7 @@ pub(crate) fn flush_new(domain: &Domain<'_>, start: u64, last: u64) -> Result {
     let by_pasid = domain.by_pasid();
     let first_stage = domain.first_stage();
     let span = Span::cover(start, last);
-    let mut queue = Queue::new();
+    let mut queue = Queue::<DESCS>::new();
     let rcu = rcu::read_lock();
     for tag in domain.tags(&rcu) {
         let unit = tag.unit();
@@ -328,7 +366,10 @@ pub(crate) fn unassign_domain(domain: &Domain<'_>, dev: &Device<'_>, pasid: u32)
 #[kunit_tests(vtd_cache)]
 mod tests {
     use super::*;
-    use crate::invalidate::NO_PASID;
+    use crate::{
+        invalidate::NO_PASID,
+        nested::Gathered, //
+    };
 
     #[test]
     fn descriptors_of_a_tag() {
@@ -360,5 +401,48 @@ mod tests {
             // A device that is gone.
             assert!(to(kind, true, None).descs(&caps, false, span, true) == [None, None]);
         }
+    }
+
+    /// Arrays of 1 to 512 entries far from one another: one submission for a unit and a device
+    /// that needs everything twice, and each entry is in a block.
+    #[test]
+    fn one_submission() -> Result {
+        let caps = Caps::new(1 << 39 | 9 << 48, 0);
+        let dev = DevTlb::new(8, 8, 0);
+        let to = |kind, device| Target {
+            kind,
+            did: 5,
+            pasid: NO_PASID,
+            device,
+            twice: true,
+        };
+        let targets = [to(Kind::Iotlb, None), to(Kind::DevTlb, Some(dev))];
+        // 7 pages that straddle a boundary, so two blocks, 16 MiB from one another.
+        let entry = |n: u64| (n << 24) + (1 << 23) - 0x1000;
+        for entries in [
+            1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 31, 32, 33, 100, 255, 256, 511, 512,
+        ] {
+            let mut gathered = Gathered::new();
+            for n in 0..entries {
+                gathered.add(Range::from_user(entry(n), 7, true)?);
+            }
+            assert_eq!(u64::from(gathered.entries()), entries);
+            assert!(gathered.ranges().len() <= RANGES);
+            let mut count = 0;
+            for target in &targets {
+                let mut found = 0;
+                target.each_block(&caps, true, gathered.ranges(), |_, span, descs| {
+                    count += descs.iter().flatten().count();
+                    let size = 12 + span.order();
+                    let has = |addr: u64| size >= 64 || addr >> size == span.start() >> size;
+                    for n in 0..entries {
+                        found += u64::from(has(entry(n))) + u64::from(has(entry(n) + 0x6000));
+                    }
+                });
+                assert!(found >= 2 * entries);
+            }
+            assert!(count <= USER_DESCS);
+        }
+        Ok(())
     }
 }

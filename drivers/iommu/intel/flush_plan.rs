@@ -44,7 +44,7 @@ pub(crate) struct Scope {
 /// What to submit.
 pub(crate) struct Plan {
     /// One submission, one wait.
-    pub(crate) batch: Batch,
+    pub(crate) batch: Batch<4>,
     /// The write buffer is to be flushed where the unit requires it.
     pub(crate) write_buffer: bool,
 }

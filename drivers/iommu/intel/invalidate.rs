@@ -313,25 +313,25 @@ impl Desc {
     }
 }
 
-/// Descriptors that go to the hardware together, with one wait.
+/// Up to `N` descriptors that go to the hardware together, with one wait.
+///
+/// The queue has room for 254, but whoever submits `N` waits until so many places are free and
+/// keeps interrupts off until all are done, so `N` should be small.
 ///
 /// # Invariants
 ///
-/// `len <= CAPACITY`.
-pub(crate) struct Batch {
-    descs: [Desc; Self::CAPACITY],
+/// `len <= N`.
+pub(crate) struct Batch<const N: usize> {
+    descs: [Desc; N],
     len: usize,
 }
 
-impl Batch {
-    /// Descriptors in a batch; the queue itself has room for 254.
-    pub(crate) const CAPACITY: usize = 24;
-
+impl<const N: usize> Batch<N> {
     /// An empty batch.
     pub(crate) const fn new() -> Self {
         // INVARIANT: 0 fits.
         Self {
-            descs: [Desc::UNUSED; Self::CAPACITY],
+            descs: [Desc::UNUSED; N],
             len: 0,
         }
     }
@@ -355,9 +355,9 @@ impl Batch {
 
     /// Adds those that there are, as long as there is room.
     ///
-    /// For plans of known length, which are well below [`Self::CAPACITY`].
-    pub(crate) fn extend<const N: usize>(&mut self, descs: [Option<Desc>; N]) {
-        build_assert!(N < Self::CAPACITY);
+    /// For plans of known length.
+    pub(crate) fn extend<const M: usize>(&mut self, descs: [Option<Desc>; M]) {
+        build_assert!(M <= N);
         for desc in descs.into_iter().flatten() {
             let fits = self.push(desc);
             // Only a plan that is filled twice could see this.
@@ -367,7 +367,7 @@ impl Batch {
 
     /// What is in it.
     pub(crate) fn descs(&self) -> &[Desc] {
-        // PANIC: `len <= CAPACITY` by the invariant.
+        // PANIC: `len <= N` by the invariant.
         &self.descs[..self.len]
     }
 
@@ -467,13 +467,13 @@ mod tests {
 
     #[test]
     fn batch_bounds() {
-        let mut batch = Batch::new();
-        for n in 0..Batch::CAPACITY {
+        let mut batch = Batch::<24>::new();
+        for n in 0..24 {
             assert_eq!(batch.descs().len(), n);
             assert!(batch.push(Desc::pasid_cache_all()).is_ok());
         }
         assert!(batch.push(Desc::UNUSED) == Err(Desc::UNUSED));
-        assert_eq!(batch.descs().len(), Batch::CAPACITY);
+        assert_eq!(batch.descs().len(), 24);
         batch.clear();
         assert!(batch.descs().is_empty());
     }

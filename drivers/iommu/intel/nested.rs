@@ -92,99 +92,103 @@ pub(crate) fn set_pasid(
     Ok(())
 }
 
-/// Ranges gathered before a submission.
-const GATHERED: usize = 16;
+/// Ranges of a submission.
+pub(crate) const RANGES: usize = 16;
 
-/// Ranges of consecutive entries of a user's array.
+/// What the entries of a user's array ask for, in at most [`RANGES`] ranges.
 ///
 /// # Invariants
 ///
-/// `len <= GATHERED`.
-struct Gathered {
-    ranges: [Range; GATHERED],
+/// `len <= RANGES`.
+pub(crate) struct Gathered {
+    ranges: [Range; RANGES],
     len: usize,
-    /// Entries of the array whose ranges are in.
     entries: u32,
 }
 
 impl Gathered {
-    fn new() -> Self {
+    /// Nothing.
+    pub(crate) fn new() -> Self {
         // INVARIANT: 0 fits.
         Self {
-            ranges: [Range::NOTHING; GATHERED],
+            ranges: [Range::NOTHING; RANGES],
             len: 0,
             entries: 0,
         }
     }
 
-    /// Takes the range of one more entry in, or gives back that there is no room.
-    fn add(&mut self, range: Option<Range>) -> Result<(), Option<Range>> {
-        if let Some(range) = range {
-            let last = self.len.checked_sub(1);
-            let merged = last.and_then(|n| self.ranges.get(n)?.merge(range));
-            if let (Some(n), Some(merged)) = (last, merged) {
-                self.ranges[n] = merged;
-            } else if let Some(slot) = self.ranges.get_mut(self.len) {
-                *slot = range;
-                // INVARIANT: there was a slot.
-                self.len += 1;
-            } else {
-                return Err(Some(range));
-            }
-        }
-        self.entries += 1;
-        Ok(())
+    /// Entries that are in.
+    pub(crate) fn entries(&self) -> u32 {
+        self.entries
     }
 
-    /// Invalidates what was gathered, and says for how many entries that was.
-    fn flush(&mut self, domain: &Domain<'_>) -> Result<u32> {
-        // PANIC: `len <= GATHERED` by the invariant.
-        let ranges = &self.ranges[..self.len];
-        if !ranges.is_empty() {
-            cache::flush_ranges(domain, ranges)?;
+    /// What they ask for, and perhaps more.
+    pub(crate) fn ranges(&self) -> &[Range] {
+        // PANIC: `len <= RANGES` by the invariant.
+        &self.ranges[..self.len]
+    }
+
+    /// Takes the range of one more entry in: into that of the entry before, if they overlap or
+    /// touch. Where there is no room, each two neighbours become one range with what is between
+    /// them. To invalidate too much is allowed; to wait again and again costs more.
+    pub(crate) fn add(&mut self, range: Option<Range>) {
+        self.entries += 1;
+        let Some(range) = range else {
+            return;
+        };
+        // PANIC: `len <= RANGES` by the invariant.
+        if let Some(last) = self.ranges[..self.len].last_mut() {
+            if let Some(merged) = last.merge(range) {
+                *last = merged;
+                return;
+            }
         }
-        let entries = self.entries;
-        *self = Self::new();
-        Ok(entries)
+        if self.len == RANGES {
+            self.join();
+        }
+        // PANIC: there is room now.
+        self.ranges[self.len] = range;
+        // INVARIANT: there was room.
+        self.len += 1;
+    }
+
+    fn join(&mut self) {
+        for n in 0..RANGES / 2 {
+            // PANIC: both are below `RANGES`.
+            self.ranges[n] = self.ranges[2 * n].hull(self.ranges[2 * n + 1]);
+        }
+        // INVARIANT: less than `RANGES`.
+        self.len = RANGES / 2;
     }
 }
 
-/// Invalidates what a user's array asks for. Adjacent entries become one range, and up to
-/// [`GATHERED`] ranges one submission.
+/// Invalidates what a user's array asks for: all of it is read and checked, then submitted once.
 ///
 /// Returns for how many entries the caches are clean, and whether that is all of them: an entry
-/// that is wrong ends the array, those before it count.
+/// that is wrong ends the array, those before it count. When the hardware fails none does.
 ///
 /// # Errors
 ///
 /// `EFAULT` and `EINVAL` for what cannot be read, `EOPNOTSUPP` for unknown flags and reserved
 /// bits, `EINVAL` for ranges that [`Range::from_user`] refuses, those of the invalidation queue.
 pub(crate) fn invalidate(domain: &Domain<'_>, requests: &Requests<'_>) -> (u32, Result) {
-    let mut done = 0;
     let mut gathered = Gathered::new();
     let mut result = Ok(());
     for index in 0..requests.len() {
         match requests.range(index) {
-            Ok(range) => {
-                if let Err(range) = gathered.add(range) {
-                    match gathered.flush(domain) {
-                        Ok(entries) => done += entries,
-                        Err(e) => return (done, Err(e)),
-                    }
-                    // There is room now.
-                    let _ = gathered.add(range);
-                }
-            }
+            Ok(range) => gathered.add(range),
             Err(e) => {
                 result = Err(e);
                 break;
             }
         }
     }
-    match gathered.flush(domain) {
-        Ok(entries) => (done + entries, result),
-        Err(e) => (done, Err(e)),
+    if !gathered.ranges().is_empty() {
+        if let Err(e) = cache::flush_ranges(domain, gathered.ranges()) {
+            return (0, Err(e));
+        }
     }
+    (gathered.entries(), result)
 }
 
 #[cfg(CONFIG_INTEL_IOMMU_RUST_KUNIT_TEST)]
@@ -200,28 +204,35 @@ mod tests {
     fn neighbours_become_one() -> Result {
         let mut gathered = Gathered::new();
         for n in 0..1000 {
-            assert!(gathered.add(page(n)?).is_ok());
+            gathered.add(page(n)?);
         }
-        assert_eq!(gathered.len, 1);
-        assert_eq!(gathered.entries, 1000);
+        assert_eq!(gathered.ranges().len(), 1);
+        assert_eq!(gathered.entries(), 1000);
         // An entry of no pages counts and takes no room.
-        assert!(gathered.add(None).is_ok());
-        assert_eq!(gathered.len, 1);
-        assert_eq!(gathered.entries, 1001);
+        gathered.add(None);
+        assert_eq!(gathered.ranges().len(), 1);
+        assert_eq!(gathered.entries(), 1001);
         Ok(())
     }
 
     #[test]
     fn room_ends() -> Result {
         let mut gathered = Gathered::new();
-        for n in 0..GATHERED as u64 {
-            assert!(gathered.add(page(2 * n)?).is_ok());
+        let count = RANGES as u64;
+        for n in 0..count {
+            gathered.add(page(2 * n)?);
+            assert_eq!(gathered.ranges().len() as u64, n + 1);
         }
-        let over = page(1 << 20)?;
-        assert!(gathered.add(over) == Err(over));
-        assert_eq!(gathered.entries as usize, GATHERED);
         // The last one can still grow.
-        assert!(gathered.add(page(2 * GATHERED as u64 - 1)?).is_ok());
+        gathered.add(page(2 * count - 1)?);
+        assert_eq!(gathered.ranges().len(), RANGES);
+        // One more: pairs are joined, and the new one is by itself.
+        gathered.add(page(1 << 20)?);
+        assert_eq!(gathered.ranges().len(), RANGES / 2 + 1);
+        assert!(gathered.ranges()[0].ends() == (0, 0x2fff));
+        assert!(gathered.ranges()[1].ends() == (0x4000, 0x6fff));
+        assert!(gathered.ranges()[RANGES / 2].ends() == (1 << 32, (1 << 32) + 0xfff));
+        assert_eq!(gathered.entries() as usize, RANGES + 2);
         Ok(())
     }
 }

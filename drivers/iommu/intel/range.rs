@@ -164,12 +164,17 @@ impl Range {
         if low.last.checked_add(1).is_some_and(|end| end < high.start) {
             return None;
         }
+        Some(low.hull(high))
+    }
+
+    /// Both and what is between them.
+    pub(crate) fn hull(self, other: Self) -> Self {
         // INVARIANT: the ends are ends of the parts.
-        Some(Self {
-            start: low.start,
-            last: low.last.max(high.last),
-            leaf: low.leaf && high.leaf,
-        })
+        Self {
+            start: self.start.min(other.start),
+            last: self.last.max(other.last),
+            leaf: self.leaf && other.leaf,
+        }
     }
 
     /// Whether only leaves changed.

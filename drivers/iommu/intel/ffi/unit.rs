@@ -17,10 +17,7 @@ use kernel::{
 use crate::{
     caps::Caps,
     flush_plan::Plan,
-    invalidate::{
-        Batch,
-        Desc, //
-    },
+    invalidate::Desc, //
 };
 
 /// A remapping unit that stays for `'a`.
@@ -129,7 +126,7 @@ impl<'a> Unit<'a> {
         if plan.write_buffer {
             self.flush_write_buffer();
         }
-        self.submit(&plan.batch)
+        self.submit(plan.batch.descs())
     }
 
     /// Hands descriptors to the hardware and waits, once, until they are done. Any context.
@@ -141,8 +138,7 @@ impl<'a> Unit<'a> {
     ///
     /// `EINVAL` for a descriptor that the hardware refuses, `ETIMEDOUT` for a device that did
     /// not answer.
-    pub(crate) fn submit(&self, batch: &Batch) -> Result {
-        let descs = batch.descs();
+    pub(crate) fn submit(&self, descs: &[Desc]) -> Result {
         if descs.is_empty() {
             return Ok(());
         }
@@ -154,7 +150,7 @@ impl<'a> Unit<'a> {
         }
         // `qi_submit_sync()` reads the descriptors only.
         let first: *mut bindings::qi_desc = descs.as_ptr().cast_mut().cast();
-        // CAST: `Batch::CAPACITY` fits.
+        // CAST: A batch has less than the queue.
         let count = descs.len() as c_uint;
         // SAFETY: `first` points to `count` descriptors of the layout that is checked below.
         to_result(unsafe { bindings::qi_submit_sync(self.as_raw(), first, count, 0) })
