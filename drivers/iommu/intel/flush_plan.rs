@@ -179,11 +179,11 @@ mod tests {
     const AW: Bounded<u64, 3> = Bounded::<u64, 3>::new::<2>();
     const CM: u64 = 1 << 7;
 
-    /// One of each kind and, for each kind, what may change in place.
-    fn entries() -> [Entry; 8] {
-        let first = |snoop_pages| {
+    /// One of each kind and, for each kind, what may change in place or be replaced.
+    fn entries() -> [Entry; 11] {
+        let first = |root, snoop_pages| {
             let table = FirstStage {
-                root: 0x1000,
+                root,
                 levels: Levels::Four,
                 aw: AW,
                 snoop_pages,
@@ -191,53 +191,65 @@ mod tests {
             };
             Entry::first_stage(&table, 1)
         };
-        let second = |dirty| SecondStage {
+        let second = |dirty, force_snoop| SecondStage {
             root: 0x2000,
             aw: AW,
             snoop_walk: true,
             dirty,
-            force_snoop: false,
+            force_snoop,
         };
         let user = UserStage {
             root: 0x3000,
-            levels: Levels::Four,
+            levels: Levels::Five,
             supervisor: false,
             write_protect: false,
             extended_accessed: false,
         };
         [
             Entry::EMPTY,
-            first(false),
-            first(true),
-            Entry::second_stage(&second(false), 2),
-            Entry::second_stage(&second(true), 2),
-            Entry::nested(&user, &second(false), 3),
-            Entry::nested(&user, &second(true), 3),
+            first(0x1000, false),
+            first(0x1000, true),
+            first(0x9000, false),
+            Entry::second_stage(&second(false, false), 2),
+            Entry::second_stage(&second(true, false), 2),
+            Entry::second_stage(&second(false, false), 4),
+            Entry::nested(&user, &second(false, false), 3),
+            Entry::nested(&user, &second(true, false), 3),
+            Entry::nested(&user, &second(false, true), 3),
             Entry::pass_through(&Caps::new(0, 0), AW, 1),
         ]
     }
 
-    /// What table 28 says of a pair, by the numbers that `entries()` gives them: N nothing,
-    /// F a new entry, P by PASID, D by domain.
+    /// What the specification says of a pair, by the numbers that `entries()` gives them:
+    /// N nothing, F a new entry, P by PASID, D by domain.
+    ///
+    /// From absent: sections 6.1 and 6.8. From present, section 6.5.3.3, table 28: to absent and
+    /// to anything else by the old entry's type; a change of SSADE alone likewise; a change of
+    /// PGSNP or PWSNP alone by PASID.
     #[rustfmt::skip]
-    const TABLE: [[u8; 8]; 8] = [
-        // to:  -     fs    fs'   ss    ss'   nest  nest' pt       from:
-        [b'N', b'F', b'F', b'F', b'F', b'F', b'F', b'F'], // absent: 6.1, 6.8
-        [b'P', b'N', b'P', b'P', b'P', b'P', b'P', b'P'], // first-stage
-        [b'P', b'P', b'N', b'P', b'P', b'P', b'P', b'P'], // with PGSNP
-        [b'D', b'D', b'D', b'N', b'D', b'D', b'D', b'D'], // second-stage
-        [b'D', b'D', b'D', b'D', b'N', b'D', b'D', b'D'], // with SSADE
-        [b'D', b'D', b'D', b'D', b'D', b'N', b'D', b'D'], // nested
-        [b'D', b'D', b'D', b'D', b'D', b'D', b'N', b'D'], // with SSADE
-        [b'P', b'P', b'P', b'P', b'P', b'P', b'P', b'N'], // pass-through
+    const TABLE: [[u8; 11]; 11] = [
+        // to:      -  fs fs' fs" ss ss' ss" ne ne' ne" pt     from:
+        *b"NFFFFFFFFFF", // absent
+        *b"PNPPPPPPPPP", // first-stage
+        *b"PPNPPPPPPPP", // the same with PGSNP
+        *b"PPPNPPPPPPP", // another table
+        *b"DDDDNDDDDDD", // second-stage
+        *b"DDDDDNDDDDD", // the same with SSADE
+        *b"DDDDDDNDDDD", // another domain-id
+        *b"DDDDDDDNDPD", // nested
+        *b"DDDDDDDDNDD", // the same with SSADE
+        *b"DDDDDDDPDND", // the same with PGSNP, without SSADE
+        *b"PPPPPPPPPPN", // pass-through
     ];
 
     #[test]
     fn each_pair_in_each_unit() {
         let all = entries();
-        for bits in 0..8u64 {
-            let caps = Caps::new(if bits & 1 != 0 { CM } else { 0 }, bits >> 1 & 1);
-            let device = (bits & 4 != 0).then(|| DevTlb::new(8, 8, 0));
+        for bits in 0..64u64 {
+            // CM, DWD, DRD, PSI; C; a device-TLB.
+            let cap = (bits & 1) << 7 | (bits >> 1 & 3) << 54 | (bits >> 3 & 1) << 39;
+            let caps = Caps::new(cap, bits >> 4 & 1);
+            let device = (bits & 32 != 0).then(|| DevTlb::new(8, 8, 0));
             for pasid in [NO_PASID, Bounded::<u64, 20>::new::<0xfffff>()] {
                 let scope = Scope {
                     caps,

@@ -441,6 +441,92 @@ mod tests {
         }
     }
 
+    /// Each order at each MAMV: the page where the address mask can say it, else the domain.
+    #[test]
+    fn each_mask_at_each_limit() {
+        for limit in 0..64u64 {
+            let caps = Caps::new(1 << 39 | limit << 48, 0);
+            for order in 0..52u32 {
+                // The last block of that size.
+                let start = u64::MAX << (12 + order);
+                let span = Span::cover(start, u64::MAX);
+                let got = Desc::iotlb_pages(&caps, 0xffff, span, true);
+                if u64::from(order) <= limit {
+                    assert!(got.0 == [0xffff_0032, start | 1 << 6 | u64::from(order), 0, 0]);
+                } else {
+                    assert!(got == Desc::iotlb_domain(&caps, 0xffff));
+                }
+            }
+        }
+    }
+
+    /// Each field of each kind at both of its ends, beside neighbours at the other.
+    #[test]
+    fn fields_at_bounds() {
+        let bare = Caps::new(PSI, 0);
+        let one = Bounded::<u64, 20>::new::<1>();
+        let top = Span::cover(u64::MAX, u64::MAX);
+        // (descriptor, low word, high word)
+        let table = [
+            // 6.5.2.1: SID 47:32, DID 31:16, G 5:4, type 0x01.
+            (Desc::context(0, 0xffff), 0xffff_0031, 0),
+            (Desc::context(0xffff, 0), 0xffff_0000_0031, 0),
+            // 6.5.2.2: PASID 51:32, DID 31:16, G 5:4 (1: PASID-selective), type 0x07.
+            (Desc::pasid_cache(0, PASID_MAX), 0xf_ffff_0000_0017, 0),
+            (Desc::pasid_cache(0xffff, NO_PASID), 0xffff_0017, 0),
+            (Desc::pasid_cache(1, one), 0x1_0001_0017, 0),
+            // 6.5.2.3: DID 31:16, DR 7, DW 6, G 5:4, type 0x02; ADDR 63:12, IH 6, AM 5:0.
+            (Desc::iotlb_domain(&bare, 0), 0x22, 0),
+            (Desc::iotlb_domain(&bare, 0xffff), 0xffff_0022, 0),
+            (Desc::iotlb_domain(&Caps::new(1 << 55, 0), 0), 0xa2, 0),
+            (Desc::iotlb_domain(&Caps::new(1 << 54, 0), 0), 0x62, 0),
+            (
+                Desc::iotlb_pages(&bare, 0, top, false),
+                0x32,
+                0xffff_ffff_ffff_f000,
+            ),
+            // 6.5.2.4: PASID 51:32, DID 31:16, G 5:4 (2: PASID, 3: pages), type 0x06.
+            (Desc::pasid_iotlb(0xffff, NO_PASID), 0xffff_0026, 0),
+            (Desc::pasid_iotlb(0, PASID_MAX), 0xf_ffff_0000_0026, 0),
+            (
+                Desc::pasid_iotlb_pages(0, PASID_MAX, top, false),
+                0xf_ffff_0000_0036,
+                0xffff_ffff_ffff_f000,
+            ),
+            (
+                Desc::pasid_iotlb_pages(0xffff, NO_PASID, Span::cover(1 << 63, u64::MAX), true),
+                0xffff_0036,
+                1 << 63 | 1 << 6 | 51,
+            ),
+        ];
+        for (n, (desc, low, high)) in table.iter().enumerate() {
+            if desc.0 != [*low, *high, 0, 0] {
+                pr_err!("row {n}: {:#x} {:#x}\n", desc.0[0], desc.0[1]);
+            }
+            assert!(desc.0 == [*low, *high, 0, 0]);
+        }
+        // 6.5.2.5 and 6.5.2.6: SID, PFSID in two parts, MIP with 0 for 32; type 0x03 and 0x08.
+        // (sid, pfsid, depth, without PASID, with the highest PASID)
+        let devices = [
+            (0, 0, 0, 0x3, 0xf_ffff_0000_0008),
+            (0xffff, 0, 0, 0xffff_0000_0003, 0xf_ffff_ffff_0008),
+            (0, 0xf, 0, 0xf003, 0xf_ffff_0000_f008),
+            (0, 0xfff0, 0, 0xfff0_0000_0000_0003, 0xffff_ffff_0000_0008),
+            (0, 0, 1, 0x1_0003, 0xf_ffff_0000_0018),
+            (0, 0, 31, 0x1f_0003, 0xf_ffff_0000_01f8),
+            (0, 0, 32, 0x3, 0xf_ffff_0000_0008),
+            (0, 0, 0xffff, 0x3, 0xf_ffff_0000_0008),
+        ];
+        for (sid, pfsid, depth, plain, tagged) in devices {
+            let dev = DevTlb::new(sid, pfsid, depth);
+            let all = 0x7fff_ffff_ffff_f000u64;
+            let got = Desc::device_tlb(&dev, NO_PASID, Span::ALL);
+            assert!(got.0 == [plain, all | 1, 0, 0]);
+            let got = Desc::device_tlb(&dev, PASID_MAX, Span::ALL);
+            assert!(got.0 == [tagged, all | 1 << 11, 0, 0]);
+        }
+    }
+
     #[test]
     fn device_tlb() {
         let dev = DevTlb::new(0x1234, 0xabcd, 31);

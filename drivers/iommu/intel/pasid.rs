@@ -270,7 +270,12 @@ mod tests {
             DevTlb,
             NO_PASID, //
         },
-        pasid_entry::SecondStage,
+        pasid_entry::{
+            FirstStage,
+            Levels,
+            SecondStage,
+            UserStage, //
+        },
     };
 
     /// What happened to an entry, in order.
@@ -281,6 +286,8 @@ mod tests {
         Order,
         WriteBack,
         Flush(usize),
+        WriteBuffer,
+        Desc(u64, u64),
     }
 
     /// Memory that remembers, and a queue that can fail.
@@ -289,6 +296,8 @@ mod tests {
         steps: &'a mut [Step; 48],
         count: &'a mut usize,
         fail: bool,
+        /// Note what is flushed, too.
+        tell: bool,
     }
 
     impl Recorder<'_> {
@@ -321,6 +330,14 @@ mod tests {
 
         fn flush(&mut self, plan: &Plan) -> Result {
             self.note(Step::Flush(plan.batch.descs().len()));
+            if self.tell {
+                if plan.write_buffer {
+                    self.note(Step::WriteBuffer);
+                }
+                for desc in plan.batch.descs() {
+                    self.note(Step::Desc(desc.0[0], desc.0[1]));
+                }
+            }
             if self.fail {
                 Err(EIO)
             } else {
@@ -361,6 +378,7 @@ mod tests {
             steps: &mut steps,
             count: &mut count,
             fail,
+            tell: false,
         };
         f(State::of(hw, &()));
         (steps, count)
@@ -428,6 +446,119 @@ mod tests {
                 assert!(words[1..].iter().all(|w| *w == 0));
             }
         }
+    }
+
+    /// One entry of each kind, and the IOTLB descriptor that its removal takes (table 28).
+    fn kinds() -> [(Entry, u64); 4] {
+        let second = SecondStage {
+            root: 0x5000,
+            aw: Bounded::<u64, 3>::new::<2>(),
+            snoop_walk: true,
+            dirty: false,
+            force_snoop: false,
+        };
+        let first = FirstStage {
+            root: 0x6000,
+            levels: Levels::Four,
+            aw: Bounded::<u64, 3>::new::<2>(),
+            snoop_pages: false,
+            snoop_walk: true,
+        };
+        let user = UserStage {
+            root: 0x7000,
+            levels: Levels::Five,
+            supervisor: false,
+            write_protect: false,
+            extended_accessed: false,
+        };
+        [
+            // PASID-selective, of PASID 5.
+            (Entry::first_stage(&first, 1), 0x5_0001_0026),
+            // Domain-selective.
+            (Entry::second_stage(&second, 2), 0x2_0022),
+            (Entry::nested(&user, &second, 3), 0x3_0022),
+            (
+                Entry::pass_through(&Caps::new(0, 0), Bounded::<u64, 3>::new::<2>(), 1),
+                0x5_0001_0026,
+            ),
+        ]
+    }
+
+    /// A whole life of each kind, with caching mode and without: each write and each descriptor.
+    #[test]
+    fn life_of_each_kind() {
+        for cm in [false, true] {
+            let scope = Scope {
+                caps: Caps::new(u64::from(cm) << 7, 0),
+                pasid: Bounded::<u64, 20>::new::<5>(),
+                device: Some(DevTlb::new(8, 8, 0)),
+            };
+            for (entry, iotlb) in kinds() {
+                life(&entry, iotlb, cm, &scope);
+            }
+        }
+    }
+
+    fn life(entry: &Entry, iotlb: u64, cm: bool, scope: &Scope) {
+        let mut words = [0; WORDS];
+        let mut steps = [Step::Nothing; 48];
+        let mut count = 0;
+        let hw = Recorder {
+            words: &mut words,
+            steps: &mut steps,
+            count: &mut count,
+            fail: false,
+            tell: true,
+        };
+        if let State::Absent(absent) = State::of(hw, &()) {
+            assert!(absent.publish(entry, &()).announce(scope).is_ok());
+        }
+        let hw = Recorder {
+            words: &mut words,
+            steps: &mut steps,
+            count: &mut count,
+            fail: false,
+            tell: true,
+        };
+        if let State::Present(present) = State::of(hw, &()) {
+            let (flushed, result) = present.clear(&()).flush(scope);
+            assert!(result.is_ok());
+            flushed.reset(false);
+        }
+        let want = entry.words();
+        let did = u64::from(entry.did()) << 16;
+        let pasid_cache = Step::Desc(0x5_0000_0017 | did, 0);
+        let mut at = 0;
+        let mut next = |step| {
+            assert!(steps[at] == step);
+            at += 1;
+        };
+        (1..WORDS).for_each(|n| next(Step::Store(n, want[n])));
+        next(Step::Store(0, want[0] & !1));
+        next(Step::WriteBack);
+        next(Step::Order);
+        next(Step::Store(0, want[0]));
+        next(Step::WriteBack);
+        if cm {
+            // Section 6.1: by the new entry, whatever its type.
+            next(Step::Flush(2));
+            next(pasid_cache);
+            next(Step::Desc(0x5_0000_0026 | did, 0));
+        } else {
+            next(Step::Flush(0));
+            next(Step::WriteBuffer);
+        }
+        next(Step::Store(0, want[0] & !1));
+        next(Step::Order);
+        next(Step::WriteBack);
+        next(Step::Flush(3));
+        next(pasid_cache);
+        next(Step::Desc(iotlb, 0));
+        next(Step::Desc(0x0005_0008_8008, 0x7fff_ffff_ffff_f800));
+        (0..WORDS).for_each(|n| next(Step::Store(n, 0)));
+        next(Step::WriteBack);
+        assert_eq!(at, count);
+        assert!(words == [0; WORDS]);
     }
 
     #[test]

@@ -366,7 +366,8 @@ mod tests {
     fn second_stage() {
         for (root, want) in ROOTS {
             for levels in 3..=5u64 {
-                for bits in 0..8u64 {
+                for bits in 0..16u64 {
+                    let did = if bits & 8 != 0 { 0xffff } else { 0 };
                     let entry = Entry::second_stage(
                         &SecondStage {
                             root,
@@ -375,14 +376,14 @@ mod tests {
                             dirty: bits & 2 != 0,
                             force_snoop: bits & 4 != 0,
                         },
-                        0xffff,
+                        did,
                     );
                     sane(&entry);
                     let w = entry.words();
                     let flags = (levels - 2) << 2 | 2 << 6 | (bits >> 1 & 1) << 9;
                     assert_eq!(w[0], want | flags | 1);
                     // Forced snooping is in the leaves.
-                    assert_eq!(w[1], 0xffff | (bits & 1) << 23);
+                    assert_eq!(w[1], u64::from(did) | (bits & 1) << 23);
                     assert_eq!(w[2], 0);
                     assert!(entry.through_second_stage());
                 }
@@ -393,7 +394,7 @@ mod tests {
     #[test]
     fn nested() {
         for (root, want) in ROOTS {
-            for bits in 0..64u64 {
+            for bits in 0..256u64 {
                 let on = |n: u64| bits >> n & 1 != 0;
                 let entry = Entry::nested(
                     &UserStage {
@@ -404,21 +405,21 @@ mod tests {
                         extended_accessed: on(3),
                     },
                     &SecondStage {
-                        root: 0xabcd_e000,
-                        aw: aw(4),
-                        snoop_walk: true,
+                        root: 0xffff_ffff_ffff_ffff,
+                        aw: aw(if on(6) { 9 } else { 2 }),
+                        snoop_walk: on(7),
                         dirty: on(4),
                         force_snoop: on(5),
                     },
-                    2,
+                    if on(7) { 0xffff } else { 0 },
                 );
                 sane(&entry);
                 let w = entry.words();
-                assert_eq!(
-                    w[0],
-                    0xabcd_e000 | u64::from(on(4)) << 9 | 3 << 6 | 2 << 2 | 1
-                );
-                assert_eq!(w[1], 2 | 1 << 23 | u64::from(on(5)) << 24);
+                let frame = 0xffff_ffff_ffff_f000;
+                let aw = if on(6) { 7 << 2 } else { 0 };
+                assert_eq!(w[0], frame | u64::from(on(4)) << 9 | 3 << 6 | aw | 1);
+                let did = if on(7) { 0xffff | 1 << 23 } else { 0 };
+                assert_eq!(w[1], did | u64::from(on(5)) << 24);
                 let wpe = on(1) && on(2);
                 let low = u64::from(on(3)) << 7 | u64::from(wpe) << 4 | u64::from(on(0)) << 2;
                 assert_eq!(w[2], want | low | u64::from(on(1)));

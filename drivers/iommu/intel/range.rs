@@ -288,6 +288,86 @@ mod tests {
         assert!(low.merge(range(1 << 52, (1 << 52) + 0xfff, true)).is_some());
     }
 
+    /// Pages at which something changes: 2 GiB, the widths of tables, 2^52, the end.
+    const EDGES: [u64; 12] = [
+        0,
+        0x1000,
+        GIB2,
+        2 * GIB2,
+        1 << 47,
+        1 << 48,
+        1 << 51,
+        1 << 52,
+        1 << 53,
+        1 << 57,
+        1 << 63,
+        TOP - 0xfff,
+    ];
+
+    fn has(span: Span, addr: u64) -> bool {
+        let size = 12 + span.order();
+        size >= 64 || addr >> size == span.start() >> size
+    }
+
+    /// Calls `f` for each range whose ends are within two pages of edges.
+    fn each_range(mut f: impl FnMut(Range)) {
+        let near = |n: usize| EDGES[n / 5].wrapping_add((n as u64 % 5).wrapping_sub(2) << 12);
+        for a in 0..EDGES.len() * 5 {
+            for b in 0..EDGES.len() * 5 {
+                let (start, last) = (near(a), near(b) | 0xfff);
+                if start <= last {
+                    f(range(start, last, true));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn spans_at_edges() {
+        each_range(|r| {
+            let whole = Span::cover(r.start, r.last);
+            assert!(has(whole, r.start) && has(whole, r.last));
+            // Aligned, and no smaller block would do.
+            assert!(whole.order() == 52 || whole.start().trailing_zeros() >= 12 + whole.order());
+            let half = 11 + whole.order();
+            assert!(whole.order() == 0 || r.start >> half != r.last >> half);
+            let (a, b) = r.spans();
+            let Some(b) = b else {
+                assert!(a == whole);
+                return;
+            };
+            // Two blocks have both ends, touch or leave out only what is not in the range, and
+            // are not more than one would be.
+            assert!(has(a, r.start) && has(b, r.last) && !has(a, r.last) && !has(b, r.start));
+            let end = a.start() + (0x1000 << a.order());
+            assert!(end == b.start());
+            assert!(a.order() < whole.order() && b.order() < whole.order());
+        });
+    }
+
+    #[test]
+    fn merge_at_edges() {
+        let fixed = [
+            range(0, 0xfff, true),
+            range(GIB2 - 0x1000, GIB2 - 1, true),
+            range((1 << 52) - 0x1000, (1 << 52) + 0xfff, false),
+            range(TOP - 0xfff, TOP, true),
+        ];
+        each_range(|r| {
+            for other in fixed {
+                assert!(r.merge(other) == other.merge(r));
+                assert!(r.hull(other) == other.hull(r));
+                let apart = (r.last < other.start && other.start - r.last > 1)
+                    || (other.last < r.start && r.start - other.last > 1);
+                assert!(r.merge(other).is_none() == apart);
+                let hull = r.hull(other);
+                assert!(hull.start <= r.start && hull.start <= other.start);
+                assert!(hull.last >= r.last && hull.last >= other.last);
+                assert!(hull.leaf == other.leaf);
+            }
+        });
+    }
+
     #[test]
     fn spans() {
         type Block = (u64, u32);
