@@ -264,7 +264,7 @@ impl Ioctl for IoasNoiommuGetPa {
             return Err(EOVERFLOW);
         }
         let ioas: Loan<'_, Ioas> = lend(ucmd.ctx(), ucmd.ioas_id)?;
-        (ucmd.out_phys, ucmd.length) = memory::physical(&ioas, ucmd.iova as usize)?;
+        (ucmd.out_phys, ucmd.length) = memory::physical(&ioas, ucmd.iova as usize, ucmd.length)?;
         ucmd.respond()
     }
 }

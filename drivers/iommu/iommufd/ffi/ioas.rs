@@ -120,15 +120,16 @@ pub(crate) fn fuzzer_iova(ucmd: &mut Ucmd<'_, uapi::IoasCopy>) {
     let _ = ucmd;
 }
 
-/// The physical address at an IOVA and how far it goes on, for devices without an IOMMU.
+/// The physical address at an IOVA and how many bytes follow it there, at least one and at most
+/// `most`, for devices without an IOMMU.
 ///
 /// # Errors
 ///
 /// `ENOENT` when nothing is mapped there; `EOPNOTSUPP` when this kernel cannot tell.
-pub(crate) fn physical(ioas: &Loan<'_, Ioas>, iova: usize) -> Result<(u64, u64)> {
+pub(crate) fn physical(ioas: &Loan<'_, Ioas>, iova: usize, most: u64) -> Result<(u64, u64)> {
     #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
     {
-        let (mut address, mut length) = (0, 0);
+        let (mut address, mut length) = (0, most);
         // SAFETY: The table is valid, and the results are ours.
         kernel::error::to_result(unsafe {
             bindings::iopt_get_phys(ioas.iopt().as_raw(), iova, &mut address, &mut length)
@@ -137,7 +138,7 @@ pub(crate) fn physical(ioas: &Loan<'_, Ioas>, iova: usize) -> Result<(u64, u64)>
     }
     #[cfg(not(CONFIG_IOMMUFD_NOIOMMU))]
     {
-        let _ = (ioas, iova);
+        let _ = (ioas, iova, most);
         Err(EOPNOTSUPP)
     }
 }

@@ -115,12 +115,15 @@ unsafe impl Head for SoftwareTable {
     }
 }
 
-struct Ops(bindings::iommu_ops);
+#[repr(transparent)]
+pub(crate) struct Ops(bindings::iommu_ops);
 
 // SAFETY: It is never written to.
 unsafe impl Sync for Ops {}
 
-static OPS: Ops = Ops({
+/// The page core tells by it which domains no hardware knows.
+#[no_mangle]
+pub(crate) static iommufd_noiommu_ops: Ops = Ops({
     // SAFETY: All of its members may be zero.
     let mut ops: bindings::iommu_ops = unsafe { MaybeUninit::zeroed().assume_init() };
     ops.domain_alloc_paging_flags = Some(alloc);
@@ -145,5 +148,5 @@ unsafe extern "C" fn alloc(
 
 /// What stands in for a driver.
 pub(super) fn driver() -> Driver<'static> {
-    Driver(&OPS.0)
+    Driver(&iommufd_noiommu_ops.0)
 }
