@@ -122,7 +122,7 @@ FIXTURE_SETUP(noiommu)
 	if (access(ALLOW, F_OK))
 		SKIP(return, "this kernel has no VFIO_NOIOMMU");
 	ASSERT_EQ(0, sysfs_write(ALLOW, "1"));
-	if (!vtd_find(v))
+	if (!vtd_find(v, EDU_ID))
 		SKIP(return, "no device: name one with VTD_DEVICE=0000:01:00.0");
 	self->fd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
 	ASSERT_LE(0, self->fd);
