@@ -642,7 +642,7 @@ static const struct command commands[] = {
 	  { EOPNOTSUPP, EOVERFLOW, ERANGE, ENOENT, EEXIST, EIO, EPERM,
 	    EADDRINUSE }, 25),
 	COMMAND(IOMMU_IOAS_NOIOMMU_GET_PA, iommu_ioas_noiommu_get_pa, out_phys, fill_physical,
-	  {}, { EOPNOTSUPP, EPERM }, 5, true),
+	  {}, { EOPNOTSUPP, EPERM, ENOENT, EOVERFLOW }, 5, true),
 
 	{ "TEST unknown", IOMMU_TEST_CMD, 0, offsetof(struct iommu_test_cmd, last) + 4,
 	  sizeof(struct iommu_test_cmd), NULL, {}, { EOPNOTSUPP }, 5, true },

@@ -289,14 +289,13 @@ TEST_F(noiommu, other_domains)
 {
 	uint32_t other, stdev, hwpt, idev;
 	uint64_t length = PG, phys;
-	__u64 iova;
 
 	test_ioctl_ioas_alloc(&other);
-	test_ioctl_ioas_map_id(other, self->memory, PG, &iova);
-	EXPECT_ERRNO(EOPNOTSUPP, get_pa(self->fd, other, iova, &length, &phys));
+	test_ioctl_ioas_map_fixed_id(other, self->memory, PG, IOVA);
+	EXPECT_ERRNO(EOPNOTSUPP, get_pa(self->fd, other, IOVA, &length, &phys));
 	test_cmd_mock_domain(other, &stdev, &hwpt, &idev);
-	test_ioctl_ioas_map_id(other, self->memory, PG, &iova);
-	EXPECT_ERRNO(EOPNOTSUPP, get_pa(self->fd, other, iova, &length, &phys));
+	test_ioctl_ioas_map_fixed_id(other, self->memory, PG, IOVA + PG);
+	EXPECT_ERRNO(EOPNOTSUPP, get_pa(self->fd, other, IOVA + PG, &length, &phys));
 	test_ioctl_destroy(stdev);
 	test_ioctl_destroy(other);
 }
