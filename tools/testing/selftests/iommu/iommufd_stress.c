@@ -887,7 +887,9 @@ static void round_main(uint64_t seed, unsigned int number, int end, unsigned int
 		seed_dice(&workers[i].dice, seed, number * THREADS + i);
 	/* So that there is something to use and to destroy. */
 	for (size_t op = 0; op < ARRAY_SIZE(ops); op++) {
-		for (int i = 0; i < SLOTS && ops[op].run != destroy && ops[op].run != close_one; i++)
+		if (ops[op].run == destroy || ops[op].run == close_one)
+			continue;
+		for (int i = 0; i < SLOTS; i++)
 			judge(&ops[op], ops[op].run(&workers[0]), false);
 	}
 	for (int i = 0; i < THREADS; i++) {
