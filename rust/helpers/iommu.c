@@ -9,8 +9,9 @@
 #include <linux/msi.h>
 #include <linux/refcount.h>
 #include <linux/sched/user.h>
+#include <linux/slab.h>
 #include <linux/uaccess.h>
-#include <linux/wait.h>
+#include <linux/wait_bit.h>
 #include <linux/xarray.h>
 
 __rust_helper phys_addr_t rust_helper_virt_to_phys(void *address)
@@ -52,6 +53,16 @@ __rust_helper bool rust_helper_refcount_inc_not_zero(refcount_t *r)
 	return refcount_inc_not_zero(r);
 }
 
+__rust_helper bool rust_helper_refcount_inc_not_zero_acquire(refcount_t *r)
+{
+	return refcount_inc_not_zero_acquire(r);
+}
+
+__rust_helper void rust_helper_refcount_set_release(refcount_t *r, int n)
+{
+	refcount_set_release(r, n);
+}
+
 /* With a lock class of its own: that of the general helper is everybody's. */
 __rust_helper void rust_helper_iommu_xa_init_flags(struct xarray *xa, gfp_t flags)
 {
@@ -70,10 +81,33 @@ __rust_helper int rust_helper_copy_struct_from_user(void *dst, size_t ksize,
 }
 
 /* Returns what is left of the timeout, or 0 when the count is still not zero. */
-__rust_helper long rust_helper_iommu_wait_refcount_zero(wait_queue_head_t *wq, refcount_t *r,
-							unsigned long timeout)
+__rust_helper long rust_helper_iommu_wait_refcount_zero(refcount_t *r, unsigned long timeout)
 {
-	return wait_event_timeout(*wq, refcount_read(r) == 0, timeout);
+	return wait_var_event_timeout(r, refcount_read(r) == 0, timeout);
+}
+
+/* For whoever brought the count to zero; it may be gone by now. */
+__rust_helper void rust_helper_iommu_wake_refcount(refcount_t *r)
+{
+	smp_mb__after_atomic();
+	wake_up_var(r);
+}
+
+__rust_helper void *rust_helper_iommu_xas_reload(struct xa_state *xas)
+{
+	return xas_reload(xas);
+}
+
+/* What is freed may be looked at for a grace period, but for a pointer at freeptr. */
+__rust_helper struct kmem_cache *
+rust_helper_iommu_type_stable_cache(const char *name, unsigned int size, unsigned int freeptr)
+{
+	struct kmem_cache_args args = {
+		.use_freeptr_offset = true,
+		.freeptr_offset = freeptr,
+	};
+
+	return kmem_cache_create(name, size, &args, SLAB_TYPESAFE_BY_RCU);
 }
 
 __rust_helper void rust_helper_iommu_mtree_lock(struct maple_tree *mt)

@@ -24,6 +24,7 @@ pub(crate) mod hwpt;
 pub(crate) mod ioas;
 pub(crate) mod iopt;
 pub(crate) mod kinds;
+pub(crate) mod memory;
 #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
 pub(crate) mod noiommu;
 pub(crate) mod object;

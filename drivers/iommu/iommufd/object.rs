@@ -13,7 +13,9 @@
 //!
 //! A loan counts in `wait_cnt` and in `users`, and takes them in that order: once destroy has
 //! brought `wait_cnt` to zero no lookup touches `users` any more, so a lookup that loses the race
-//! cannot make a destroy fail. That is what lets lookups do without the table's lock.
+//! cannot make a destroy fail. That is what lets lookups do without the table's lock, together
+//! with memory that stays an object's (`ffi::memory`): a lookup that comes too late may count in
+//! the `wait_cnt` of whatever object is there now, and lets go of it at once.
 //!
 //! [`Unpublished`]: crate::ffi::object::Unpublished
 //! [`Built`]: crate::ffi::object::Built
@@ -40,7 +42,6 @@ use crate::ffi::{
 use crate::ioctl::Ioctl;
 use kernel::{
     prelude::*,
-    sync::rcu,
     time::msecs_to_jiffies, //
 };
 
@@ -56,9 +57,7 @@ pub(crate) fn lend<T: Kind>(ctx: &Ctx, id: u32) -> Result<Loan<'_, T>> {
     if ctx.should_fail() {
         return Err(ENOENT);
     }
-    let guard = rcu::read_lock();
-    let object = ctx.objects().load(id, &guard).ok_or(ENOENT)?;
-    Loan::new(ctx, object).ok_or(ENOENT)
+    ctx.objects().lend(id).and_then(Loan::new).ok_or(ENOENT)
 }
 
 /// Takes a hold on an object that the caller knows, but has no count on.
@@ -89,7 +88,7 @@ pub(crate) fn destroy(ctx: &Ctx, id: u32) -> Result {
         ctx.forget_vfio_ioas(&taken, &locked);
         taken
     };
-    finish(ctx, taken)
+    finish(taken)
 }
 
 impl Ioctl for Destroy {
@@ -108,7 +107,7 @@ impl Ioctl for Destroy {
 /// `EBUSY` when something else depends on it.
 pub(crate) fn put_and_try_destroy(ctx: &Ctx, object: &Object) -> Result {
     let taken = take_held(ctx, object, false).ok_or(EBUSY)?;
-    finish(ctx, taken)
+    finish(taken)
 }
 
 /// Gives the caller's hold back and destroys the object, waiting for loans to end; with `keep_id`
@@ -119,7 +118,7 @@ pub(crate) fn put_and_try_destroy(ctx: &Ctx, object: &Object) -> Result {
 /// `EBUSY` when something else depends on it, which is a bug of the caller. The object then stays
 /// until the context is closed.
 pub(crate) fn destroy_held(ctx: &Ctx, object: &Object, keep_id: bool) -> Result {
-    if let Err(e) = wait_for_loans(ctx, object) {
+    if let Err(e) = wait_for_loans(object) {
         object.users().dec();
         return Err(e);
     }
@@ -147,8 +146,8 @@ fn take_held(ctx: &Ctx, object: &Object, keep_id: bool) -> Option<Taken> {
 }
 
 /// Waits for the loans on an object that left the table, and destroys it.
-fn finish(ctx: &Ctx, taken: Taken) -> Result {
-    if let Err(e) = wait_for_loans(ctx, taken.object()) {
+fn finish(taken: Taken) -> Result {
+    if let Err(e) = wait_for_loans(taken.object()) {
         // Somebody uses it for ever: `taken` goes unused, for rather a leak than a use after free.
         kernel::warn_on!(true);
         return Err(e);
@@ -158,12 +157,12 @@ fn finish(ctx: &Ctx, taken: Taken) -> Result {
 }
 
 /// Drops the table's own `wait_cnt` and waits until it is zero.
-fn wait_for_loans(ctx: &Ctx, object: &Object) -> Result {
+fn wait_for_loans(object: &Object) -> Result {
     if object.wait_cnt().dec_and_test() {
         return Ok(());
     }
     object.pre_destroy();
-    if ctx.wait_for_zero(object.wait_cnt(), msecs_to_jiffies(PATIENCE)) {
+    if object.wait_cnt().wait_for_zero(msecs_to_jiffies(PATIENCE)) {
         return Ok(());
     }
     pr_crit!("Time out waiting for iommufd object to become free\n");
@@ -180,9 +179,9 @@ pub(crate) fn destroy_all(ctx: &Ctx) {
             seen = true;
             from = id as usize + 1;
             if let Some(taken) = taken {
-                ctx.objects().lock().remove(&taken, false);
-                taken.destroy();
-                destroyed = true;
+                // A lookup in another context, which took it for what had been there before, may
+                // have a count for a moment.
+                destroyed |= finish(taken).is_ok();
             }
         }
         // Only ids that nobody may use again are left.
@@ -196,9 +195,13 @@ pub(crate) fn destroy_all(ctx: &Ctx) {
     }
 }
 
-/// The next object in the table, taken if nothing depends on it.
+/// The next object in the table, taken out of it if nothing depends on it.
 fn next(ctx: &Ctx, from: usize) -> Option<(u32, Option<Taken>)> {
-    let guard = rcu::read_lock();
-    let object = ctx.objects().next(from, &guard)?;
-    Some((object.id(), object.take()))
+    let mut locked = ctx.objects().lock();
+    let object = locked.next(from)?;
+    let (id, taken) = (object.id(), object.take());
+    if let Some(taken) = &taken {
+        locked.remove(taken, false);
+    }
+    Some((id, taken))
 }

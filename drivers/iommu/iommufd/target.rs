@@ -95,7 +95,7 @@ fn automatic(
     let ioas = ioas.lock();
     for hwpt in ioas.hwpts().filter(|hwpt| hwpt.is_automatic()) {
         // One that is being destroyed is as good as gone.
-        let Some(hwpt) = Loan::<'_, PagingHwpt>::new(ctx, hwpt.object()) else {
+        let Some(hwpt) = Loan::<'_, PagingHwpt>::of(ctx, hwpt.object()) else {
             continue;
         };
         match how.apply(device, pasid, hwpt.common()) {

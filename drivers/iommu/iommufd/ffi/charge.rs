@@ -17,10 +17,7 @@ use kernel::{
     bindings,
     error::to_result,
     prelude::*,
-    sync::{
-        rcu,
-        rwsem::WriteGuard, //
-    },
+    sync::rwsem::WriteGuard,
     types::Opaque, //
 };
 
@@ -108,8 +105,8 @@ impl<'a> AllIoas<'a> {
 
 /// Takes a hold on the next IOAS from `from` on.
 fn next<'a>(ctx: &'a Ctx, from: &mut usize) -> Option<Held<'a>> {
-    let guard = rcu::read_lock();
-    while let Some(object) = ctx.objects().next(*from, &guard) {
+    let locked = ctx.objects().lock();
+    while let Some(object) = locked.next(*from) {
         *from = object.id() as usize + 1;
         if object.kind() == Ioas::ID && object.users().inc_not_zero() {
             return Some(Held(NonNull::from(object).cast(), PhantomData));

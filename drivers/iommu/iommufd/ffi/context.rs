@@ -3,7 +3,6 @@
 //! The context of an open `/dev/iommu`.
 
 use super::{
-    count::Count,
     object::{
         KindId,
         Object,
@@ -24,7 +23,6 @@ use kernel::{
     c_str,
     prelude::*,
     static_lock_class,
-    time::Jiffies,
     types::Opaque, //
 };
 
@@ -82,11 +80,6 @@ impl Ctx {
             Table::init(&raw mut (*raw).objects);
             bindings::iommu_xa_init_flags(&raw mut (*raw).groups, 0);
             bindings::mt_init_flags(&raw mut (*raw).mt_mmap, bindings::MT_FLAGS_ALLOC_RANGE);
-            bindings::__init_waitqueue_head(
-                &raw mut (*raw).destroy_wait,
-                c_str!("destroy_wait").as_char_ptr(),
-                static_lock_class!().as_ptr(),
-            );
             bindings::__mutex_init(
                 &raw mut (*raw).sw_msi_lock,
                 c_str!("sw_msi_lock").as_char_ptr(),
@@ -151,31 +144,6 @@ impl Ctx {
                 *ioas = ptr::null_mut();
             }
         }
-    }
-
-    /// Waits until a count is zero; returns whether it is.
-    pub(crate) fn wait_for_zero(&self, count: &Count, timeout: Jiffies) -> bool {
-        // SAFETY: The wait queue and the count are valid as long as the borrows.
-        unsafe {
-            bindings::iommu_wait_refcount_zero(
-                &raw mut (*self.as_raw()).destroy_wait,
-                count.as_raw(),
-                timeout,
-            ) != 0
-        }
-    }
-
-    /// Wakes those who wait in [`Self::wait_for_zero`], who are not interruptible.
-    pub(crate) fn wake(&self) {
-        // SAFETY: The wait queue is valid as long as `self`.
-        unsafe {
-            bindings::__wake_up(
-                &raw mut (*self.as_raw()).destroy_wait,
-                bindings::TASK_NORMAL,
-                0,
-                ptr::null_mut(),
-            )
-        };
     }
 
     /// Whether a test wants this lookup to fail.

@@ -6,6 +6,7 @@
 
 use kernel::{
     bindings,
+    time::Jiffies,
     types::Opaque, //
 };
 
@@ -34,6 +35,12 @@ impl Count {
     pub(crate) fn inc_not_zero(&self) -> bool {
         // SAFETY: `self` is a valid `refcount_t`.
         unsafe { bindings::refcount_inc_not_zero(self.0.get()) }
+    }
+
+    /// The same. What was written before [`Self::set_release`] is seen afterwards.
+    pub(super) fn inc_not_zero_acquire(&self) -> bool {
+        // SAFETY: `self` is a valid `refcount_t`.
+        unsafe { bindings::refcount_inc_not_zero_acquire(self.0.get()) }
     }
 
     /// Increments a count that the caller knows not to be zero.
@@ -66,7 +73,23 @@ impl Count {
         unsafe { bindings::refcount_set(self.0.get(), n) }
     }
 
-    pub(super) fn as_raw(&self) -> *mut bindings::refcount_t {
-        self.0.get()
+    /// Sets a count that is zero, after everything that was written before.
+    pub(super) fn set_release(&self, n: i32) {
+        // SAFETY: `self` is a valid `refcount_t`.
+        unsafe { bindings::refcount_set_release(self.0.get(), n) }
+    }
+
+    /// Waits until it is zero; returns whether it is.
+    pub(crate) fn wait_for_zero(&self, timeout: Jiffies) -> bool {
+        // SAFETY: `self` is a valid `refcount_t`, and this may sleep.
+        unsafe { bindings::iommu_wait_refcount_zero(self.0.get(), timeout) != 0 }
+    }
+
+    /// Wakes those who wait in [`Self::wait_for_zero`] for the count that was here.
+    ///
+    /// Whoever waited may have freed it by now: only the address matters.
+    pub(super) fn wake(count: *const Self) {
+        // SAFETY: The address is looked for among those that are waited on, and not followed.
+        unsafe { bindings::iommu_wake_refcount(count.cast_mut().cast()) }
     }
 }

@@ -12,6 +12,7 @@ use super::{
     },
     file,
     kinds,
+    memory,
     object::{
         KindId,
         Loan,
@@ -282,7 +283,16 @@ pub(crate) unsafe extern "C" fn iommufd_global_device() -> *mut bindings::device
 /// Once, by `exports.c`.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_rust_init() -> c_int {
-    errno(file::init())
+    // SAFETY: There is no device node yet, and so no object.
+    if let Err(e) = unsafe { memory::init() } {
+        return e.to_errno();
+    }
+    let ret = file::init();
+    if ret.is_err() {
+        // SAFETY: As above.
+        unsafe { memory::exit() };
+    }
+    errno(ret)
 }
 
 /// Called by `exports.c` when the module is unloaded.
@@ -293,4 +303,6 @@ pub(crate) unsafe extern "C" fn iommufd_rust_init() -> c_int {
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_rust_exit() {
     file::exit();
+    // SAFETY: Each object belongs to an open file, which would keep the module.
+    unsafe { memory::exit() };
 }

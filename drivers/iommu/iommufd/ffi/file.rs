@@ -130,8 +130,6 @@ pub(super) fn init() -> Result {
 pub(super) fn exit() {
     drop(WITH_VFIO.then_some(Node(&VFIO)));
     drop(Node(&IOMMU));
-    // Objects that still wait for their grace period are memory only, which needs no code of ours
-    // to be freed.
 }
 
 /// A device for those who must name one and have none.

@@ -11,14 +11,8 @@ use super::{
     veventq,
     viommu, //
 };
-use core::mem::{
-    offset_of,
-    size_of, //
-};
-use kernel::{
-    bindings,
-    static_assert, //
-};
+use core::mem::offset_of;
+use kernel::bindings;
 
 type Op = unsafe extern "C" fn(*mut bindings::iommufd_object);
 
@@ -92,29 +86,6 @@ static OPS: [Ops; COUNT] = {
     }
     ops
 };
-
-/// The head for the grace period goes behind the object's own, see `Taken::destroy`.
-macro_rules! assert_room {
-    ($($kind:ident),* $(,)?) => {
-        $(static_assert!(
-            size_of::<bindings::$kind>()
-                >= size_of::<bindings::iommufd_object>()
-                    + size_of::<bindings::kvfree_rcu_head>()
-        );)*
-    };
-}
-assert_room!(
-    iommufd_access,
-    iommufd_device,
-    iommufd_fault,
-    iommufd_hw_queue,
-    iommufd_hwpt_nested,
-    iommufd_hwpt_paging,
-    iommufd_ioas,
-    iommufd_vdevice,
-    iommufd_veventq,
-    iommufd_viommu,
-);
 
 pub(super) fn ops(kind: KindId) -> &'static Ops {
     // PANIC: Objects are only made with a kind of the enumeration.

@@ -8,12 +8,15 @@ use super::{
     context::Ctx,
     count::Count,
     kinds,
-    table::Table, //
+    memory,
+    table::{
+        Locked,
+        Table, //
+    }, //
 };
 use core::{
     marker::PhantomData,
     mem::{
-        size_of,
         ManuallyDrop, //
     },
     ops::Deref,
@@ -39,8 +42,9 @@ impl KindId {
 ///
 /// # Invariants
 ///
-/// Valid for at least as long as a count on it is held, or an RCU read-side section that found it
-/// in the table goes on. `type` and `id` do not change once it is in the table.
+/// Valid for at least as long as a count on it is held, or the lock of the table that it is in.
+/// Without either, but in an RCU read-side section that found it in a table, `wait_cnt` alone may
+/// be looked at. `type` and `id` do not change once it is in the table.
 #[repr(transparent)]
 pub(crate) struct Object(Opaque<bindings::iommufd_object>);
 
@@ -118,6 +122,41 @@ unsafe impl Kind for Object {
     const ID: KindId = KindId::ANY;
 }
 
+/// One count in `wait_cnt`: the object is not freed before it is given back.
+///
+/// # Invariants
+///
+/// Owns the count.
+pub(crate) struct Counted<'a> {
+    object: NonNull<Object>,
+    _table: PhantomData<&'a Table>,
+}
+
+impl Counted<'_> {
+    /// Counts, unless the object is not published, or being destroyed.
+    pub(super) fn new(object: &Object) -> Option<Self> {
+        // INVARIANT: The count was taken just now.
+        object.wait_cnt().inc_not_zero_acquire().then(|| Self {
+            object: NonNull::from(object),
+            _table: PhantomData,
+        })
+    }
+
+    fn object(&self) -> &Object {
+        // SAFETY: The count keeps the object.
+        unsafe { self.object.as_ref() }
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        let count: *const Count = self.object().wait_cnt();
+        if self.object().wait_cnt().dec_and_test() {
+            Count::wake(count);
+        }
+    }
+}
+
 /// A reference for the length of an ioctl. Destroy waits for it.
 ///
 /// # Invariants
@@ -125,32 +164,32 @@ unsafe impl Kind for Object {
 /// Owns one count in `wait_cnt` and one in `users` of an object of kind `T`.
 #[must_use]
 pub(crate) struct Loan<'a, T: Kind = Object> {
-    ctx: &'a Ctx,
-    object: NonNull<Object>,
+    counted: Counted<'a>,
     _kind: PhantomData<&'a T>,
 }
 
 impl<'a, T: Kind> Loan<'a, T> {
     /// Borrows an object that cannot be freed meanwhile; `None` when it is of another kind, or
     /// being destroyed.
-    pub(crate) fn new(ctx: &'a Ctx, object: &Object) -> Option<Self> {
+    pub(crate) fn new(counted: Counted<'a>) -> Option<Self> {
+        let object = counted.object();
         if T::ID != KindId::ANY && object.kind() != T::ID {
             return None;
         }
-        // First the count that destroy waits for: see `crate::object` for why.
-        if !object.wait_cnt().inc_not_zero() {
-            return None;
-        }
+        // After the count that destroy waits for: see `crate::object` for why.
         if !object.users().inc_not_zero() {
-            return_wait_cnt(ctx, object);
             return None;
         }
         // INVARIANT: Both counts were taken just now.
         Some(Self {
-            ctx,
-            object: NonNull::from(object),
+            counted,
             _kind: PhantomData,
         })
+    }
+
+    /// Borrows an object of `ctx` that somebody else keeps at the moment, for longer.
+    pub(crate) fn of(_ctx: &'a Ctx, object: &Object) -> Option<Self> {
+        Self::new(Counted::new(object)?)
     }
 
     /// Takes a loan over.
@@ -158,17 +197,19 @@ impl<'a, T: Kind> Loan<'a, T> {
     /// # Safety
     ///
     /// The object must be a `T`, and the loan one that [`Self::into_raw`] gave away.
-    pub(super) unsafe fn from_raw(ctx: &'a Ctx, object: &Object) -> Self {
+    pub(super) unsafe fn from_raw(_ctx: &'a Ctx, object: &Object) -> Self {
         Self {
-            ctx,
-            object: NonNull::from(object),
+            counted: Counted {
+                object: NonNull::from(object),
+                _table: PhantomData,
+            },
             _kind: PhantomData,
         }
     }
 
     /// Gives the loan to C, which ends it with iommufd_put_object().
     pub(super) fn into_raw(self) -> *mut bindings::iommufd_object {
-        ManuallyDrop::new(self).object.as_ptr().cast()
+        ManuallyDrop::new(self).counted.object.as_ptr().cast()
     }
 }
 
@@ -177,23 +218,14 @@ impl<T: Kind> Deref for Loan<'_, T> {
 
     fn deref(&self) -> &T {
         // SAFETY: The counts keep the object, which is of kind `T`.
-        unsafe { self.object.cast().as_ref() }
+        unsafe { self.counted.object.cast().as_ref() }
     }
 }
 
 impl<T: Kind> Drop for Loan<'_, T> {
     fn drop(&mut self) {
-        // SAFETY: The counts keep the object until they are given back here.
-        let object = unsafe { self.object.as_ref() };
-        // In this order: who sees no `wait_cnt` must see no `users` either.
-        object.users().dec();
-        return_wait_cnt(self.ctx, object);
-    }
-}
-
-fn return_wait_cnt(ctx: &Ctx, object: &Object) {
-    if object.wait_cnt().dec_and_test() {
-        ctx.wake();
+        // Then `counted` goes. In this order: who sees no `wait_cnt` must see no `users` either.
+        self.counted.object().users().dec();
     }
 }
 
@@ -205,24 +237,19 @@ fn return_wait_cnt(ctx: &Ctx, object: &Object) {
 #[must_use = "an object that was taken must be destroyed"]
 pub(crate) struct Taken(NonNull<Object>);
 
-// What lookups read under RCU must outlive the destruction, and nothing else does: the head for
-// the grace period lies right behind it.
-const RCU_HEAD: usize = size_of::<bindings::iommufd_object>();
-
 impl Taken {
     pub(crate) fn object(&self) -> &Object {
         // SAFETY: By the type invariant nobody else frees it.
         unsafe { self.0.as_ref() }
     }
 
-    /// Runs the kind's destroy and frees the memory after a grace period.
+    /// Runs the kind's destroy and frees the memory. There may be no loans any more.
     pub(crate) fn destroy(self) {
         let raw = self.object().as_raw();
         // SAFETY: The object is valid, of the kind that the op is for, and ours alone.
         unsafe { (kinds::ops(self.object().kind()).destroy)(raw) };
-        // SAFETY: Each kind is larger than its head and one pointer, see `kinds`; what lies there
-        // was destroyed. Readers look at the head only, and the memory came from kzalloc().
-        unsafe { bindings::kvfree_call_rcu(raw.byte_add(RCU_HEAD).cast(), raw.cast()) };
+        // SAFETY: Both counts are zero, and nobody can get one on what left the table.
+        unsafe { memory::free(self.0.cast()) };
     }
 }
 
@@ -244,21 +271,16 @@ impl<'a> Unpublished<'a> {
     ///
     /// `ENOMEM`; `EBUSY` when all ids are in use.
     pub(super) fn new(table: &'a Table, size: usize, kind: KindId) -> Result<Self> {
-        // SAFETY: Any size is good.
-        let raw = unsafe {
-            bindings::__kmalloc_noprof(size, bindings::GFP_KERNEL_ACCOUNT | bindings::__GFP_ZERO)
-        };
-        let raw = NonNull::new(raw.cast::<bindings::iommufd_object>()).ok_or(ENOMEM)?;
+        let raw = memory::alloc(size).ok_or(ENOMEM)?;
         // SAFETY: Zeroed memory is a valid head, and nobody else knows of it.
         let object = unsafe { Object::from_raw(raw.as_ptr()) };
-        object.wait_cnt().set(1);
         object.users().set(1);
         // SAFETY: As above.
         unsafe { (*raw.as_ptr()).type_ = kind.0 };
         // SAFETY: As above.
         if let Err(e) = table.reserve(unsafe { &mut (*raw.as_ptr()).id }) {
-            // SAFETY: It came from kmalloc() and nobody refers to it.
-            unsafe { bindings::kfree(raw.as_ptr().cast()) };
+            // SAFETY: It came from there, and nobody refers to it.
+            unsafe { memory::free(raw) };
             return Err(e);
         }
         // INVARIANT: Just made so.
@@ -311,7 +333,7 @@ impl Drop for Unpublished<'_> {
         // Somebody took a count on what they could not see, and would use it after the free.
         if !kernel::warn_on!(!self.users().dec_and_test()) {
             // SAFETY: Nobody refers to it, see the type invariant.
-            unsafe { bindings::kfree(self.raw.as_ptr().cast()) };
+            unsafe { memory::free(self.raw) };
         }
     }
 }
@@ -327,8 +349,15 @@ pub(crate) struct Built<'a>(ManuallyDrop<Unpublished<'a>>);
 impl<'a> Built<'a> {
     /// Makes it visible; from here on anybody may use or destroy it. Cannot fail.
     pub(crate) fn publish(self) {
+        let table = self.0.table;
+        self.publish_in(&mut table.lock());
+    }
+
+    /// The same in its table, which the caller has locked.
+    pub(crate) fn publish_in(self, locked: &mut Locked<'_>) {
         let object = ManuallyDrop::new(self);
-        object.0.table.publish(&object);
+        object.wait_cnt().set_release(1);
+        locked.publish(&object);
     }
 }
 

@@ -3,11 +3,12 @@
 //! The object table: ids to objects.
 //!
 //! An id is free, reserved (a zero entry) or leads to an object. Its spinlock is the innermost
-//! lock; it guards changes and what must be decided together with them. Lookups use RCU.
+//! lock; it guards changes and what must be decided together with them. Lookups take no lock.
 //!
 //! C header: [`include/linux/xarray.h`](srctree/include/linux/xarray.h)
 
 use super::object::{
+    Counted,
     Object,
     Taken, //
 };
@@ -49,8 +50,8 @@ unsafe fn object_at<'a>(entry: *mut c_void) -> Option<&'a Object> {
     if entry.is_null() || ptr::eq(entry, zero_entry()) {
         return None;
     }
-    // SAFETY: All other entries are objects. They leave the table under its lock, and are freed
-    // after a grace period.
+    // SAFETY: All other entries are objects. They leave the table under its lock before they are
+    // freed, and their memory stays an object's for a grace period, see `memory`.
     Some(unsafe { Object::from_raw(entry.cast()) })
 }
 
@@ -95,8 +96,9 @@ impl Table {
         }
     }
 
-    /// Looks an object up; it can be used until the guard goes, or longer with a count on it.
-    pub(crate) fn load<'g>(&self, id: u32, _guard: &'g rcu::Guard) -> Option<&'g Object> {
+    /// Looks an object up and takes a count of what destroy waits for.
+    pub(crate) fn lend(&self, id: u32) -> Option<Counted<'_>> {
+        let _guard = rcu::read_lock();
         loop {
             let mut cursor = self.cursor(id);
             // SAFETY: The xarray is initialised, and RCU keeps its nodes.
@@ -105,20 +107,16 @@ impl Table {
             if ptr::eq(raw, retry_entry()) {
                 continue;
             }
-            // SAFETY: The guard is there for `'g`.
-            return unsafe { object_at(raw) };
+            // SAFETY: The guard is there as long as what is looked at without a count.
+            let counted = Counted::new(unsafe { object_at(raw) }?)?;
+            // The memory may have become another object, even another context's, between the two.
+            // Now that it is counted it stays what it is.
+            //
+            // SAFETY: As for the load before.
+            if ptr::eq(unsafe { bindings::iommu_xas_reload(&mut cursor) }, raw) {
+                return Some(counted);
+            }
         }
-    }
-
-    /// The first object at `from` or behind it.
-    pub(crate) fn next<'g>(&self, from: usize, _guard: &'g rcu::Guard) -> Option<&'g Object> {
-        let mut index = from;
-        // SAFETY: As in `load`; zero entries are passed over.
-        let raw = unsafe {
-            bindings::xa_find(self.0.get(), &mut index, usize::MAX, bindings::XA_PRESENT)
-        };
-        // SAFETY: As in `load`.
-        (!raw.is_null()).then(|| unsafe { Object::from_raw(raw.cast()) })
     }
 
     /// Nothing in it, not even a reserved id.
@@ -148,17 +146,6 @@ impl Table {
                 bindings::GFP_KERNEL_ACCOUNT,
             )
         })
-    }
-
-    /// Puts an object at its reserved id.
-    pub(super) fn publish(&self, object: &Object) {
-        let _locked = self.lock();
-        let mut cursor = self.cursor(object.id());
-        // A reserved id has its slot, so nothing is allocated and nothing can fail.
-        //
-        // SAFETY: The lock is held; what is stored is an object.
-        let old = unsafe { bindings::xas_store(&mut cursor, object.as_raw().cast()) };
-        kernel::warn_on!(!ptr::eq(old, zero_entry()));
     }
 
     /// Where an id is looked for, before it was.
@@ -202,6 +189,32 @@ impl Locked<'_> {
         let raw = unsafe { bindings::xa_load(self.table.0.get(), id as usize) };
         // SAFETY: As above.
         (!raw.is_null()).then(|| unsafe { Object::from_raw(raw.cast()) })
+    }
+
+    /// The first object at `from` or behind it.
+    pub(crate) fn next(&self, from: usize) -> Option<&Object> {
+        let mut index = from;
+        // SAFETY: The lock is held; zero entries are passed over.
+        let raw = unsafe {
+            bindings::xa_find(
+                self.table.0.get(),
+                &mut index,
+                usize::MAX,
+                bindings::XA_PRESENT,
+            )
+        };
+        // SAFETY: As in `load`.
+        (!raw.is_null()).then(|| unsafe { Object::from_raw(raw.cast()) })
+    }
+
+    /// Puts an object at its reserved id.
+    pub(super) fn publish(&mut self, object: &Object) {
+        let mut cursor = self.table.cursor(object.id());
+        // A reserved id has its slot, so nothing is allocated and nothing can fail.
+        //
+        // SAFETY: The lock is held; what is stored is an object.
+        let old = unsafe { bindings::xas_store(&mut cursor, object.as_raw().cast()) };
+        kernel::warn_on!(!ptr::eq(old, zero_entry()));
     }
 
     /// Finds an object that may be about to leave.

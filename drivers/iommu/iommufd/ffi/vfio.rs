@@ -32,7 +32,7 @@ impl Ctx {
             return None;
         }
         // SAFETY: As above.
-        Loan::new(self, unsafe { Object::from_raw(ioas.cast()) })
+        Loan::of(self, unsafe { Object::from_raw(ioas.cast()) })
     }
 
     /// Whether the container has had an IOAS set.

@@ -43,7 +43,7 @@ fn for_each(iopt: *mut bindings::io_pagetable, mut f: impl FnMut(&Access)) {
             unsafe { bindings::xa_find(list, &mut index, usize::MAX, bindings::XA_PRESENT) };
         // SAFETY: The list has accesses, which leave it before they are freed.
         let access = unsafe { found.cast::<Access>().as_ref() };
-        let loan = access.and_then(|it| Loan::<'_, Access>::new(it.ctx()?, it.object()));
+        let loan = access.and_then(|it| Loan::<'_, Access>::of(it.ctx()?, it.object()));
         // SAFETY: It is held.
         unsafe { bindings::xa_unlock(list) };
         if access.is_none() {

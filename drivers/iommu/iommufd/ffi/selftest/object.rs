@@ -197,14 +197,7 @@ impl<T: ViommuOps> QueueExt for NewHwQueue<'_, T> {
 pub(crate) struct SelftestObject {
     object: Opaque<bindings::iommufd_object>,
     binding: Option<Pin<KBox<Binding>>>,
-    /// Behind its own head an object has room for the one of a grace period.
-    _room: usize,
 }
-
-const _: () = assert!(
-    size_of::<SelftestObject>()
-        >= size_of::<bindings::iommufd_object>() + size_of::<bindings::kvfree_rcu_head>()
-);
 
 // SAFETY: Such objects are only made by `Reserved`, with this layout.
 unsafe impl Kind for SelftestObject {

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The memory of objects.
+//!
+//! A lookup takes no lock, so it may look at an object that is freed at that moment. Waiting for a
+//! grace period before each free would cost more than the lookup saves; instead, the memory of an
+//! object stays one: its slab is not given back before the grace period ends, and what is
+//! allocated from it meanwhile is an object again, whose `wait_cnt` is where the old one's was.
+//! [`Table::lend`] takes a count first and sees then whose it is.
+//!
+//! C header: [`include/linux/slab.h`](srctree/include/linux/slab.h), `SLAB_TYPESAFE_BY_RCU`
+//!
+//! [`Table::lend`]: super::table::Table::lend
+
+use core::{
+    cell::UnsafeCell,
+    mem::size_of,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
+};
+use kernel::{
+    bindings,
+    c_str,
+    prelude::*, //
+};
+
+/// Objects of up to `size` bytes share a cache.
+struct Class {
+    size: usize,
+    name: &'static CStr,
+}
+
+macro_rules! classes {
+    ($($size:literal),*) => {
+        [$(Class {
+            size: $size,
+            name: c_str!(concat!("iommufd_object-", $size)),
+        }),*]
+    };
+}
+
+/// The sizes of kmalloc() from the smallest object to the largest that a driver may ask for.
+const CLASSES: [Class; 8] = classes!(96, 128, 192, 256, 512, 1024, 4096, 16384);
+
+/// The cache of each class, made when the module is loaded.
+struct Caches(UnsafeCell<[*mut bindings::kmem_cache; CLASSES.len()]>);
+
+// SAFETY: Written by `init` and `exit` only, when there are no objects.
+unsafe impl Sync for Caches {}
+
+static CACHES: Caches = Caches(UnsafeCell::new([ptr::null_mut(); CLASSES.len()]));
+
+/// Makes the caches.
+///
+/// # Safety
+///
+/// Nobody may allocate yet.
+///
+/// # Errors
+///
+/// `ENOMEM`; none is left then.
+pub(super) unsafe fn init() -> Result {
+    for (index, class) in CLASSES.iter().enumerate() {
+        // SAFETY: The name is a static one. The free pointer goes behind the head, whose counts
+        // are what may be looked at.
+        let cache = unsafe {
+            bindings::iommu_type_stable_cache(
+                class.name.as_char_ptr(),
+                class.size as u32,
+                size_of::<bindings::iommufd_object>() as u32,
+            )
+        };
+        if cache.is_null() {
+            // SAFETY: By the caller.
+            unsafe { exit() };
+            return Err(ENOMEM);
+        }
+        // SAFETY: By the caller nobody else looks at it.
+        unsafe { (*CACHES.0.get())[index] = cache };
+    }
+    Ok(())
+}
+
+/// Frees the caches.
+///
+/// # Safety
+///
+/// There may be no objects any more, and nobody may allocate.
+pub(super) unsafe fn exit() {
+    // SAFETY: By the caller nobody else looks at it.
+    for cache in unsafe { &mut *CACHES.0.get() } {
+        // SAFETY: It is empty, or null, which is passed over.
+        unsafe { bindings::kmem_cache_destroy(*cache) };
+        *cache = ptr::null_mut();
+    }
+}
+
+/// Zeroed memory for an object of `size` bytes; `None` when there is none, or it would be larger
+/// than the largest class.
+///
+/// Somebody who has not noticed yet that it was freed may try to get a count on what was there
+/// before, so `wait_cnt` must stay zero until all of the object is ready to be found.
+pub(super) fn alloc(size: usize) -> Option<NonNull<bindings::iommufd_object>> {
+    let class = CLASSES.iter().position(|class| size <= class.size)?;
+    // SAFETY: There are no changes while objects are made, see `init` and `exit`.
+    let cache = unsafe { (*CACHES.0.get())[class] };
+    // SAFETY: The cache is there as long as the module.
+    let raw = unsafe {
+        bindings::kmem_cache_alloc_noprof(
+            cache,
+            bindings::GFP_KERNEL_ACCOUNT | bindings::__GFP_ZERO,
+        )
+    };
+    NonNull::new(raw.cast())
+}
+
+/// Frees an object's memory.
+///
+/// # Safety
+///
+/// It must come from [`alloc`], its `wait_cnt` be zero, and nobody use anything else of it.
+pub(super) unsafe fn free(raw: NonNull<bindings::iommufd_object>) {
+    // SAFETY: kfree() takes what comes from any cache.
+    unsafe { bindings::kfree(raw.as_ptr().cast()) };
+}
