@@ -142,6 +142,8 @@ impl Ioctl for VfioIoas {
 /// # Errors
 ///
 /// `ENOIOCTLCMD` for another one; what the ioctl says.
+#[cold]
+#[inline(never)]
 pub(crate) fn ioctl(ctx: &Ctx, number: u32, arg: usize) -> Result<isize> {
     match number {
         uapi::VFIO_GET_API_VERSION => return Ok(uapi::VFIO_API_VERSION as isize),

@@ -7,6 +7,7 @@
 
 use core::{
     marker::PhantomData,
+    mem::ManuallyDrop,
     ptr::NonNull, //
 };
 
@@ -103,23 +104,57 @@ impl<'a> Directory<'a> {
         if let Some(table) = unsafe { Self::load(at) } {
             return Some(table);
         }
-        // SAFETY: The unit is there.
-        let new = unsafe { bindings::vtd_alloc_table(self.unit.as_raw(), PAGE, true) };
-        let table = NonNull::new(new)?;
-        // SAFETY: A table has as many bytes. The unit must not see anything but zeros.
-        unsafe { self.unit.write_back(table.as_ptr(), PAGE) };
-        // SAFETY: The table is memory of the kernel's.
-        let entry = unsafe { bindings::vtd_phys(table.as_ptr()) } | PRESENT;
+        let new = Flushed::new(&self.unit)?;
         // SAFETY: `at` is an entry of the directory.
-        if !unsafe { bindings::vtd_cmpxchg(at, 0, entry) } {
-            // SAFETY: Nobody saw this one.
-            unsafe { bindings::vtd_free_table(table.as_ptr()) };
+        let Some(table) = (unsafe { new.publish(at) }) else {
             // SAFETY: `at` is an entry of the directory, and somebody else filled it.
             return unsafe { Self::load(at) };
-        }
+        };
         // SAFETY: An entry has as many bytes.
         unsafe { self.unit.write_back(at.cast(), size_of::<u64>()) };
-        Some(table.cast())
+        Some(table)
+    }
+}
+
+/// A new table whose zeros are in memory, whatever of the processor's caches the unit looks into.
+/// No other can be published.
+///
+/// # Invariants
+///
+/// `table` is [`PAGE`] bytes that nobody else knows of.
+struct Flushed(NonNull<c_void>);
+
+impl Flushed {
+    fn new(unit: &Unit<'_>) -> Option<Self> {
+        // SAFETY: The unit is there.
+        let new = unsafe { bindings::vtd_alloc_table(unit.as_raw(), PAGE, true) };
+        // INVARIANT: It was made just now.
+        let new = Self(NonNull::new(new)?);
+        // SAFETY: A table has as many bytes.
+        unsafe { unit.write_back(new.0.as_ptr(), PAGE) };
+        Some(new)
+    }
+
+    /// Makes the directory's entry name the table, unless it names one already.
+    ///
+    /// # Safety
+    ///
+    /// `at` points to an entry of the directory.
+    unsafe fn publish(self, at: *mut u64) -> Option<NonNull<u64>> {
+        // SAFETY: The table is memory of the kernel's.
+        let entry = unsafe { bindings::vtd_phys(self.0.as_ptr()) } | PRESENT;
+        // SAFETY: By the safety requirement.
+        if !unsafe { bindings::vtd_cmpxchg(at, 0, entry) } {
+            return None;
+        }
+        Some(ManuallyDrop::new(self).0.cast())
+    }
+}
+
+impl Drop for Flushed {
+    fn drop(&mut self) {
+        // SAFETY: By the invariant nobody saw it.
+        unsafe { bindings::vtd_free_table(self.0.as_ptr()) };
     }
 }
 

@@ -207,4 +207,127 @@ TEST_F(regress, queue_of_pages_that_are_not)
 	test_ioctl_destroy(stdev);
 }
 
+static int map_somewhere(int fd, __u32 ioas, __u64 from, __u64 length, __u64 *iova)
+{
+	struct iommu_ioas_map cmd = {
+		.size = sizeof(cmd),
+		.flags = IOMMU_IOAS_MAP_READABLE,
+		.ioas_id = ioas,
+		.user_va = from,
+		.length = length,
+	};
+	int ret = ioctl(fd, IOMMU_IOAS_MAP, &cmd) ? -errno : 0;
+
+	*iova = cmd.iova;
+	return ret;
+}
+
+/* Aligning near the end of all addresses came back to 0: CVE-2024-47719, CVE-2025-38688. */
+TEST_F(regress, end_of_iovas)
+{
+	static const __u64 lengths[] = { PG, 2 * PG, 3 * PG, 1UL << 21 };
+	void *room = mmap(NULL, 4UL << 20, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	__u64 from = ((__u64)room + (1UL << 21) - 1) & -(1UL << 21);
+	unsigned int maps = 0;
+
+	ASSERT_NE(MAP_FAILED, room);
+	for (__u64 pages = 1; pages <= 1026; pages += pages < 6 ? 1 : 255) {
+		struct iommu_iova_range range = { .start = -(pages * PG), .last = -1 };
+		struct iommu_ioas_allow_iovas allow = {
+			.size = sizeof(allow),
+			.num_iovas = 1,
+			.allowed_iovas = (__u64)&range,
+		};
+
+		for (size_t i = 0; i < ARRAY_SIZE(lengths); i++) {
+			__u64 iova = 0;
+			__u32 ioas;
+			int ret;
+
+			test_ioctl_ioas_alloc(&ioas);
+			allow.ioas_id = ioas;
+			ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_ALLOW_IOVAS, &allow));
+			while (!(ret = map_somewhere(self->fd, ioas, from, lengths[i], &iova))) {
+				maps++;
+				ASSERT_LE(range.start, iova);
+				ASSERT_GE(range.last, iova + lengths[i] - 1);
+				ASSERT_LT(iova, iova + lengths[i] - 1);
+			}
+			ASSERT_EQ(-ENOSPC, ret);
+			test_ioctl_destroy(ioas);
+		}
+	}
+	/* There was room at times. */
+	ASSERT_LT(100, maps);
+	munmap(room, 4UL << 20);
+}
+
+/* A user's range that wraps: CVE-2023-54239. */
+TEST_F(regress, end_of_user_addresses)
+{
+	static const struct {
+		__u64 from, length;
+		int error;
+	} table[] = {
+		{ -PG, 2 * PG, -EOVERFLOW },
+		{ -PG, -PG, -EOVERFLOW },
+		{ PG, -PG, -EOVERFLOW },
+		{ -1ULL, 1, -EOVERFLOW },
+		{ 0, 0, -EOVERFLOW },
+		{ -PG, PG, -EFAULT },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		__u64 iova;
+
+		EXPECT_EQ(table[i].error, map_somewhere(self->fd, self->ioas_id, table[i].from,
+							table[i].length, &iova))
+			TH_LOG("row %zu", i);
+	}
+}
+
+/* Shifts by and divisions through what user space says: CVE-2025-21724, CVE-2025-40293. */
+TEST_F(regress, dirty_bitmap_bounds)
+{
+	static const struct {
+		__u64 iova, length, page_size;
+		int error;
+	} table[] = {
+		{ IOVA, PG, 0, EINVAL },
+		{ IOVA, PG, 3, EINVAL },
+		{ IOVA, PG, PG / 2, EINVAL },
+		{ IOVA, PG, 2 * PG, EINVAL },
+		{ IOVA, PG, 1ULL << 63, EINVAL },
+		{ IOVA, PG, -1ULL, EINVAL },
+		{ 0, 1ULL << 63, 1ULL << 63, EINVAL },
+		{ 0, -1ULL, 1ULL << 63, EINVAL },
+		{ IOVA, 0, PG, EINVAL },
+		{ IOVA, 1, PG, EINVAL },
+		{ IOVA, -PG, PG, EINVAL },
+		{ -PG, PG, PG, EINVAL },
+		{ -PG, 2 * PG, PG, EINVAL },
+		{ IOVA + 1, PG, PG, EINVAL },
+	};
+	__u32 stdev, hwpt, idev, tracked;
+
+	test_cmd_mock_domain(self->ioas_id, &stdev, &hwpt, &idev);
+	test_cmd_hwpt_alloc(idev, self->ioas_id, IOMMU_HWPT_ALLOC_DIRTY_TRACKING, &tracked);
+	test_ioctl_ioas_map_fixed(self->memory, PG, IOVA);
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		struct iommu_hwpt_get_dirty_bitmap cmd = {
+			.size = sizeof(cmd),
+			.hwpt_id = tracked,
+			.iova = table[i].iova,
+			.length = table[i].length,
+			.page_size = table[i].page_size,
+			.data = (__u64)self->memory,
+		};
+
+		EXPECT_ERRNO(table[i].error, ioctl(self->fd, IOMMU_HWPT_GET_DIRTY_BITMAP, &cmd))
+			TH_LOG("row %zu", i);
+	}
+	test_ioctl_destroy(tracked);
+	test_ioctl_destroy(stdev);
+}
+
 TEST_HARNESS_MAIN
