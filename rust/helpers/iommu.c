@@ -74,6 +74,16 @@ __rust_helper int rust_helper_iommu_get_user(u32 *to, const u32 __user *from)
 	return get_user(*to, from);
 }
 
+__rust_helper int rust_helper_iommu_put_user(u32 value, u32 __user *to)
+{
+	return put_user(value, to);
+}
+
+__rust_helper int rust_helper_iommu_put_user_u64(u64 value, u64 __user *to)
+{
+	return put_user(value, to);
+}
+
 __rust_helper int rust_helper_copy_struct_from_user(void *dst, size_t ksize,
 						    const void __user *src, size_t usize)
 {

@@ -11,7 +11,8 @@ use crate::{
             FaultQueue,
             Group,
             Handle,
-            Responses, //
+            Responses,
+            Waiting, //
         },
         handlers::{
             self,
@@ -82,33 +83,30 @@ pub(crate) fn read(fault: &FaultQueue, to: usize, count: usize) -> Result<usize>
             // More fits another time, but a buffer too small for one group never will.
             return if done == 0 { Err(EINVAL) } else { Ok(done) };
         }
-        match hand_out(&mut responses, &group, to.wrapping_add(done)) {
-            Ok(cookie) => {
-                done += group.count() * MESSAGE;
-                cookie.fill(group);
-            }
-            Err(e) => {
-                fault.put_back(group);
-                return if done == 0 { Err(e) } else { Ok(done) };
-            }
-        }
+        let (e, group) = match responses.insert(group) {
+            Ok(waiting) => match hand_out(&waiting, to.wrapping_add(done)) {
+                Ok(length) => {
+                    done += length;
+                    continue;
+                }
+                Err(e) => (e, waiting.take_back()),
+            },
+            Err(refused) => refused,
+        };
+        fault.put_back(group);
+        return if done == 0 { Err(e) } else { Ok(done) };
     }
     Ok(done)
 }
 
-/// Copies a group's messages under a new cookie.
-fn hand_out<'a>(
-    responses: &'a mut Responses<'_>,
-    group: &Group,
-    mut to: usize,
-) -> Result<crate::ffi::fault::Cookie<'a>> {
-    let cookie = responses.reserve()?;
-    group.each(cookie.number(), |message| {
+/// Copies a group's messages; returns how many bytes that were.
+fn hand_out(waiting: &Waiting<'_>, mut to: usize) -> Result<usize> {
+    waiting.group().each(waiting.cookie(), |message| {
         write_struct(to, message)?;
         to = to.wrapping_add(MESSAGE);
         Ok(())
     })?;
-    Ok(cookie)
+    Ok(waiting.group().count() * MESSAGE)
 }
 
 /// Takes answers.

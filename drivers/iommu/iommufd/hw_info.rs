@@ -62,6 +62,7 @@ fn wanted(cmd: &HwInfo) -> u32 {
 }
 
 /// How many bits a PASID has, 0 when PASIDs are not enabled.
+#[inline]
 fn pasid_bits(max_pasids: u32) -> u8 {
     max_pasids.checked_ilog2().unwrap_or(0) as u8
 }
@@ -79,6 +80,7 @@ fn pasid_capabilities(control: u32) -> u64 {
 }
 
 /// What the hardware can do for the device, as `IOMMU_HW_CAP_*`.
+#[inline(always)]
 fn capabilities(dev: &PhysDev) -> u64 {
     let mut capabilities = 0;
     if is_capable(dev.as_device(), Capability::DirtyTracking) {
@@ -104,6 +106,7 @@ fn capabilities(dev: &PhysDev) -> u64 {
 }
 
 /// Writes as much of the driver's structure as there is room for, and zeroes behind it.
+#[inline(always)]
 fn write(at: u64, room: u32, bytes: &[u8]) -> Result {
     let (at, room) = (at as usize, room as usize);
     let bytes = bytes.get(..room).unwrap_or(bytes);

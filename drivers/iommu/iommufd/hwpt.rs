@@ -57,6 +57,7 @@ use crate::{
     ioctl::Ioctl,
     object::lend, //
 };
+use core::mem::offset_of;
 use kernel::{
     iommu::device::{
         is_capable,
@@ -81,6 +82,7 @@ const MAX_REQUESTS: u32 = 1 << 19;
 /// # Errors
 ///
 /// `EINVAL`: data without a type, or a type without data.
+#[inline]
 fn check_data(kind: u32, len: u32) -> Result {
     if (kind == uapi::DATA_NONE) != (len == 0) {
         return Err(EINVAL);
@@ -116,6 +118,7 @@ fn check_paging(
 /// # Errors
 ///
 /// `EOPNOTSUPP`: unknown flags, or no description of the user's page table.
+#[inline]
 fn check_nested(flags: u32, has_data: bool) -> Result {
     if flags & !NESTED_FLAGS != 0 || !has_data {
         return Err(EOPNOTSUPP);
@@ -143,6 +146,7 @@ fn check_requests(cmd: &HwptInvalidate) -> Result {
 }
 
 /// Flags as drivers know them: the fault queue is none of their business.
+#[inline]
 fn driver_flags(flags: u32) -> u32 {
     flags & !uapi::FAULT_ID_VALID
 }
@@ -197,6 +201,7 @@ pub(crate) struct PagingRequest<'a> {
 }
 
 /// Has the device's driver make a domain on a nest parent.
+#[inline]
 fn nested_domain(
     parent: &PagingHwpt,
     device: &Device,
@@ -224,6 +229,7 @@ fn viommu_domain(viommu: &Viommu, device: &Device, flags: u32, data: &UserData) 
 }
 
 /// The fault queue that user space names, if it does.
+#[inline]
 fn fault_queue(ctx: &Ctx, cmd: &HwptAlloc) -> Result<Option<Hold<FaultQueue>>> {
     if cmd.flags & uapi::FAULT_ID_VALID == 0 {
         return Ok(None);
@@ -252,6 +258,7 @@ fn alloc_paging(
     Ok(())
 }
 
+#[inline]
 fn alloc_nested(ucmd: &mut Ucmd<'_, HwptAlloc>, domain: Domain, below: Below) -> Result {
     if kernel::warn_on!(!domain.is_nested()) {
         return Err(EOPNOTSUPP);
@@ -351,8 +358,7 @@ impl Ioctl for HwptInvalidate {
     fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
         // User space learns the count in any case.
         let (done, result) = invalidate(ucmd.ctx(), ucmd).unwrap_or_else(|e| (0, Err(e)));
-        ucmd.entry_num = done;
-        ucmd.respond()?;
+        ucmd.put_u32(offset_of!(HwptInvalidate, entry_num), done)?;
         result
     }
 }

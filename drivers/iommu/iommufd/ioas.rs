@@ -45,7 +45,10 @@ use crate::{
     ioctl::Ioctl,
     object::lend, //
 };
-use core::mem::size_of;
+use core::mem::{
+    offset_of,
+    size_of, //
+};
 use kernel::prelude::*;
 use pin_init::stack_pin_init;
 
@@ -89,7 +92,6 @@ impl Ioctl for IoasIovaRanges {
         let ioas = lend::<Ioas>(ucmd.ctx(), ucmd.ioas_id)?;
         let room = ucmd.num_iovas;
         let usable = ioas.iopt().usable();
-        ucmd.out_iova_alignment = usable.alignment() as u64;
         let mut count = 0;
         for (start, last) in usable.ranges() {
             if count < room {
@@ -101,8 +103,11 @@ impl Ioctl for IoasIovaRanges {
             }
             count += 1;
         }
-        ucmd.num_iovas = count;
-        ucmd.respond()?;
+        ucmd.put_u32(offset_of!(IoasIovaRanges, num_iovas), count)?;
+        ucmd.put_u64(
+            offset_of!(IoasIovaRanges, out_iova_alignment),
+            usable.alignment() as u64,
+        )?;
         if count > room {
             return Err(EMSGSIZE);
         }

@@ -53,6 +53,7 @@ const PATIENCE: u32 = 60_000;
 /// # Errors
 ///
 /// `ENOENT` when there is none, it is of another kind, or it is being destroyed.
+#[inline]
 pub(crate) fn lend<T: Kind>(ctx: &Ctx, id: u32) -> Result<Loan<'_, T>> {
     if ctx.should_fail() {
         return Err(ENOENT);
@@ -146,6 +147,7 @@ fn take_held(ctx: &Ctx, object: &Object, keep_id: bool) -> Option<Taken> {
 }
 
 /// Waits for the loans on an object that left the table, and destroys it.
+#[inline]
 fn finish(taken: Taken) -> Result {
     if let Err(e) = wait_for_loans(taken.object()) {
         // Somebody uses it for ever: `taken` goes unused, for rather a leak than a use after free.
@@ -157,6 +159,7 @@ fn finish(taken: Taken) -> Result {
 }
 
 /// Drops the table's own `wait_cnt` and waits until it is zero.
+#[inline]
 fn wait_for_loans(object: &Object) -> Result {
     if object.wait_cnt().dec_and_test() {
         return Ok(());

@@ -119,12 +119,7 @@ impl IommuOps for Mock {
             flags: 0,
             test_reg: uapi::HW_INFO_REGVAL,
         };
-        let mut data = KVec::new();
-        data.extend_from_slice(info.as_bytes(), GFP_KERNEL)?;
-        Ok(HwInfo {
-            kind: uapi::HW_INFO_TYPE_SELFTEST,
-            data,
-        })
+        HwInfo::new(uapi::HW_INFO_TYPE_SELFTEST, info)
     }
 
     fn domain_alloc_paging_flags(

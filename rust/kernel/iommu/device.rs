@@ -54,6 +54,7 @@ impl Capability {
 }
 
 /// Asks what the IOMMU can do for a device: nothing, where there is none.
+#[inline]
 pub fn is_capable(dev: &Device, capability: Capability) -> bool {
     // SAFETY: The device is valid.
     unsafe { bindings::device_iommu_capable(dev.as_raw(), capability.as_raw()) }

@@ -52,7 +52,11 @@ use crate::{
 };
 use core::{
     marker::PhantomData,
-    mem::MaybeUninit, //
+    mem::{
+        ManuallyDrop,
+        MaybeUninit, //
+    },
+    ptr::NonNull, //
 };
 
 /// A PASID, `NO_PASID` for DMA that has none.
@@ -203,11 +207,47 @@ impl AllocFlags {
 }
 
 /// What a driver tells user space about its hardware.
+///
+/// # Invariants
+///
+/// `data` points to `len` initialised bytes that [`Kmalloc`] gave and nobody else knows of.
 pub struct HwInfo {
-    /// The type of `data`, `enum iommu_hw_info_type` of the user API.
-    pub kind: u32,
-    /// The driver's structure.
-    pub data: KVec<u8>,
+    kind: u32,
+    data: NonNull<c_void>,
+    len: u32,
+}
+
+impl HwInfo {
+    /// `kind` is the type of `data`, `enum iommu_hw_info_type` of the user API.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    #[inline]
+    pub fn new<T: IntoBytes>(kind: u32, data: T) -> Result<Self> {
+        const { assert!(size_of::<T>() != 0 && size_of::<T>() <= u32::MAX as usize) };
+        let data = NonNull::from(KBox::leak(KBox::new(data, GFP_KERNEL)?)).cast();
+        // INVARIANT: The type has no padding, and the box was given away.
+        Ok(Self {
+            kind,
+            data,
+            len: size_of::<T>() as u32,
+        })
+    }
+
+    /// Gives the bytes away, to be freed with kfree(): their length, their type and where they are.
+    #[inline]
+    fn into_raw(self) -> (u32, u32, *mut c_void) {
+        let this = ManuallyDrop::new(self);
+        (this.len, this.kind, this.data.as_ptr())
+    }
+}
+
+impl Drop for HwInfo {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::kfree(self.data.as_ptr()) };
+    }
 }
 
 /// A driver.
@@ -517,14 +557,13 @@ impl<T: IommuOps> IommuTable<T> {
             Ok(info) => info,
             Err(why) => return why.to_ptr(),
         };
-        let (data, len, _) = info.data.into_raw_parts();
+        let (len, type_, data) = info.into_raw();
         // SAFETY: As above.
-        unsafe { *kind = info.kind };
-        // CAST: it is the size of one structure of the user API.
+        unsafe { *kind = type_ };
         // SAFETY: As above.
-        unsafe { *length = len as u32 };
+        unsafe { *length = len };
         // The core frees it with kfree().
-        data.cast()
+        data
     }
 
     /// # Safety

@@ -62,12 +62,16 @@ pub trait ViommuOps: Sized + Send + Sync + 'static {
     /// The table of this type: always the same `static`.
     fn table() -> &'static ViommuTable<Self>;
 
-    /// Makes one on top of `parent`.
+    /// Makes one on top of `parent`, in place.
     ///
     /// # Errors
     ///
     /// Whatever is wrong with `data`; the vIOMMU is gone then.
-    fn new(viommu: &NewViommu<Self>, parent: &AnyDomain, data: Option<&UserData>) -> Result<Self>;
+    fn new(
+        viommu: &NewViommu<Self>,
+        parent: &AnyDomain,
+        data: Option<&UserData>,
+    ) -> impl PinInit<Self, Error>;
 
     /// Makes a nested domain on it.
     ///
@@ -364,11 +368,12 @@ pub(super) unsafe extern "C" fn init<T: ViommuOps>(
     let parent = unsafe { AnyDomain::from_raw(parent) };
     // SAFETY: Null, or on the stack of the caller.
     let data = (!data.is_null()).then(|| unsafe { UserData::from_raw(data) });
-    match T::new(new, parent, data) {
-        Ok(value) => {
-            // INVARIANT: this completes it.
-            // SAFETY: It is ours to write to.
-            unsafe { (&raw mut (*this).data).cast::<T>().write(value) };
+    // SAFETY: It is ours to write to.
+    let place = unsafe { &raw mut (*this).data }.cast::<T>();
+    // INVARIANT: this completes it.
+    // SAFETY: It stays there until `destroy()` drops it, and nothing of it is used on failure.
+    match unsafe { pin_init::raw_try_init(place, T::new(new, parent, data)) } {
+        Ok(()) => {
             // SAFETY: As above.
             unsafe { (*core).ops = T::table().as_raw() };
             0

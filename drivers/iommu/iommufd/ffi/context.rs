@@ -131,6 +131,7 @@ impl Ctx {
     /// # Errors
     ///
     /// `ENOMEM`; `EBUSY` when all ids are in use.
+    #[inline]
     pub(super) fn reserve(&self, size: usize, kind: KindId) -> Result<Unpublished<'_>> {
         Unpublished::new(self.objects(), size, kind)
     }

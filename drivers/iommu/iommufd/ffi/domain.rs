@@ -281,6 +281,7 @@ impl<'a> Driver<'a> {
     /// # Errors
     ///
     /// What the driver says: `EOPNOTSUPP` for a type that it does not have.
+    #[inline]
     pub(crate) fn hw_info(self, dev: &PhysDev, wanted: u32) -> Result<Option<HwInfo>> {
         let Some(op) = self.0.hw_info else {
             return Ok(None);
@@ -334,6 +335,7 @@ impl<'a> Driver<'a> {
     /// # Errors
     ///
     /// What the driver says; `EOPNOTSUPP` when it cannot nest.
+    #[inline]
     pub(crate) fn alloc_nested(
         self,
         dev: &PhysDev,

@@ -199,35 +199,41 @@ impl Responses<'_> {
         unsafe { &raw mut (*self.0.as_raw()).response }
     }
 
-    /// Reserves a cookie.
+    /// Puts a group there, to wait for its answer under a new cookie.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; `EBUSY` when all cookies are in use.
-    pub(crate) fn reserve(&mut self) -> Result<Cookie<'_>> {
-        let mut cookie = 0;
+    /// `ENOMEM`; `EBUSY` when all cookies are in use. The group comes back then.
+    pub(crate) fn insert(&mut self, group: Group) -> Result<Waiting<'_>, (Error, Group)> {
         let limit = bindings::xa_limit {
             max: u32::MAX,
             min: 0,
         };
-        // SAFETY: The table is initialised; a zero entry reads as absent.
-        to_result(unsafe {
-            bindings::xa_lock(self.xa());
-            let ret = bindings::__xa_alloc(
+        let raw = group.into_raw();
+        // SAFETY: The table is initialised.
+        unsafe { bindings::xa_lock(self.xa()) };
+        // SAFETY: The lock is held; the table owns the group if there is room.
+        let ret = unsafe {
+            bindings::__xa_alloc(
                 self.xa(),
-                &mut cookie,
-                super::table::zero_entry(),
+                &raw mut (*raw).cookie,
+                raw.cast(),
                 limit,
                 bindings::GFP_KERNEL,
-            );
-            bindings::xa_unlock(self.xa());
-            ret
-        })?;
-        Ok(Cookie {
-            xa: self.xa(),
-            cookie,
-            _table: PhantomData,
-        })
+            )
+        };
+        // SAFETY: The lock is held.
+        unsafe { bindings::xa_unlock(self.xa()) };
+        // SAFETY: The group was given away above, and is back if there was no room.
+        let group = unsafe { Group::from_raw(raw) };
+        match to_result(ret) {
+            Ok(()) => Ok(Waiting {
+                xa: self.xa(),
+                group: ManuallyDrop::new(group),
+                _table: PhantomData,
+            }),
+            Err(e) => Err((e, group)),
+        }
     }
 
     /// Takes the group that waits for an answer with this cookie.
@@ -267,40 +273,30 @@ impl Drop for Responses<'_> {
     }
 }
 
-/// A reserved cookie. Dropping it frees it.
-pub(crate) struct Cookie<'a> {
+/// A group that waits for its answer, and goes on to when this is dropped. The queue's mutex is
+/// held, so that the answer does not come before.
+pub(crate) struct Waiting<'a> {
     xa: *mut bindings::xarray,
-    cookie: u32,
+    group: ManuallyDrop<Group>,
     _table: PhantomData<&'a mut ()>,
 }
 
-impl Cookie<'_> {
-    pub(crate) fn number(&self) -> u32 {
-        self.cookie
+impl Waiting<'_> {
+    /// What user space answers it by.
+    pub(crate) fn cookie(&self) -> u32 {
+        // SAFETY: By the type invariant of the group; the field was set with it.
+        unsafe { self.group.0.as_ref() }.cookie
     }
 
-    /// Puts a group there, to wait for its answer.
-    pub(crate) fn fill(self, group: Group) {
-        let this = ManuallyDrop::new(self);
-        let group = group.into_raw();
-        // SAFETY: The table is initialised and the slot reserved, so that nothing is allocated;
-        // the table owns the group now.
-        unsafe {
-            (*group).cookie = this.cookie;
-            bindings::xa_store(
-                this.xa,
-                this.cookie as usize,
-                group.cast(),
-                bindings::GFP_KERNEL,
-            );
-        }
+    pub(crate) fn group(&self) -> &Group {
+        &self.group
     }
-}
 
-impl Drop for Cookie<'_> {
-    fn drop(&mut self) {
-        // SAFETY: The table is initialised, and the slot ours.
-        unsafe { bindings::xa_erase(self.xa, self.cookie as usize) };
+    /// Takes it out again; the cookie is free.
+    pub(crate) fn take_back(self) -> Group {
+        // SAFETY: The table is initialised, and the entry ours as long as the mutex is held.
+        unsafe { bindings::xa_erase(self.xa, self.cookie() as usize) };
+        ManuallyDrop::into_inner(self.group)
     }
 }
 

@@ -107,13 +107,12 @@ pub(super) fn alloc(size: usize) -> Option<NonNull<bindings::iommufd_object>> {
     // SAFETY: There are no changes while objects are made, see `init` and `exit`.
     let cache = unsafe { (*CACHES.0.get())[class] };
     // SAFETY: The cache is there as long as the module.
-    let raw = unsafe {
-        bindings::kmem_cache_alloc_noprof(
-            cache,
-            bindings::GFP_KERNEL_ACCOUNT | bindings::__GFP_ZERO,
-        )
-    };
-    NonNull::new(raw.cast())
+    let raw = unsafe { bindings::kmem_cache_alloc_noprof(cache, bindings::GFP_KERNEL_ACCOUNT) };
+    let raw = NonNull::new(raw.cast::<u8>())?;
+    // SAFETY: The memory of the class has room for that many. Of what it was before `wait_cnt`
+    // alone is looked at, which is zero, or that of memory that never was an object.
+    unsafe { raw.write_bytes(0, size) };
+    Some(raw.cast())
 }
 
 /// Frees an object's memory.

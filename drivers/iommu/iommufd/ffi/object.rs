@@ -348,6 +348,7 @@ pub(crate) struct Built<'a>(ManuallyDrop<Unpublished<'a>>);
 
 impl<'a> Built<'a> {
     /// Makes it visible; from here on anybody may use or destroy it. Cannot fail.
+    #[inline]
     pub(crate) fn publish(self) {
         let table = self.0.table;
         self.publish_in(&mut table.lock());

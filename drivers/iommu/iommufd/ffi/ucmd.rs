@@ -74,6 +74,7 @@ impl<'a, T: UserStruct> Ucmd<'a, T> {
     /// # Errors
     ///
     /// `EFAULT`.
+    #[inline(always)]
     pub(crate) fn respond(&self) -> Result {
         let length = size_of::<T>().min(self.raw.user_size as usize);
         // SAFETY: By the type invariant `cmd` has that many initialised bytes.
@@ -81,6 +82,30 @@ impl<'a, T: UserStruct> Ucmd<'a, T> {
             0 => Ok(()),
             _ => Err(EFAULT),
         }
+    }
+
+    /// Writes one field that user space surely has, at an offset of its structure.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`.
+    #[inline]
+    pub(crate) fn put_u32(&self, offset: usize, value: u32) -> Result {
+        let to = self.raw.ubuffer.wrapping_byte_add(offset);
+        // SAFETY: The address is checked.
+        to_result(unsafe { bindings::iommu_put_user(value, to.cast()) })
+    }
+
+    /// The same for 64 bits.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`.
+    #[inline]
+    pub(crate) fn put_u64(&self, offset: usize, value: u64) -> Result {
+        let to = self.raw.ubuffer.wrapping_byte_add(offset);
+        // SAFETY: The address is checked.
+        to_result(unsafe { bindings::iommu_put_user_u64(value, to.cast()) })
     }
 
     /// Copies `bytes` to an offset of the user's structure.

@@ -31,6 +31,7 @@ use kernel::{
             UserStruct, //
         },
         viommu::{
+            Hold,
             NewHwQueue,
             NewViommu,
             Viommu,
@@ -46,7 +47,6 @@ use kernel::{
             Atomic,
             Relaxed, //
         },
-        Arc,
         Mutex, //
     },
 };
@@ -78,16 +78,12 @@ impl Drop for Counted {
     }
 }
 
-/// The ids of the hardware queues that are in use, by their index.
-#[pin_data]
-struct Queues {
-    #[pin]
-    ids: Mutex<[Option<u32>; uapi::HW_QUEUES]>,
-}
-
 /// A vIOMMU.
+#[pin_data]
 pub(crate) struct MockViommu {
-    queues: Arc<Queues>,
+    /// The ids of the hardware queues that are in use, by their index.
+    #[pin]
+    queues: Mutex<[Option<u32>; uapi::HW_QUEUES]>,
     _counted: Counted,
 }
 
@@ -95,14 +91,14 @@ static VIOMMU: ViommuTable<MockViommu> = ViommuTable::new();
 
 /// A hardware queue. All but the first keep the one before them alive.
 pub(crate) struct HwQueue {
-    queues: Arc<Queues>,
+    viommu: Hold<MockViommu>,
     index: usize,
     _previous: Option<QueueDependency>,
 }
 
 impl Drop for HwQueue {
     fn drop(&mut self) {
-        if let Some(slot) = self.queues.ids.lock().get_mut(self.index) {
+        if let Some(slot) = self.viommu.queues.lock().get_mut(self.index) {
             *slot = None;
         }
     }
@@ -143,19 +139,19 @@ impl ViommuOps for MockViommu {
         &VIOMMU
     }
 
-    fn new(viommu: &NewViommu<Self>, _parent: &AnyDomain, data: Option<&UserData>) -> Result<Self> {
-        let queues = Arc::pin_init(
-            pin_init!(Queues {
-                ids <- new_mutex!([None; uapi::HW_QUEUES]),
-            }),
-            GFP_KERNEL,
-        )?;
-        if let Some(data) = data {
-            loopback(viommu, data)?;
-        }
-        Ok(Self {
-            queues,
-            _counted: Counted::new(),
+    fn new(
+        viommu: &NewViommu<Self>,
+        _parent: &AnyDomain,
+        data: Option<&UserData>,
+    ) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            queues <- new_mutex!([None; uapi::HW_QUEUES]),
+            _counted: {
+                if let Some(data) = data {
+                    loopback(viommu, data)?;
+                }
+                Counted::new()
+            },
         })
     }
 
@@ -192,7 +188,7 @@ impl ViommuOps for MockViommu {
     fn new_hw_queue(queue: &NewHwQueue<'_, Self>, index: u32, base: u64) -> Result<HwQueue> {
         let viommu = queue.viommu();
         let index = index as usize;
-        let mut ids = viommu.queues.ids.lock();
+        let mut ids = viommu.queues.lock();
         if ids.get(index).ok_or(EINVAL)?.is_some() {
             return Err(EEXIST);
         }
@@ -212,7 +208,7 @@ impl ViommuOps for MockViommu {
             *slot = Some(queue.id());
         }
         Ok(HwQueue {
-            queues: viommu.queues.clone(),
+            viommu: viommu.hold(),
             index,
             _previous: previous,
         })

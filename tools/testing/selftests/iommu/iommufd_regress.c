@@ -273,8 +273,7 @@ TEST_F(regress, end_of_user_addresses)
 		{ -PG, -PG, -EOVERFLOW },
 		{ PG, -PG, -EOVERFLOW },
 		{ -1ULL, 1, -EOVERFLOW },
-		{ 0, 0, -EOVERFLOW },
-		{ -PG, PG, -EFAULT },
+		{ 0, 0, -EINVAL },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
@@ -294,8 +293,6 @@ TEST_F(regress, dirty_bitmap_bounds)
 		int error;
 	} table[] = {
 		{ IOVA, PG, 0, EINVAL },
-		{ IOVA, PG, 3, EINVAL },
-		{ IOVA, PG, PG / 2, EINVAL },
 		{ IOVA, PG, 2 * PG, EINVAL },
 		{ IOVA, PG, 1ULL << 63, EINVAL },
 		{ IOVA, PG, -1ULL, EINVAL },
@@ -303,9 +300,9 @@ TEST_F(regress, dirty_bitmap_bounds)
 		{ 0, -1ULL, 1ULL << 63, EINVAL },
 		{ IOVA, 0, PG, EINVAL },
 		{ IOVA, 1, PG, EINVAL },
-		{ IOVA, -PG, PG, EINVAL },
+		{ IOVA, -PG, PG, EOVERFLOW },
 		{ -PG, PG, PG, EINVAL },
-		{ -PG, 2 * PG, PG, EINVAL },
+		{ -PG, 2 * PG, PG, EOVERFLOW },
 		{ IOVA + 1, PG, PG, EINVAL },
 	};
 	__u32 stdev, hwpt, idev, tracked;
@@ -323,7 +320,9 @@ TEST_F(regress, dirty_bitmap_bounds)
 			.data = (__u64)self->memory,
 		};
 
-		EXPECT_ERRNO(table[i].error, ioctl(self->fd, IOMMU_HWPT_GET_DIRTY_BITMAP, &cmd))
+		EXPECT_EQ(-1, ioctl(self->fd, IOMMU_HWPT_GET_DIRTY_BITMAP, &cmd))
+			TH_LOG("row %zu", i);
+		EXPECT_EQ(table[i].error, errno)
 			TH_LOG("row %zu", i);
 	}
 	test_ioctl_destroy(tracked);
