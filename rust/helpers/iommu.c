@@ -99,6 +99,7 @@ __rust_helper long rust_helper_iommu_wait_refcount_zero(refcount_t *r, unsigned 
 /* For whoever brought the count to zero; it may be gone by now. */
 __rust_helper void rust_helper_iommu_wake_refcount(refcount_t *r)
 {
+	/* Pairs with the barrier of set_current_state() in wait_var_event(). */
 	smp_mb__after_atomic();
 	wake_up_var(r);
 }

@@ -294,6 +294,18 @@ impl Desc {
         Self([low, high, 0, 0])
     }
 
+    /// Its type and, for those that have one, its granularity as it lies in the low word.
+    #[cfg(CONFIG_INTEL_IOMMU_RUST_DROP)]
+    pub(crate) fn class(&self) -> u32 {
+        // CAST: What is left fits.
+        let low = self.0[0] as u32;
+        match low & 0xf {
+            // The two of Device-TLBs have none.
+            3 | 8 => low & 0xf,
+            _ => low & 0x3f,
+        }
+    }
+
     /// If this is an IOTLB invalidation, which registers can do too.
     pub(crate) fn as_iotlb(&self) -> Option<Iotlb> {
         let low = IotlbLow::from_raw(self.0[0]);

@@ -5,6 +5,7 @@
  * here.
  */
 #include <linux/iommu.h>
+#include <linux/moduleparam.h>
 #include <linux/pci.h>
 #include <linux/pci-ats.h>
 #include <linux/rculist.h>
@@ -17,6 +18,11 @@
 
 /* System-wide, lowered by iommu.c to what every unit can do. */
 u32 intel_pasid_max_id = PASID_MAX;
+
+#ifdef CONFIG_INTEL_IOMMU_RUST_DROP
+unsigned int vtd_drop;
+core_param(intel_iommu_drop, vtd_drop, uint, 0600);
+#endif
 
 struct device_domain_info *vtd_info(struct device *dev)
 {

@@ -22,6 +22,9 @@ struct iommu_user_data;
 struct iommu_user_data_array;
 struct pci_dev;
 
+/* The class of descriptors that are left out, see invalidate.rs; 0: none. */
+extern unsigned int vtd_drop;
+
 /* A device as descriptors and context entries name it. */
 struct vtd_device {
 	u16 sid;

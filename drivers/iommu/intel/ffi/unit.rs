@@ -142,6 +142,15 @@ impl<'a> Unit<'a> {
         if descs.is_empty() {
             return Ok(());
         }
+        #[cfg(CONFIG_INTEL_IOMMU_RUST_DROP)]
+        {
+            // SAFETY: A word that whoever tests the tests may change at any time.
+            let class = unsafe { (&raw const bindings::vtd_drop).read_volatile() };
+            if let Some(at) = descs.iter().position(|desc| desc.class() == class) {
+                self.submit(&descs[..at])?;
+                return self.submit(&descs[at + 1..]);
+            }
+        }
         // SAFETY: The unit is there by the invariant; `qi` changes only while nothing is
         // attached.
         if unsafe { (*self.as_raw()).qi }.is_null() {
