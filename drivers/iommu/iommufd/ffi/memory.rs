@@ -42,7 +42,7 @@ macro_rules! classes {
 }
 
 /// The sizes of kmalloc() from the smallest object to the largest that a driver may ask for.
-const CLASSES: [Class; 8] = classes!(96, 128, 192, 256, 512, 1024, 4096, 16384);
+const CLASSES: [Class; 9] = classes!(64, 96, 128, 192, 256, 512, 1024, 4096, 16384);
 
 /// The cache of each class, made when the module is loaded.
 struct Caches(UnsafeCell<[*mut bindings::kmem_cache; CLASSES.len()]>);
