@@ -186,15 +186,18 @@ impl Pages {
         let pages = self.get_mut();
         // The new references are taken before the old ones go: they may be the same.
         //
-        // SAFETY: The current task keeps its mm, leader and user; the pages keep theirs.
-        unsafe {
-            bindings::mmgrab(who.source_mm);
-            bindings::get_task_struct(who.source_task);
-            bindings::iommu_get_uid(who.source_user);
-            bindings::mmdrop(pages.source_mm);
-            bindings::put_task_struct(pages.source_task);
-            bindings::free_uid(pages.source_user);
-        }
+        // SAFETY: The current task keeps its mm.
+        unsafe { bindings::mmgrab(who.source_mm) };
+        // SAFETY: The current task keeps its leader.
+        unsafe { bindings::get_task_struct(who.source_task) };
+        // SAFETY: The current task keeps its user.
+        unsafe { bindings::iommu_get_uid(who.source_user) };
+        // SAFETY: A reference that the pages have.
+        unsafe { bindings::mmdrop(pages.source_mm) };
+        // SAFETY: A reference that the pages have.
+        unsafe { bindings::put_task_struct(pages.source_task) };
+        // SAFETY: A reference that the pages have.
+        unsafe { bindings::free_uid(pages.source_user) };
         pages.source_mm = who.source_mm;
         pages.source_task = who.source_task;
         pages.source_user = who.source_user;

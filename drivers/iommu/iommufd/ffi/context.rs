@@ -85,9 +85,7 @@ impl Ctx {
                 c_str!("sw_msi_lock").as_char_ptr(),
                 static_lock_class!().as_ptr(),
             );
-            let list = &raw mut (*raw).sw_msi_list;
-            (*list).next = list;
-            (*list).prev = list;
+            bindings::INIT_LIST_HEAD(&raw mut (*raw).sw_msi_list);
         }
         Ok(raw)
     }
@@ -98,21 +96,28 @@ impl Ctx {
     ///
     /// `raw` must come from [`Self::create`] and not be used afterwards.
     pub(super) unsafe fn free(raw: *mut bindings::iommufd_ctx) {
+        // SAFETY: By the caller.
+        unsafe { Self::from_raw(raw) }.objects().destroy();
         // SAFETY: By the caller; there are no objects, so nobody uses any part of it.
-        unsafe {
-            Self::from_raw(raw).objects().destroy();
-            kernel::warn_on!(!(*raw).groups.xa_head.is_null());
-            bindings::mutex_destroy(&raw mut (*raw).sw_msi_lock);
-            let list = &raw mut (*raw).sw_msi_list;
-            let mut item = (*list).next;
-            while !ptr::eq(item, list) {
-                let next = (*item).next;
-                // The list's entry is the map's first field.
-                bindings::kfree(item.cast());
-                item = next;
+        kernel::warn_on!(unsafe { !(*raw).groups.xa_head.is_null() });
+        // SAFETY: As above.
+        unsafe { bindings::mutex_destroy(&raw mut (*raw).sw_msi_lock) };
+        // SAFETY: Only the address is taken.
+        let list = unsafe { &raw mut (*raw).sw_msi_list };
+        loop {
+            // SAFETY: The list is initialised, and nobody else uses it.
+            let item = unsafe { (*list).next };
+            if ptr::eq(item, list) {
+                break;
             }
-            drop(KBox::from_raw(raw));
+            // SAFETY: It is on the list.
+            unsafe { bindings::iommu_list_del(item) };
+            // SAFETY: The link is the first field of a map, which came from kmalloc(); the list
+            // owned it.
+            unsafe { bindings::kfree(item.cast()) };
         }
+        // SAFETY: It came from a box in `create`.
+        drop(unsafe { KBox::from_raw(raw) });
     }
 
     /// What tells it from others.

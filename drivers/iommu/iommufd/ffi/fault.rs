@@ -40,6 +40,7 @@ use kernel::{
     bindings,
     c_str,
     error::to_result,
+    interop::list::clist_create,
     prelude::*,
     static_lock_class,
     types::{
@@ -168,20 +169,36 @@ impl FaultQueue {
     /// Takes the first group that came by `handle` out of what is to be read.
     pub(crate) fn pop_of(&self, handle: Handle) -> Option<Group> {
         let mut list = self.queue().lock();
-        let head = list.list();
-        let mut node = list.first()?;
-        while !ptr::eq(node, head) {
-            // SAFETY: As in `pop`.
-            unsafe {
-                let group = kernel::container_of!(node, bindings::iopf_group, node);
-                if ptr::eq((*group).attach_handle, handle.0) {
-                    bindings::iommu_list_del(node);
-                    return Some(Group::from_raw(group));
-                }
-                node = (*node).next;
-            }
-        }
-        None
+        // SAFETY: The list is initialised and locked, and its entries are groups.
+        let groups = unsafe { clist_create!(list.list(), Queued, bindings::iopf_group, node) };
+        let group = groups.iter().find(|group| group.came_by(handle))?.0.get();
+        // SAFETY: It is on the list, which is locked; nobody walks it any more.
+        unsafe { bindings::iommu_list_del(&raw mut (*group).node) };
+        // SAFETY: The list owned it.
+        Some(unsafe { Group::from_raw(group) })
+    }
+}
+
+/// A group that is to be read.
+#[repr(transparent)]
+struct Queued(Opaque<bindings::iopf_group>);
+
+impl Queued {
+    fn came_by(&self, handle: Handle) -> bool {
+        // SAFETY: Set before the group was queued, and not changed after.
+        ptr::eq(unsafe { (*self.0.get()).attach_handle }, handle.0)
+    }
+}
+
+/// One page fault of a group.
+#[repr(transparent)]
+struct Fault(Opaque<bindings::iopf_fault>);
+
+impl Fault {
+    /// What the device asked for.
+    fn page(&self) -> &bindings::iommu_fault_page_request {
+        // SAFETY: Complete before its group was reported, and not changed after.
+        unsafe { &(*self.0.get()).fault.prm }
     }
 }
 
@@ -332,44 +349,38 @@ impl Group {
     ///
     /// The first of `f`.
     pub(crate) fn each(&self, cookie: u32, mut f: impl FnMut(&HwptPgfault) -> Result) -> Result {
-        // SAFETY: By the type invariant; the handle is that of an attachment, which stays until
-        // its faults are answered, and of a device of this crate.
-        unsafe {
-            let group = self.0.as_ptr();
-            let handle = (*group)
-                .attach_handle
-                .cast::<bindings::iommufd_attach_handle>();
-            let dev_id = (*(*handle).idev).obj.id;
-            let head = &raw mut (*group).faults;
-            let mut node = (*head).next;
-            while !ptr::eq(node, head) {
-                let fault = kernel::container_of!(node, bindings::iopf_fault, list);
-                let page = &(*fault).fault.prm;
-                f(&HwptPgfault {
-                    flags: page.flags,
-                    dev_id,
-                    pasid: page.pasid,
-                    grpid: page.grpid,
-                    perm: page.perm,
-                    __reserved: 0,
-                    addr: page.addr,
-                    length: 0,
-                    cookie,
-                })?;
-                node = (*node).next;
-            }
-        }
-        Ok(())
+        let group = self.0.as_ptr();
+        // SAFETY: By the type invariant; whoever attaches in this crate has such a handle, and the
+        // attachment stays until its faults are answered.
+        let handle = unsafe { (*group).attach_handle }.cast::<bindings::iommufd_attach_handle>();
+        // SAFETY: As above; an attachment keeps its device.
+        let dev_id = unsafe { (*(*handle).idev).obj.id };
+        // SAFETY: By the type invariant nobody else uses the list; its entries are faults.
+        let faults =
+            unsafe { clist_create!(&raw mut (*group).faults, Fault, bindings::iopf_fault, list) };
+        faults.iter().try_for_each(|fault| {
+            let page = fault.page();
+            f(&HwptPgfault {
+                flags: page.flags,
+                dev_id,
+                pasid: page.pasid,
+                grpid: page.grpid,
+                perm: page.perm,
+                __reserved: 0,
+                addr: page.addr,
+                length: 0,
+                cookie,
+            })
+        })
     }
 
     /// Answers the device.
     pub(crate) fn respond(self, code: u32) {
         let raw = self.into_raw();
+        // SAFETY: By the type invariant.
+        unsafe { bindings::iopf_group_response(raw, code) };
         // SAFETY: By the type invariant; it is not used any more.
-        unsafe {
-            bindings::iopf_group_response(raw, code);
-            bindings::iopf_free_group(raw);
-        }
+        unsafe { bindings::iopf_free_group(raw) };
     }
 }
 
@@ -405,14 +416,16 @@ pub(super) unsafe extern "C" fn destroy(obj: *mut bindings::iommufd_object) {
 pub(crate) unsafe extern "C" fn iommufd_fault_iopf_handler(
     group: *mut bindings::iopf_group,
 ) -> c_int {
-    // SAFETY: By the caller. Dequeued, the group is ours.
-    unsafe {
-        let domain = (*(*group).attach_handle).domain;
-        let hwpt = bindings::iommu_domain_hwpt(domain);
-        let fault = FaultQueue::from_raw((*hwpt).fault);
-        bindings::iopf_group_dequeue(group);
-        crate::fault::deliver(fault, Group::from_raw(group));
-    }
+    // SAFETY: By the caller; the attachment stays until its faults are answered.
+    let domain = unsafe { (*(*group).attach_handle).domain };
+    // SAFETY: By the caller it is a domain of this crate.
+    let hwpt = unsafe { bindings::iommu_domain_hwpt(domain) };
+    // SAFETY: By the caller it has a queue, which it holds.
+    let fault = unsafe { FaultQueue::from_raw((*hwpt).fault) };
+    // SAFETY: By the caller; it is on the list of what came by the attachment.
+    unsafe { bindings::iopf_group_dequeue(group) };
+    // SAFETY: Dequeued, the group is ours.
+    crate::fault::deliver(fault, unsafe { Group::from_raw(group) });
     0
 }
 
@@ -431,9 +444,9 @@ pub(crate) unsafe extern "C" fn iommufd_auto_response_faults(
     if fault.is_null() || handle.is_null() {
         return;
     }
+    // SAFETY: Only the address is taken.
+    let handle = Handle(unsafe { &raw mut (*handle).handle });
     // SAFETY: By the caller; the table holds its queue.
-    unsafe {
-        let handle = Handle(&raw mut (*handle).handle);
-        crate::fault::answer_all(FaultQueue::from_raw(fault), Some(handle));
-    }
+    let fault = unsafe { FaultQueue::from_raw(fault) };
+    crate::fault::answer_all(fault, Some(handle));
 }

@@ -290,13 +290,15 @@ unsafe fn region_at<'a>(
     pgoff: usize,
 ) -> Result<(*mut bindings::iommufd_mmap, &'a Count)> {
     // SAFETY: By the caller; the lock is given back below.
-    unsafe {
-        bindings::iommu_mtree_lock(tree);
-        let region: *mut bindings::iommufd_mmap =
-            bindings::mtree_load(tree, pgoff << bindings::PAGE_SHIFT).cast();
-        let owner = (!region.is_null()).then(|| Count::from_raw(&raw mut (*(*region).owner).users));
-        let owner = owner.filter(|owner| owner.inc_not_zero());
-        bindings::iommu_mtree_unlock(tree);
-        owner.map(|owner| (region, owner)).ok_or(ENXIO)
-    }
+    unsafe { bindings::iommu_mtree_lock(tree) };
+    // SAFETY: By the caller.
+    let entry = unsafe { bindings::mtree_load(tree, pgoff << bindings::PAGE_SHIFT) };
+    let region = entry.cast::<bindings::iommufd_mmap>();
+    // SAFETY: Regions leave the tree under its lock, before they and their owners are freed.
+    let owner =
+        (!region.is_null()).then(|| unsafe { Count::from_raw(&raw mut (*(*region).owner).users) });
+    let owner = owner.filter(|owner| owner.inc_not_zero());
+    // SAFETY: Taken above.
+    unsafe { bindings::iommu_mtree_unlock(tree) };
+    owner.map(|owner| (region, owner)).ok_or(ENXIO)
 }

@@ -362,16 +362,16 @@ impl PagingHwpt {
         self.ioas.read_dirty(self.domain(), request.flags, request)
     }
 
-    pub(super) fn item(&self) -> *mut bindings::list_head {
-        self.item.get()
+    /// Whether it enforces that DMA is coherent with caches.
+    pub(crate) fn is_coherent(&self) -> bool {
+        self.flags & ENFORCE_CACHE_COHERENCY != 0
     }
 
-    /// # Safety
-    ///
-    /// `item` is on the list of an IOAS and stays there for `'a`.
-    pub(super) unsafe fn from_item<'a>(item: *mut bindings::list_head) -> &'a Self {
-        // SAFETY: By the contract of this function it is the field of a hwpt.
-        unsafe { &*item.byte_sub(offset_of!(Self, item)).cast() }
+    /// Where the link of an IOAS's list is.
+    pub(super) const ITEM: usize = offset_of!(Self, item);
+
+    pub(super) fn item(&self) -> *mut bindings::list_head {
+        self.item.get()
     }
 
     /// Whether it is on its IOAS's list. Who asks has the hwpt for itself.

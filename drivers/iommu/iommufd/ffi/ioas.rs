@@ -65,9 +65,7 @@ impl Ioas {
         // SAFETY: Zeroed memory of that size, ours alone; each field is initialised in its place.
         unsafe {
             bindings::iopt_init_table(&raw mut (*raw).iopt);
-            let list = &raw mut (*raw).hwpt_list;
-            (*list).next = list;
-            (*list).prev = list;
+            bindings::INIT_LIST_HEAD(&raw mut (*raw).hwpt_list);
             bindings::__mutex_init(
                 &raw mut (*raw).mutex,
                 c_str!("ioas->mutex").as_char_ptr(),
@@ -90,10 +88,9 @@ pub(super) unsafe extern "C" fn destroy(obj: *mut bindings::iommufd_object) {
     let ioas = unsafe { &*raw.cast::<Ioas>() };
     crate::ioas::unmap_at_end(ioas);
     // SAFETY: By the caller; nothing is mapped any more.
-    unsafe {
-        bindings::iopt_destroy_table(&raw mut (*raw).iopt);
-        bindings::mutex_destroy(&raw mut (*raw).mutex);
-    }
+    unsafe { bindings::iopt_destroy_table(&raw mut (*raw).iopt) };
+    // SAFETY: By the caller.
+    unsafe { bindings::mutex_destroy(&raw mut (*raw).mutex) };
 }
 
 impl Ctx {

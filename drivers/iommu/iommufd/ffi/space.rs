@@ -20,6 +20,7 @@ use super::{
 use kernel::{
     bindings,
     error::to_result,
+    interop::list::CList,
     prelude::*,
     sync::{
         lock::{
@@ -141,67 +142,24 @@ impl Locked<'_> {
 
     /// The hwpts on this IOAS, in the order in which they were made. Some may be on their way out:
     /// they cannot be freed while the mutex is held, but their counts may be zero.
-    pub(crate) fn hwpts(&self) -> Hwpts<'_> {
-        Hwpts {
-            locked: self,
-            // SAFETY: The list is initialised and guarded by the mutex.
-            at: unsafe { (*self.list()).next },
-        }
+    pub(crate) fn hwpts(&self) -> impl Iterator<Item = &PagingHwpt> {
+        // SAFETY: The list is initialised and guarded by the mutex; all on it are paging hwpts,
+        // linked by this field, which leave it before they are freed.
+        let list = unsafe { CList::<PagingHwpt, { PagingHwpt::ITEM }>::from_raw(self.list()) };
+        list.iter()
     }
 
     /// Puts a hwpt on the list, which it is not on yet.
     pub(super) fn link(&self, hwpt: &PagingHwpt) {
-        let (new, head) = (hwpt.item(), self.list());
-        // SAFETY: The mutex guards the list and the links of all on it; `new` is on none.
-        unsafe {
-            let last = (*head).prev;
-            (*new).next = head;
-            (*new).prev = last;
-            (*last).next = new;
-            (*head).prev = new;
-        }
+        // SAFETY: The mutex guards the list and the links of all on it; the hwpt is on none.
+        unsafe { bindings::list_add_tail(hwpt.item(), self.list()) };
     }
 
     /// Takes a hwpt off the list that it is on.
     pub(super) fn unlink(&self, hwpt: &PagingHwpt) {
         // SAFETY: The mutex guards the list, which the hwpt is on.
-        unsafe { list_del(hwpt.item()) };
-    }
-}
-
-/// Takes an item off its list.
-///
-/// # Safety
-///
-/// The item is on a list, and the caller holds the lock that guards the list.
-pub(super) unsafe fn list_del(item: *mut bindings::list_head) {
-    // SAFETY: By the contract of this function nobody else uses the links of all on the list.
-    unsafe {
-        let (next, prev) = ((*item).next, (*item).prev);
-        (*next).prev = prev;
-        (*prev).next = next;
-        (*item).next = item;
-        (*item).prev = item;
-    }
-}
-
-/// Walks the hwpts on an IOAS.
-pub(crate) struct Hwpts<'a> {
-    locked: &'a Locked<'a>,
-    at: *mut bindings::list_head,
-}
-
-impl<'a> Iterator for Hwpts<'a> {
-    type Item = &'a PagingHwpt;
-
-    fn next(&mut self) -> Option<&'a PagingHwpt> {
-        if core::ptr::eq(self.at, self.locked.list()) {
-            return None;
-        }
-        let item = self.at;
-        // SAFETY: It is on the list, which the mutex guards.
-        self.at = unsafe { (*item).next };
-        // SAFETY: All on the list are paging hwpts, which leave it before they are freed.
-        Some(unsafe { PagingHwpt::from_item(item) })
+        unsafe { bindings::iommu_list_del(hwpt.item()) };
+        // SAFETY: It is on no list; so [`PagingHwpt`] sees that it is on none.
+        unsafe { bindings::INIT_LIST_HEAD(hwpt.item()) };
     }
 }

@@ -36,6 +36,7 @@ use core::{
 };
 use kernel::{
     bindings,
+    interop::list::clist_create,
     prelude::*,
     sync::rwsem::{
         RwSem,
@@ -65,19 +66,18 @@ impl Viommu {
 impl<'a> Queues<'a> {
     /// Whether there is a queue of this type.
     pub(crate) fn has(&self, type_: u32) -> bool {
-        // SAFETY: The list is locked, and its entries are vEVENTQs.
-        unsafe {
-            let head = &raw mut (*self.viommu.as_raw()).veventqs;
-            let mut node = (*head).next;
-            while !ptr::eq(node, head) {
-                let queue = kernel::container_of!(node, bindings::iommufd_veventq, node);
-                if (*queue).type_ == type_ {
-                    return true;
-                }
-                node = (*node).next;
-            }
-        }
-        false
+        // SAFETY: The list is initialised and locked, and its entries are vEVENTQs.
+        let queues =
+            unsafe { clist_create!(self.list(), VeventQ, bindings::iommufd_veventq, node) };
+        // SAFETY: As above; the type is set before a queue is put on the list.
+        queues
+            .iter()
+            .any(|queue| unsafe { (*queue.as_raw()).type_ } == type_)
+    }
+
+    fn list(&self) -> *mut bindings::list_head {
+        // SAFETY: Only the address is taken.
+        unsafe { &raw mut (*self.viommu.as_raw()).veventqs }
     }
 
     /// Makes a queue and its file, in the list but not visible to user space yet. Dropping it
@@ -102,11 +102,9 @@ impl<'a> Queues<'a> {
             (*raw).viommu = self.viommu.as_raw();
             (*raw).depth = depth;
             (*raw).lost_events_header.header.flags = VEVENTQ_FLAG_LOST_EVENTS;
-            bindings::list_add_tail(
-                &raw mut (*raw).node,
-                &raw mut (*self.viommu.as_raw()).veventqs,
-            );
         }
+        // SAFETY: The list is locked, and the queue is on none.
+        unsafe { bindings::list_add_tail(&raw mut (*raw).node, self.list()) };
         // SAFETY: Initialised just now; there is no file yet, which is fine.
         let object = unsafe { object.built() };
         // SAFETY: As above.
@@ -157,6 +155,11 @@ pub(crate) enum Taken {
 impl VeventQ {
     fn as_raw(&self) -> *mut bindings::iommufd_veventq {
         self.0.get()
+    }
+
+    fn viommu(&self) -> &Viommu {
+        // SAFETY: Set when the queue was built; the queue's count on it keeps it.
+        unsafe { &*(*self.as_raw()).viommu.cast::<Viommu>() }
     }
 
     fn queue(&self) -> &EventQ {
@@ -266,14 +269,10 @@ unsafe fn empty(queue: &VeventQ) {
 /// one's `veventqs_rwsem` be held for writing.
 pub(super) unsafe extern "C" fn abort(obj: *mut bindings::iommufd_object) {
     // SAFETY: By the caller.
-    unsafe {
-        let queue = &*obj.cast::<VeventQ>();
-        empty(queue);
-        (*(*queue.as_raw()).viommu.cast::<Viommu>())
-            .object()
-            .users()
-            .dec();
-    }
+    let queue = unsafe { &*obj.cast::<VeventQ>() };
+    // SAFETY: By the caller.
+    unsafe { empty(queue) };
+    queue.viommu().object().users().dec();
 }
 
 /// Releases what a queue holds.
@@ -282,11 +281,9 @@ pub(super) unsafe extern "C" fn abort(obj: *mut bindings::iommufd_object) {
 ///
 /// `obj` must be a vEVENTQ that nobody else refers to.
 pub(super) unsafe extern "C" fn destroy(obj: *mut bindings::iommufd_object) {
-    // SAFETY: By the caller; the queue's count keeps its vIOMMU.
-    let (queue, viommu) = unsafe {
-        let queue = &*obj.cast::<VeventQ>();
-        (queue, &*(*queue.as_raw()).viommu.cast::<Viommu>())
-    };
+    // SAFETY: By the caller.
+    let queue = unsafe { &*obj.cast::<VeventQ>() };
+    let viommu = queue.viommu();
     let queues = viommu.queues();
     // SAFETY: By the caller; the lock is held.
     unsafe { empty(queue) };

@@ -6,6 +6,7 @@
 
 use super::{
     context::Ctx,
+    hwpt::PagingHwpt,
     ioas::Ioas,
     iopt::Iopt,
     object::{
@@ -75,20 +76,7 @@ impl Ctx {
 impl Ioas {
     /// Whether all its tables enforce that DMA is coherent with caches. May sleep.
     pub(crate) fn is_coherent(&self) -> bool {
-        // SAFETY: The list is guarded by the mutex, and its entries are kernel-managed tables.
-        unsafe {
-            bindings::mutex_lock(&raw mut (*self.as_raw()).mutex);
-            let head = &raw mut (*self.as_raw()).hwpt_list;
-            let mut node = (*head).next;
-            let mut coherent = true;
-            while !ptr::eq(node, head) && coherent {
-                let hwpt = kernel::container_of!(node, bindings::iommufd_hwpt_paging, hwpt_item);
-                coherent = (*hwpt).enforce_cache_coherency();
-                node = (*node).next;
-            }
-            bindings::mutex_unlock(&raw mut (*self.as_raw()).mutex);
-            coherent
-        }
+        self.lock().hwpts().all(PagingHwpt::is_coherent)
     }
 }
 
