@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What the mock driver refuses, and what it reports to the bit: tests rely on it,
+ * and none of upstream's would see it change. Needs CONFIG_IOMMUFD_TEST and no
+ * hardware.
+ */
+#include <sys/mman.h>
+
+/* Made for the harness's fixtures. */
+#pragma GCC diagnostic ignored "-Wunused-variable"
+#include "iommufd_utils.h"
+
+#define PG 4096UL
+/* The mock hardware translates from 16 MiB on. */
+#define IOVA (16UL << 20)
+#define PAGES 8
+
+FIXTURE(mock)
+{
+	int fd;
+	__u32 ioas_id, stdev, hwpt, idev;
+	void *memory;
+};
+
+FIXTURE_SETUP(mock)
+{
+	self->fd = open("/dev/iommu", O_RDWR);
+	ASSERT_NE(-1, self->fd);
+	test_ioctl_ioas_alloc(&self->ioas_id);
+	test_cmd_mock_domain(self->ioas_id, &self->stdev, &self->hwpt, &self->idev);
+	self->memory = mmap(NULL, PAGES * PG, PROT_READ | PROT_WRITE,
+			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, self->memory);
+}
+
+FIXTURE_TEARDOWN(mock)
+{
+	munmap(self->memory, PAGES * PG);
+	teardown_iommufd(self->fd, _metadata);
+}
+
+static int test_op(int fd, struct iommu_test_cmd *cmd, __u32 op, __u32 id)
+{
+	cmd->size = sizeof(*cmd);
+	cmd->op = op;
+	cmd->id = id;
+	return ioctl(fd, _IOMMU_TEST_CMD(op), cmd);
+}
+
+/* A parent, a vIOMMU on it, and a nested hwpt on that. */
+static int new_viommu(int fd, __u32 idev, __u32 ioas_id, __u32 *parent, __u32 *viommu,
+		      __u32 *nested)
+{
+	struct iommu_hwpt_selftest data = { .iotlb = IOMMU_TEST_IOTLB_DEFAULT };
+
+	return _test_cmd_hwpt_alloc(fd, idev, ioas_id, 0, IOMMU_HWPT_ALLOC_NEST_PARENT,
+				    parent, IOMMU_HWPT_DATA_NONE, NULL, 0) ?:
+	       _test_cmd_viommu_alloc(fd, idev, *parent, 0, IOMMU_VIOMMU_TYPE_SELFTEST,
+				      NULL, 0, viommu) ?:
+	       _test_cmd_hwpt_alloc(fd, idev, *viommu, 0, 0, nested,
+				    IOMMU_HWPT_DATA_SELFTEST, &data, sizeof(data));
+}
+
+TEST_F(mock, flags_of_devices)
+{
+	const __u32 known = MOCK_FLAGS_DEVICE_NO_DIRTY | MOCK_FLAGS_DEVICE_PASID;
+	__u32 stdev, hwpt;
+
+	for (int bit = 0; bit < 32; bit++) {
+		if (known & (1U << bit))
+			continue;
+		test_err_mock_domain_flags(EINVAL, self->ioas_id, 1U << bit, &stdev, &hwpt);
+		test_err_mock_domain_flags(EINVAL, self->ioas_id, known | 1U << bit, &stdev,
+					   &hwpt);
+	}
+}
+
+TEST_F(mock, width_of_pasids)
+{
+	__u32 stdev, hwpt, idev;
+	__u8 width;
+
+	test_cmd_get_hw_info_pasid(self->idev, &width);
+	EXPECT_EQ(0, width);
+	test_cmd_mock_domain_flags(self->ioas_id, MOCK_FLAGS_DEVICE_PASID, &stdev, &hwpt, &idev);
+	test_cmd_get_hw_info_pasid(idev, &width);
+	EXPECT_EQ(MOCK_PASID_WIDTH, width);
+}
+
+TEST_F(mock, data_of_page_tables)
+{
+	static const struct {
+		__u32 data_type, pagetable_type;
+		int error;
+	} table[] = {
+		{ IOMMU_HWPT_DATA_SELFTEST, MOCK_IOMMUPT_DEFAULT, 0 },
+		{ IOMMU_HWPT_DATA_SELFTEST, MOCK_IOMMUPT_HUGE, 0 },
+		{ IOMMU_HWPT_DATA_SELFTEST, MOCK_IOMMUPT_HUGE + 1, EOPNOTSUPP },
+		{ IOMMU_HWPT_DATA_SELFTEST, UINT32_MAX - 1, EOPNOTSUPP },
+		{ IOMMU_HWPT_DATA_VTD_S1, MOCK_IOMMUPT_DEFAULT, EOPNOTSUPP },
+		{ IOMMU_HWPT_DATA_SELFTEST + 1, MOCK_IOMMUPT_DEFAULT, EOPNOTSUPP },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		struct iommu_hwpt_selftest data = { .pagetable_type = table[i].pagetable_type };
+		__u32 hwpt;
+		int rc;
+
+		rc = _test_cmd_hwpt_alloc(self->fd, self->idev, self->ioas_id, 0, 0, &hwpt,
+					  table[i].data_type, &data, sizeof(data));
+		EXPECT_EQ(table[i].error, rc ? errno : 0) TH_LOG("row %zu", i);
+		if (!rc)
+			test_ioctl_destroy(hwpt);
+	}
+}
+
+/* One page is written to: that page is dirty, and no other. */
+TEST_F(mock, the_page_that_is_dirty)
+{
+	__u32 tracked;
+
+	test_cmd_hwpt_alloc(self->idev, self->ioas_id, IOMMU_HWPT_ALLOC_DIRTY_TRACKING,
+			    &tracked);
+	/* A mapping each: neighbours could share an entry of the page table. */
+	for (int page = 0; page < PAGES; page++)
+		test_ioctl_ioas_map_fixed(self->memory + page * PG, PG, IOVA + page * PG);
+	test_cmd_set_dirty_tracking(tracked, true);
+	for (int page = 0; page < PAGES; page++) {
+		__u64 written = 1ULL << page, dirty = 0, count;
+
+		test_cmd_mock_domain_set_dirty(self->fd, tracked, PAGES * PG, IOVA, PG, &written,
+					       &count);
+		EXPECT_EQ(1, count);
+		test_cmd_get_dirty_bitmap(self->fd, tracked, PAGES * PG, IOVA, PG, &dirty, 0);
+		EXPECT_EQ(written, dirty);
+	}
+}
+
+/* What cannot track goes nowhere where tracking is promised, and stays where it is. */
+TEST_F(mock, replaced_by_what_tracks)
+{
+	__u32 stdev, automatic, idev, plain, tracked;
+
+	test_cmd_mock_domain_flags(self->ioas_id, MOCK_FLAGS_DEVICE_NO_DIRTY, &stdev, &automatic,
+				   &idev);
+	test_cmd_hwpt_alloc(self->idev, self->ioas_id, IOMMU_HWPT_ALLOC_DIRTY_TRACKING,
+			    &tracked);
+	test_cmd_hwpt_alloc(idev, self->ioas_id, 0, &plain);
+	test_err_mock_domain_replace(EINVAL, stdev, tracked);
+	test_cmd_mock_domain_replace(stdev, plain);
+	test_ioctl_destroy(stdev);
+	test_ioctl_destroy(plain);
+	test_ioctl_destroy(tracked);
+}
+
+/* A type can be asked for with no entries: one that is none is refused even so. */
+TEST_F(mock, types_of_invalidations)
+{
+	static const __u32 wrong[] = { 0, IOMMU_HWPT_INVALIDATE_DATA_VTD_S1,
+				       IOMMU_HWPT_INVALIDATE_DATA_SELFTEST_INVALID, UINT32_MAX };
+	struct iommu_hwpt_selftest data = { .iotlb = IOMMU_TEST_IOTLB_DEFAULT };
+	struct iommu_hwpt_invalidate_selftest entry = { .flags = IOMMU_TEST_INVALIDATE_FLAG_ALL };
+	__u32 parent, nested, number;
+
+	test_cmd_hwpt_alloc(self->idev, self->ioas_id, IOMMU_HWPT_ALLOC_NEST_PARENT, &parent);
+	test_cmd_hwpt_alloc_nested(self->idev, parent, 0, &nested, IOMMU_HWPT_DATA_SELFTEST,
+				   &data, sizeof(data));
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+		for (int entries = 0; entries < 2; entries++) {
+			number = entries;
+			test_err_hwpt_invalidate(EINVAL, nested, &entry, wrong[i], sizeof(entry),
+						 &number);
+			EXPECT_EQ(0, number);
+		}
+	}
+	test_cmd_hwpt_check_iotlb_all(nested, IOMMU_TEST_IOTLB_DEFAULT);
+	test_ioctl_destroy(nested);
+	test_ioctl_destroy(parent);
+}
+
+/* Of a request with more than one fault, the first in this order is reported. */
+TEST_F(mock, order_of_refusals)
+{
+	static const struct {
+		__u32 flags, vdev_id, cache_id;
+		int error;
+	} table[] = {
+		{ 0, 7, MOCK_DEV_CACHE_ID_MAX, 0 },
+		{ IOMMU_TEST_INVALIDATE_FLAG_ALL, 7, 0, 0 },
+		{ 2, 7, 0, EOPNOTSUPP },
+		{ 2, 8, 0, EOPNOTSUPP },
+		{ 2, 8, MOCK_DEV_CACHE_NUM, EOPNOTSUPP },
+		{ 0, 7, MOCK_DEV_CACHE_NUM, EINVAL },
+		{ 0, 7, UINT32_MAX, EINVAL },
+		{ 0, 8, 0, EINVAL },
+	};
+	__u32 parent, viommu, nested, vdevice;
+
+	ASSERT_EQ(0, new_viommu(self->fd, self->idev, self->ioas_id, &parent, &viommu, &nested));
+	test_cmd_vdevice_alloc(viommu, self->idev, 7, &vdevice);
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		struct iommu_viommu_invalidate_selftest entry = {
+			.flags = table[i].flags,
+			.vdev_id = table[i].vdev_id,
+			.cache_id = table[i].cache_id,
+		};
+		__u32 number = 1;
+		int rc;
+
+		rc = _test_cmd_viommu_invalidate(self->fd, viommu, &entry,
+						 IOMMU_VIOMMU_INVALIDATE_DATA_SELFTEST,
+						 sizeof(entry), &number);
+		EXPECT_EQ(table[i].error, rc ? errno : 0) TH_LOG("row %zu", i);
+		EXPECT_EQ(!table[i].error, number) TH_LOG("row %zu", i);
+	}
+}
+
+TEST_F(mock, types_of_queues)
+{
+	static const __u32 wrong[] = { IOMMU_HW_QUEUE_TYPE_DEFAULT, 1,
+				       IOMMU_HW_QUEUE_TYPE_SELFTEST - 1, UINT32_MAX };
+	__u32 parent, viommu, nested, queue;
+
+	ASSERT_EQ(0, new_viommu(self->fd, self->idev, self->ioas_id, &parent, &viommu, &nested));
+	test_ioctl_ioas_map_fixed(self->memory, PG, IOVA);
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++)
+		test_err_hw_queue_alloc(EOPNOTSUPP, viommu, wrong[i], 0, IOVA, PG, &queue);
+	test_cmd_hw_queue_alloc(viommu, IOMMU_HW_QUEUE_TYPE_SELFTEST, 0, IOVA, PG, &queue);
+	test_ioctl_destroy(queue);
+}
+
+/* The virtual machine could not tell which device an event of number 0 is from. */
+TEST_F(mock, events_have_a_sender)
+{
+	__u32 parent, viommu, nested, vdevice, queue, queue_fd;
+	int sequence = -1;
+
+	ASSERT_EQ(0, new_viommu(self->fd, self->idev, self->ioas_id, &parent, &viommu, &nested));
+	test_cmd_veventq_alloc(viommu, IOMMU_VEVENTQ_TYPE_SELFTEST, 2, &queue, &queue_fd);
+	/* In no virtual machine. */
+	EXPECT_ERRNO(ENOENT, _test_cmd_trigger_vevents(self->fd, self->idev, 1));
+	test_err_mock_domain_replace(ENOENT, self->stdev, nested);
+
+	test_cmd_vdevice_alloc(viommu, self->idev, 0, &vdevice);
+	test_cmd_mock_domain_replace(self->stdev, nested);
+	EXPECT_ERRNO(ENOENT, _test_cmd_trigger_vevents(self->fd, self->idev, 1));
+	test_cmd_mock_domain_replace(self->stdev, self->ioas_id);
+	test_ioctl_destroy(vdevice);
+
+	test_cmd_vdevice_alloc(viommu, self->idev, 0x99, &vdevice);
+	test_cmd_mock_domain_replace(self->stdev, nested);
+	test_cmd_trigger_vevents(self->idev, 1);
+	test_cmd_read_vevents(queue_fd, 1, 0x99, &sequence);
+	test_cmd_mock_domain_replace(self->stdev, self->ioas_id);
+	EXPECT_ERRNO(ENOENT, _test_cmd_trigger_vevents(self->fd, self->idev, 1));
+	close(queue_fd);
+}
+
+TEST_F(mock, faults_as_they_were)
+{
+	struct iommu_test_cmd cmd = { .trigger_iopf = {
+		.dev_id = self->idev,
+		.pasid = 5,
+		.grpid = 0x1a5,
+		.perm = IOMMU_PGFAULT_PERM_WRITE,
+		.addr = 0x123456789000,
+	} };
+	struct iommu_hwpt_page_response response = { .code = IOMMUFD_PAGE_RESP_INVALID };
+	struct iommu_hwpt_selftest data = { .iotlb = IOMMU_TEST_IOTLB_DEFAULT };
+	struct iommu_hwpt_pgfault fault = {};
+	__u32 queue, queue_fd, parent, hwpt;
+
+	test_ioctl_fault_alloc(&queue, &queue_fd);
+	test_cmd_hwpt_alloc(self->idev, self->ioas_id, IOMMU_HWPT_ALLOC_NEST_PARENT, &parent);
+	/* A nested table gets the faults of every PASID: the guest has the PASID table. */
+	test_cmd_hwpt_alloc_iopf(self->idev, parent, queue, IOMMU_HWPT_FAULT_ID_VALID, &hwpt,
+				 IOMMU_HWPT_DATA_SELFTEST, &data, sizeof(data));
+	test_cmd_mock_domain_replace(self->stdev, hwpt);
+	ASSERT_EQ(0, test_op(self->fd, &cmd, IOMMU_TEST_OP_TRIGGER_IOPF, 0));
+	ASSERT_EQ(sizeof(fault), read(queue_fd, &fault, sizeof(fault)));
+	EXPECT_EQ(IOMMU_PGFAULT_FLAGS_PASID_VALID | IOMMU_PGFAULT_FLAGS_LAST_PAGE, fault.flags);
+	EXPECT_EQ(self->idev, fault.dev_id);
+	EXPECT_EQ(5, fault.pasid);
+	EXPECT_EQ(0x1a5, fault.grpid);
+	EXPECT_EQ(IOMMU_PGFAULT_PERM_WRITE, fault.perm);
+	EXPECT_EQ(0x123456789000, fault.addr);
+	response.cookie = fault.cookie;
+	EXPECT_EQ(sizeof(response), write(queue_fd, &response, sizeof(response)));
+	test_cmd_mock_domain_replace(self->stdev, self->ioas_id);
+	test_ioctl_destroy(hwpt);
+	close(queue_fd);
+	test_ioctl_destroy(queue);
+}
+
+TEST_F(mock, flags_of_pins)
+{
+	const __u32 known = MOCK_FLAGS_ACCESS_WRITE | MOCK_FLAGS_ACCESS_SYZ;
+	struct iommu_test_cmd pin = { .access_pages = { .iova = IOVA, .length = PG } };
+	struct iommu_test_cmd rw = { .access_rw = { .iova = IOVA, .length = 1,
+						    .uptr = (uintptr_t)self->memory } };
+	__u32 access;
+
+	test_ioctl_ioas_map_fixed(self->memory, PG, IOVA);
+	test_cmd_create_access(self->ioas_id, &access, MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES);
+	for (int bit = 0; bit < 32; bit++) {
+		pin.access_pages.flags = 1U << bit;
+		rw.access_rw.flags = 1U << bit;
+		if (!(known & (1U << bit)))
+			EXPECT_ERRNO(EOPNOTSUPP, test_op(self->fd, &pin,
+							 IOMMU_TEST_OP_ACCESS_PAGES, access));
+		if (!((known | MOCK_ACCESS_RW_SLOW_PATH) & (1U << bit)))
+			EXPECT_ERRNO(EOPNOTSUPP, test_op(self->fd, &rw, IOMMU_TEST_OP_ACCESS_RW,
+							 access));
+	}
+	test_cmd_destroy_access(access);
+}
+
+/* A pin is one pin: the last to go lets the range be unmapped in full. */
+TEST_F(mock, pins_are_counted)
+{
+	struct iommu_test_cmd refs = { .check_refs = {
+		.length = PG, .uptr = (uintptr_t)self->memory } };
+	struct iommu_test_cmd pin = { .access_pages = { .iova = IOVA, .length = PG } };
+	__u32 access, first, second, alone;
+
+	/* An IOAS with no domain: the pins are all there is. */
+	test_ioctl_ioas_alloc(&alone);
+	test_ioctl_ioas_map_fixed_id(alone, self->memory, PG, IOVA);
+	test_cmd_create_access(alone, &access, MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES);
+	ASSERT_EQ(0, test_op(self->fd, &pin, IOMMU_TEST_OP_ACCESS_PAGES, access));
+	first = pin.access_pages.out_access_pages_id;
+	ASSERT_EQ(0, test_op(self->fd, &pin, IOMMU_TEST_OP_ACCESS_PAGES, access));
+	second = pin.access_pages.out_access_pages_id;
+	EXPECT_NE(first, second);
+	refs.check_refs.refs = 1;
+	EXPECT_EQ(0, test_op(self->fd, &refs, IOMMU_TEST_OP_MD_CHECK_REFS, 0));
+	test_cmd_destroy_access_pages(access, first);
+	test_err_destroy_access_pages(ENOENT, access, first);
+	/* The other still holds the page. */
+	EXPECT_EQ(0, test_op(self->fd, &refs, IOMMU_TEST_OP_MD_CHECK_REFS, 0));
+	test_cmd_destroy_access_pages(access, second);
+	refs.check_refs.refs = 0;
+	EXPECT_EQ(0, test_op(self->fd, &refs, IOMMU_TEST_OP_MD_CHECK_REFS, 0));
+	test_cmd_destroy_access(access);
+}
+
+TEST_F(mock, reserved_ranges)
+{
+	struct iommu_test_cmd reserve = { .add_reserved = { .start = IOVA + PG, .length = PG } };
+
+	ASSERT_EQ(0, test_op(self->fd, &reserve, IOMMU_TEST_OP_ADD_RESERVED, self->ioas_id));
+	test_err_ioctl_ioas_map_fixed(EINVAL, self->memory, 2 * PG, IOVA);
+	test_err_ioctl_ioas_map_fixed(EINVAL, self->memory, PG, IOVA + PG);
+	test_ioctl_ioas_map_fixed(self->memory, PG, IOVA);
+	test_ioctl_ioas_map_fixed(self->memory, PG, IOVA + 2 * PG);
+}
+
+TEST_HARNESS_MAIN
