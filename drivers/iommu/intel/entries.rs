@@ -84,6 +84,9 @@ pub(crate) fn set_up_first_stage(
 
 /// Second-stage translation.
 ///
+/// The domain's lock is held while its flags are read and until the entry is there, so that no
+/// change of dirty tracking is missed.
+///
 /// # Errors
 ///
 /// `EINVAL` when the unit cannot, and those of [`publish`].
@@ -97,6 +100,7 @@ pub(crate) fn set_up_second_stage(
         dev.complain(c"no second level translation support");
         return Err(EINVAL);
     }
+    let _guard = domain.lock();
     let entry = Entry::second_stage(&domain.second_stage(), domain.did(unit));
     publish(unit, dev, pasid, &entry)
 }
@@ -160,12 +164,17 @@ pub(crate) fn set_up_nested(
     Ok(())
 }
 
-/// Turns dirty tracking on or off in an entry that is in use.
+/// Turns dirty tracking on or off in an entry. The lock of the domain that user space named is
+/// held.
+///
+/// An entry that is absent belongs to a device that is being attached or detached: it is listed
+/// before there is an entry and after. Who makes the entry waits for the lock and reads then what
+/// was set.
 ///
 /// # Errors
 ///
-/// `ENODEV` when there is no such entry, `EOPNOTSUPP` when it has no second stage, those of the
-/// invalidation queue.
+/// `ENODEV` when the directory has no such PASID, `EOPNOTSUPP` when the entry has no second stage,
+/// those of the invalidation queue.
 pub(crate) fn set_dirty_tracking(
     unit: &Unit<'_>,
     dev: &Device<'_>,
@@ -186,7 +195,8 @@ pub(crate) fn set_dirty_tracking(
             }
             present.set_dirty_tracking(on, &guard)
         }
-        _ => {
+        State::Absent(_) => return Ok(()),
+        State::Present(_) => {
             drop(guard);
             dev.complain(c"dirty tracking not supported on this translation type");
             return Err(EOPNOTSUPP);

@@ -5,6 +5,7 @@
  * cache. VTD_DEVICE=bdf names the device; by default it is QEMU's `pasid-dma`.
  * For another device only the checks that need no DMA run.
  */
+#include <pthread.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -421,6 +422,55 @@ TEST_F(dirty, by_pasid)
 		ASSERT_EQ(0, dirty_set(v, false));
 		ASSERT_EQ(0, vtd_detach_pasid(v, 1));
 	}
+}
+
+struct toggler {
+	struct vtd *v;
+	unsigned long rounds;
+	bool stop;
+	int rc;
+};
+
+static void *toggle(void *arg)
+{
+	struct toggler *t = arg;
+
+	while (!t->rc && !__atomic_load_n(&t->stop, __ATOMIC_RELAXED))
+		t->rc = dirty_set(t->v, ++t->rounds & 1);
+	return NULL;
+}
+
+/* Whenever tracking changes, it does, for those as well that come or go just then. */
+TEST_F_TIMEOUT(dirty, changes_while_attaching, SLOW)
+{
+	struct vtd *v = &self->v;
+	struct toggler toggler = { .v = v };
+	pthread_t thread;
+	uint32_t other;
+	uint64_t root;
+	int i;
+
+	ASSERT_EQ(0, pdma_table(v, IOVA, C, &root, 0, &other));
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, toggle, &toggler));
+	for (i = 0; i < 300; i++) {
+		EXPECT_EQ(0, vtd_attach_pasid(v, 1, self->hwpt));
+		EXPECT_EQ(0, vtd_attach(v, i % 2 ? self->hwpt : other));
+		EXPECT_EQ(0, vtd_attach_pasid(v, 1, other));
+		EXPECT_EQ(0, vtd_detach_pasid(v, 1));
+	}
+	__atomic_store_n(&toggler.stop, true, __ATOMIC_RELAXED);
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(0, toggler.rc);
+	EXPECT_LT(100, toggler.rounds);
+
+	if (!vtd_is_pdma(v))
+		return;
+	ASSERT_EQ(0, dirty_set(v, true));
+	ASSERT_EQ(0, vtd_attach_pasid(v, 1, self->hwpt));
+	dirty_only(v, 0);
+	EXPECT_EQ(PDMA_DONE, pdma_run(v, PDMA_WRITE, 1, IOVA + 8, 1));
+	EXPECT_EQ(1, dirty_only(v, A));
 }
 
 static int child(int ready)
