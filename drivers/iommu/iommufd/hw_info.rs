@@ -81,7 +81,7 @@ fn pasid_capabilities(control: u32) -> u64 {
 
 /// What the hardware can do for the device, as `IOMMU_HW_CAP_*`.
 #[inline(always)]
-fn capabilities(dev: &PhysDev) -> u64 {
+fn capabilities(dev: &PhysDev, max_pasids: u32) -> u64 {
     let mut capabilities = 0;
     if is_capable(dev.as_device(), Capability::DirtyTracking) {
         capabilities |= u64::from(uapi::CAP_DIRTY_TRACKING);
@@ -90,7 +90,7 @@ fn capabilities(dev: &PhysDev) -> u64 {
         capabilities |= u64::from(uapi::CAP_NO_ATS);
     }
     // PASIDs are reported when they are enabled, which drivers do when they first see the device.
-    if dev.max_pasids() != 0 {
+    if max_pasids != 0 {
         match dev.pasid_control() {
             Some(Ok(control)) => {
                 kernel::warn_on!(control & uapi::PASID_ENABLED == 0);
@@ -132,16 +132,14 @@ impl Ioctl for HwInfo {
         }
         let dev = device.dev();
         let info = device.driver()?.hw_info(dev, wanted)?;
-        let bytes = info.as_ref().map_or(&[][..], |info| info.bytes());
-        let kind = info.as_ref().map_or(uapi::TYPE_NONE, |info| info.kind());
-        if info.is_some() && kernel::warn_on!(kind == uapi::TYPE_NONE) {
-            return Err(EOPNOTSUPP);
-        }
-        write(ucmd.data_uptr, ucmd.data_len, bytes)?;
-        set_out_type(ucmd, kind);
-        ucmd.data_len = bytes.len() as u32;
-        ucmd.out_capabilities = capabilities(dev);
-        ucmd.out_max_pasid_log2 = pasid_bits(dev.max_pasids());
+        let bytes = info.bytes();
+        let max_pasids = dev.max_pasids();
+        let cmd: &mut Self = ucmd;
+        write(cmd.data_uptr, cmd.data_len, bytes)?;
+        set_out_type(cmd, info.kind());
+        cmd.data_len = bytes.len() as u32;
+        cmd.out_capabilities = capabilities(dev, max_pasids);
+        cmd.out_max_pasid_log2 = pasid_bits(max_pasids);
         ucmd.respond()
     }
 }

@@ -64,7 +64,6 @@ pub(crate) mod uapi {
     pub(crate) use bindings::{
         iommu_hw_info as HwInfo,
         iommu_hw_info_type_IOMMU_HW_INFO_TYPE_DEFAULT as TYPE_DEFAULT,
-        iommu_hw_info_type_IOMMU_HW_INFO_TYPE_NONE as TYPE_NONE,
         iommufd_hw_capabilities_IOMMU_HW_CAP_DIRTY_TRACKING as CAP_DIRTY_TRACKING,
         iommufd_hw_capabilities_IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED as CAP_NO_ATS,
         iommufd_hw_capabilities_IOMMU_HW_CAP_PCI_PASID_EXEC as CAP_PASID_EXEC,

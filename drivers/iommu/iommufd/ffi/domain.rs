@@ -106,6 +106,7 @@ impl PhysDev {
     }
 
     /// The bits of the PASID capability's control register; `None` for no PCI device.
+    #[inline(always)]
     pub(crate) fn pasid_control(&self) -> Option<Result<u32>> {
         // SAFETY: It is a valid PCI device.
         let control = unsafe { bindings::pci_pasid_status(self.pci()?) };
@@ -275,22 +276,32 @@ impl<'a> Driver<'a> {
         unsafe { iommu_dev.ops.as_ref() }.map(Self).ok_or(ENODEV)
     }
 
-    /// What hardware serves the device, of the type that user space wants, 0 for any. `None`: the
-    /// driver does not tell.
+    /// What hardware serves the device, of the type that user space wants, 0 for any. Of a driver
+    /// that does not tell it is nothing, of type `IOMMU_HW_INFO_TYPE_NONE`.
     ///
     /// # Errors
     ///
-    /// What the driver says: `EOPNOTSUPP` for a type that it does not have.
+    /// What the driver says: `EOPNOTSUPP` for a type that it does not have. The same, with a
+    /// warning, for a driver that tells something of no type.
     #[inline]
-    pub(crate) fn hw_info(self, dev: &PhysDev, wanted: u32) -> Result<Option<HwInfo>> {
-        let Some(op) = self.0.hw_info else {
-            return Ok(None);
-        };
+    pub(crate) fn hw_info(self, dev: &PhysDev, wanted: u32) -> Result<HwInfo> {
+        const NONE: u32 = bindings::iommu_hw_info_type_IOMMU_HW_INFO_TYPE_NONE;
         let (mut len, mut kind) = (0, wanted);
-        // SAFETY: It is the operation of the device's own driver.
-        let data = from_err_ptr(unsafe { op(dev.as_raw(), &mut len, &mut kind) })?;
+        let data = match self.0.hw_info {
+            // SAFETY: It is the operation of the device's own driver.
+            Some(op) => from_err_ptr(unsafe { op(dev.as_raw(), &mut len, &mut kind) })?,
+            None => {
+                kind = NONE;
+                core::ptr::null_mut()
+            }
+        };
         // INVARIANT: that is what the operation returns.
-        Ok(Some(HwInfo { kind, data, len }))
+        let info = HwInfo { kind, data, len };
+        if kind == NONE && self.0.hw_info.is_some() {
+            kernel::warn_on!(true);
+            return Err(EOPNOTSUPP);
+        }
+        Ok(info)
     }
 
     /// Whether domains can be asked to be something in particular.
