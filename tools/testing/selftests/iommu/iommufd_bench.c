@@ -12,12 +12,12 @@
  * instruction, user and kernel together.
  */
 #include <pthread.h>
-#include <time.h>
 #include <sys/mman.h>
 
 /* Made for the harness's fixtures, of which there are none here. */
 #pragma GCC diagnostic ignored "-Wunused-variable"
 #include "iommufd_utils.h"
+#include "iommufd_bench.h"
 
 #define KIB 1024UL
 #define MIB (1024 * KIB)
@@ -25,15 +25,6 @@
 #define PG 4096UL
 /* The mock hardware translates from 16 MiB to 2 GiB. */
 #define IOVA (16 * MIB)
-
-#define must(expr)                                                          \
-	do {                                                                \
-		if ((expr)) {                                               \
-			fprintf(stderr, "%s:%d: %s: %s\n", __func__,        \
-				__LINE__, #expr, strerror(errno));          \
-			exit(1);                                            \
-		}                                                           \
-	} while (0)
 
 /* What one operation works on; each thread has its own but for the context. */
 struct ctx {
@@ -52,20 +43,12 @@ struct ctx {
 struct bench {
 	const char *name, *unit;
 	void (*setup)(struct ctx *c, const struct bench *b);
-	void (*run)(struct ctx *c);
+	void (*run)(void *ctx);
 	unsigned int count;	/* operations that are measured */
 	unsigned int per;	/* the value is for each of so many */
 	__u64 length, step;	/* of memory, where some is mapped */
 	int flags;		/* MAP_HUGETLB */
 };
-
-static __u64 now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000ULL + t.tv_nsec;
-}
 
 static void destroy(struct ctx *c, __u32 id)
 {
@@ -236,16 +219,18 @@ static void with_memfd(struct ctx *c, const struct bench *b)
 
 /* What is measured */
 
-static void run_option(struct ctx *c)
+static void run_option(void *ctx)
 {
+	struct ctx *c = ctx;
 	struct iommu_option cmd = { .size = sizeof(cmd), .option_id = IOMMU_OPTION_HUGE_PAGES,
 				    .op = IOMMU_OPTION_OP_GET, .object_id = c->ioas };
 
 	must(ioctl(c->fd, IOMMU_OPTION, &cmd));
 }
 
-static void run_ranges(struct ctx *c)
+static void run_ranges(void *ctx)
 {
+	struct ctx *c = ctx;
 	struct iommu_iova_range ranges[4];
 	struct iommu_ioas_iova_ranges cmd = { .size = sizeof(cmd), .ioas_id = c->ioas,
 		.num_iovas = 4, .allowed_iovas = (uintptr_t)ranges };
@@ -253,27 +238,39 @@ static void run_ranges(struct ctx *c)
 	must(ioctl(c->fd, IOMMU_IOAS_IOVA_RANGES, &cmd));
 }
 
-static void run_hw_info(struct ctx *c)
+static void run_hw_info(void *ctx)
 {
+	struct ctx *c = ctx;
 	struct iommu_test_hw_info info;
 
 	must(_test_cmd_get_hw_info(c->fd, c->idev, IOMMU_HW_INFO_TYPE_DEFAULT, &info,
 				   sizeof(info), NULL, NULL));
 }
 
-static void run_ioas(struct ctx *c)
+static void run_ioas(void *ctx)
 {
+	struct ctx *c = ctx;
 	__u32 id;
 
 	must(_test_ioctl_ioas_alloc(c->fd, &id));
 	destroy(c, id);
 }
 
-static void run_paging(struct ctx *c) { destroy(c, paging(c, 0)); }
-static void run_nested(struct ctx *c) { destroy(c, nested_on(c, c->parent, 0)); }
-
-static void run_fault_queue(struct ctx *c)
+static void run_paging(void *ctx)
 {
+	destroy(ctx, paging(ctx, 0));
+}
+
+static void run_nested(void *ctx)
+{
+	struct ctx *c = ctx;
+
+	destroy(c, nested_on(c, c->parent, 0));
+}
+
+static void run_fault_queue(void *ctx)
+{
+	struct ctx *c = ctx;
 	__u32 id, fd;
 
 	must(_test_ioctl_fault_alloc(c->fd, &id, &fd));
@@ -281,13 +278,16 @@ static void run_fault_queue(struct ctx *c)
 	destroy(c, id);
 }
 
-static void run_fault(struct ctx *c)
+static void run_fault(void *ctx)
 {
+	struct ctx *c = ctx;
+
 	must(_test_cmd_trigger_iopf(c->fd, c->idev, 0, c->queue_fd));
 }
 
-static void run_viommu(struct ctx *c)
+static void run_viommu(void *ctx)
 {
+	struct ctx *c = ctx;
 	__u32 id;
 
 	must(_test_cmd_viommu_alloc(c->fd, c->idev, c->parent, 0, IOMMU_VIOMMU_TYPE_SELFTEST,
@@ -295,16 +295,18 @@ static void run_viommu(struct ctx *c)
 	destroy(c, id);
 }
 
-static void run_vdevice(struct ctx *c)
+static void run_vdevice(void *ctx)
 {
+	struct ctx *c = ctx;
 	__u32 id;
 
 	must(_test_cmd_vdevice_alloc(c->fd, c->viommu, c->idev, 0x99, &id));
 	destroy(c, id);
 }
 
-static void run_veventq(struct ctx *c)
+static void run_veventq(void *ctx)
 {
+	struct ctx *c = ctx;
 	__u32 id, fd;
 
 	must(_test_cmd_veventq_alloc(c->fd, c->viommu, IOMMU_VEVENTQ_TYPE_SELFTEST, 64, &id, &fd));
@@ -312,8 +314,9 @@ static void run_veventq(struct ctx *c)
 	destroy(c, id);
 }
 
-static void run_vevent(struct ctx *c)
+static void run_vevent(void *ctx)
 {
+	struct ctx *c = ctx;
 	char event[sizeof(struct iommufd_vevent_header) +
 		   sizeof(struct iommu_viommu_event_selftest)];
 
@@ -321,8 +324,9 @@ static void run_vevent(struct ctx *c)
 	must(read(c->queue_fd, event, sizeof(event)) != sizeof(event));
 }
 
-static void run_invalidate(struct ctx *c)
+static void run_invalidate(void *ctx)
 {
+	struct ctx *c = ctx;
 	__u32 n = c->nreqs;
 
 	must(_test_cmd_hwpt_invalidate(c->fd, c->nested, c->reqs,
@@ -330,33 +334,42 @@ static void run_invalidate(struct ctx *c)
 }
 
 /* An even number of replacements each, so that the last one leaves the first. */
-static void run_replace_nested(struct ctx *c)
+static void run_replace_nested(void *ctx)
 {
+	struct ctx *c = ctx;
+
 	must(_test_cmd_mock_domain_replace(c->fd, c->stdev, c->nested, NULL));
 	must(_test_cmd_mock_domain_replace(c->fd, c->stdev, c->nested2, NULL));
 }
 
-static void run_replace_paging(struct ctx *c)
+static void run_replace_paging(void *ctx)
 {
+	struct ctx *c = ctx;
+
 	must(_test_cmd_mock_domain_replace(c->fd, c->stdev, c->nested, NULL));
 	must(_test_cmd_mock_domain_replace(c->fd, c->stdev, c->parent, NULL));
 }
 
-static void run_pasid(struct ctx *c)
+static void run_pasid(void *ctx)
 {
+	struct ctx *c = ctx;
+
 	must(_test_cmd_pasid_attach(c->fd, c->stdev, 100, c->nested));
 	must(_test_cmd_pasid_replace(c->fd, c->stdev, 100, c->nested2));
 	must(_test_cmd_pasid_detach(c->fd, c->stdev, 100));
 }
 
-static void run_map(struct ctx *c)
+static void run_map(void *ctx)
 {
+	struct ctx *c = ctx;
+
 	map_at(c, c->ioas, c->memory, c->length, IOVA);
 	unmap_at(c, c->ioas, IOVA, c->length);
 }
 
-static void run_map_file(struct ctx *c)
+static void run_map_file(void *ctx)
 {
+	struct ctx *c = ctx;
 	__u64 iova = IOVA;
 
 	must(_test_ioctl_ioas_map_file(c->fd, c->ioas, c->memfd, 0, c->length, &iova,
@@ -365,8 +378,9 @@ static void run_map_file(struct ctx *c)
 	unmap_at(c, c->ioas, IOVA, c->length);
 }
 
-static void run_copy(struct ctx *c)
+static void run_copy(void *ctx)
 {
+	struct ctx *c = ctx;
 	struct iommu_ioas_copy cmd = { .size = sizeof(cmd), .dst_ioas_id = c->ioas,
 		.src_ioas_id = c->ioas2, .length = c->length, .src_iova = IOVA, .dst_iova = IOVA,
 		.flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_WRITEABLE |
@@ -376,15 +390,18 @@ static void run_copy(struct ctx *c)
 	unmap_at(c, c->ioas, IOVA, c->length);
 }
 
-static void run_dirty(struct ctx *c)
+static void run_dirty(void *ctx)
 {
+	struct ctx *c = ctx;
+
 	must(_test_cmd_get_dirty_bitmap(c->fd, c->hwpt, c->length, IOVA, PG, c->bitmap,
 					IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR));
 }
 
 /* Areas of one page with a hole between, and all of them gone at once. */
-static void run_many_maps(struct ctx *c)
+static void run_many_maps(void *ctx)
 {
+	struct ctx *c = ctx;
 	struct iommu_ioas_unmap all = { .size = sizeof(all), .ioas_id = c->ioas,
 					.length = UINT64_MAX };
 
@@ -393,8 +410,9 @@ static void run_many_maps(struct ctx *c)
 	must(ioctl(c->fd, IOMMU_IOAS_UNMAP, &all));
 }
 
-static void run_many_objects(struct ctx *c)
+static void run_many_objects(void *ctx)
 {
+	struct ctx *c = ctx;
 	__u32 *ids = calloc(c->step, sizeof(*ids));
 
 	must(!ids);
@@ -467,89 +485,25 @@ static void close_ctx(struct ctx *c)
 	close(c->fd);
 }
 
-/* A profiler counts between these two; the rig's bench-profile knows their names. */
-__attribute__((noipa)) static __u64 bench_begin(void)
-{
-	return now();
-}
-
-__attribute__((noipa)) static __u64 bench_end(void)
-{
-	return now();
-}
-
 static void measure(const struct bench *b)
 {
 	struct ctx c;
-	__u64 start, end;
 
 	open_ctx(&c);
 	b->setup(&c, b);
-	/* Once to fault in and fill the slabs. */
-	b->run(&c);
-	/* What others have left for after a grace period is not this one's. */
-	usleep(100000);
-	start = bench_begin();
-	for (unsigned int i = 0; i < b->count; i++)
-		b->run(&c);
-	end = bench_end();
-	printf("BENCH,%s,%s,%.2f\n", b->name, b->unit,
-	       (double)(end - start) / b->count / b->per);
+	printf("BENCH,%s,%s,%.2f\n", b->name, b->unit, bench_run(b->run, &c, b->count) / b->per);
 	close_ctx(&c);
 }
 
 /* Kernel allocations, from the kmem trace events of this process. */
 
-#define TRACING "/sys/kernel/tracing/"
-
-static void put(const char *file, const char *text)
-{
-	int fd = open(file, O_WRONLY);
-
-	must(fd < 0 || write(fd, text, strlen(text)) < 0);
-	close(fd);
-}
-
-/* What is allocated while `run` runs, and by the tracing itself. */
-static void trace_allocations(struct ctx *c, void (*run)(struct ctx *c), long *count, long *bytes)
-{
-	static const char *const events[] = { "kmalloc", "kmem_cache_alloc" };
-	char line[1024];
-	FILE *f;
-
-	/* Opening it to truncate empties the buffer. */
-	f = fopen(TRACING "trace", "w");
-	must(!f);
-	fclose(f);
-	for (int i = 0; i < 2; i++) {
-		snprintf(line, sizeof(line), TRACING "events/kmem/%s/enable", events[i]);
-		put(line, "1");
-	}
-	if (run)
-		run(c);
-	for (int i = 0; i < 2; i++) {
-		snprintf(line, sizeof(line), TRACING "events/kmem/%s/enable", events[i]);
-		put(line, "0");
-	}
-	f = fopen(TRACING "trace", "r");
-	must(!f);
-	*count = 0;
-	*bytes = 0;
-	while (fgets(line, sizeof(line), f)) {
-		char *at = strstr(line, "bytes_alloc=");
-
-		if (!at)
-			continue;
-		++*count;
-		*bytes += strtol(at + 12, NULL, 10);
-	}
-	fclose(f);
-}
+static const struct traced allocations = {
+	{ "kmem/kmalloc", "kmem/kmem_cache_alloc" }, "bytes_alloc=",
+};
 
 static void memory_of(const struct bench *b)
 {
 	long count, bytes, own, own_bytes;
-	char pid[16];
 	struct ctx c;
 
 	/* Thousands of areas overrun the buffer; their cost is in the others. */
@@ -558,10 +512,9 @@ static void memory_of(const struct bench *b)
 	open_ctx(&c);
 	b->setup(&c, b);
 	b->run(&c);
-	snprintf(pid, sizeof(pid), "%d", getpid());
-	put(TRACING "set_event_pid", pid);
-	trace_allocations(&c, NULL, &own, &own_bytes);
-	trace_allocations(&c, b->run, &count, &bytes);
+	trace_begin();
+	trace_run(&allocations, NULL, NULL, &own, &own_bytes);
+	trace_run(&allocations, b->run, &c, &count, &bytes);
 	printf("BENCH,%s,allocations,%ld\nBENCH,%s,bytes,%ld\n", b->name, count - own, b->name,
 	       bytes - own_bytes);
 	close_ctx(&c);

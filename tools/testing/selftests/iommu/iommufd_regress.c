@@ -74,6 +74,71 @@ TEST_F(regress, dirty_bitmap_with_a_hole)
 	test_ioctl_destroy(stdev);
 }
 
+/* A page of memory with nothing behind it, or NULL where the last one is taken. */
+static void *page_at_the_end(bool of_addresses)
+{
+	/* User addresses of 5 and of 4 levels of page tables, each less a guard page. */
+	static const unsigned long ends[] = { (1UL << 56) - PG, (1UL << 47) - PG };
+	char *at;
+
+	if (!of_addresses) {
+		at = mmap(NULL, 2 * PG, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (at == MAP_FAILED || munmap(at + PG, PG))
+			return NULL;
+		return at;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(ends); i++) {
+		at = mmap((void *)(ends[i] - PG), PG, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+		if (at != MAP_FAILED)
+			return at;
+	}
+	return NULL;
+}
+
+/*
+ * More was pinned than the pages that a bitmap lies in, and no error came of bits
+ * that had no place: they were lost.
+ */
+TEST_F(regress, dirty_bitmap_at_the_end)
+{
+	static const __u64 both = 3;
+	__u32 stdev, hwpt, idev, tracked;
+
+	test_cmd_mock_domain(self->ioas_id, &stdev, &hwpt, &idev);
+	test_cmd_hwpt_alloc(idev, self->ioas_id, IOMMU_HWPT_ALLOC_DIRTY_TRACKING, &tracked);
+	test_ioctl_ioas_map_fixed(self->memory, 2 * PG, IOVA);
+	test_cmd_set_dirty_tracking(tracked, true);
+	for (int of_addresses = 0; of_addresses < 2; of_addresses++) {
+		char *page = page_at_the_end(of_addresses);
+		__u64 *last = (__u64 *)(page + PG) - 1, count;
+
+		if (!page) {
+			TH_LOG("user addresses end with the stack, which is in use");
+			continue;
+		}
+		test_cmd_mock_domain_set_dirty(self->fd, tracked, 2 * PG, IOVA, PG,
+					       (__u64 *)&both, &count);
+		ASSERT_EQ(2, count);
+		*last = 0;
+		EXPECT_EQ(0, _test_cmd_get_dirty_bitmap(self->fd, tracked, 2 * PG, IOVA, PG, last,
+							0));
+		EXPECT_EQ(both, *last)
+			TH_LOG("at %p", last);
+		/* Nothing is behind it. */
+		test_cmd_mock_domain_set_dirty(self->fd, tracked, 2 * PG, IOVA, PG,
+					       (__u64 *)&both, &count);
+		EXPECT_ERRNO(EFAULT, _test_cmd_get_dirty_bitmap(self->fd, tracked, 2 * PG, IOVA,
+								PG, last + 1, 0));
+		/* Where no page is dirty nothing is written. */
+		EXPECT_EQ(0, _test_cmd_get_dirty_bitmap(self->fd, tracked, 2 * PG, IOVA, PG,
+							last + 1, 0));
+		munmap(page, PG);
+	}
+	test_ioctl_destroy(tracked);
+	test_ioctl_destroy(stdev);
+}
+
 /* A hwpt is busy while something is attached to it, not longer and not shorter. */
 TEST_F(regress, attachment_holds_its_hwpt)
 {

@@ -762,10 +762,8 @@ static int dirty_set(struct vtd *v, bool on)
 }
 
 /*
- * Reads and clears the dirty bits of all the memory. The kernel pins one page
- * behind the bitmap as well if that does not begin a page, and where it cannot,
- * because user addresses end there, it loses all bits without a word: so none
- * of the bitmaps is on the stack.
+ * Reads and clears the dirty bits of all the memory. Into no bitmap on the stack:
+ * C loses bits where user addresses end behind it.
  */
 static uint64_t bitmap[MEM_PAGES / 64];
 
