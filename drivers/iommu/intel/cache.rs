@@ -185,10 +185,9 @@ impl<'a, const N: usize> Queue<'a, N> {
 }
 
 fn target(tag: &Tag<'_>) -> Target {
-    let kind = tag.kind();
-    let device = if kind.in_device() { tag.device() } else { None };
+    let device = tag.device();
     Target {
-        kind,
+        kind: tag.kind(),
         did: tag.did(),
         pasid: tag.pasid(),
         twice: device.is_some() && tag.twice(),
@@ -293,29 +292,30 @@ fn unassign(domain: &Domain<'_>, dev: &Device<'_>, key: Key) -> Option<Removed> 
     domain.lock_tags().remove(dev, key)
 }
 
+/// A tag of the unit's cache, and one of the device's.
+type Pair = (Key, Key);
+
 /// Tags for both the unit's cache and, with ATS, the device's.
-fn assign_pair(domain: &Domain<'_>, dev: &Device<'_>, unit: Key, device: Key) -> Result {
-    assign(domain, dev, unit)?;
+fn assign_pair(domain: &Domain<'_>, dev: &Device<'_>, pair: Pair) -> Result {
+    assign(domain, dev, pair.0)?;
     if dev.snapshot().ats_enabled {
-        assign(domain, dev, device).inspect_err(|_| unassign_pair(domain, dev, unit, device))?;
+        assign(domain, dev, pair.1).inspect_err(|_| settle(unassign_pair(domain, dev, pair)))?;
     }
     Ok(())
 }
 
-/// Takes the tags of a pair away that are there.
-fn unassign_pair(domain: &Domain<'_>, dev: &Device<'_>, unit: Key, device: Key) {
-    let ats = dev.snapshot().ats_enabled;
-    let gone = [
-        unassign(domain, dev, unit),
-        ats.then(|| unassign(domain, dev, device)).flatten(),
-    ];
-    settle(gone);
+/// Takes the tags of a pair away that are there: ATS may have been turned off since.
+fn unassign_pair(domain: &Domain<'_>, dev: &Device<'_>, pair: Pair) -> [Option<Removed>; 2] {
+    [
+        unassign(domain, dev, pair.0),
+        unassign(domain, dev, pair.1),
+    ]
 }
 
 /// The tags of an attachment: of the domain, and of the parent of a nested one.
 struct Keys {
-    own: (Key, Key),
-    parent: (Key, Key),
+    own: Pair,
+    parent: Pair,
 }
 
 impl Keys {
@@ -335,10 +335,10 @@ impl Keys {
 /// `ENOMEM`, with no tag added.
 pub(crate) fn assign_domain(domain: &Domain<'_>, dev: &Device<'_>, pasid: u32) -> Result {
     let keys = Keys::new(domain.did(&dev.unit()), pasid);
-    assign_pair(domain, dev, keys.own.0, keys.own.1)?;
+    assign_pair(domain, dev, keys.own)?;
     if domain.nested() {
-        assign_pair(&domain.parent(), dev, keys.parent.0, keys.parent.1)
-            .inspect_err(|_| unassign_pair(domain, dev, keys.own.0, keys.own.1))?;
+        assign_pair(&domain.parent(), dev, keys.parent)
+            .inspect_err(|_| settle(unassign_pair(domain, dev, keys.own)))?;
     }
     Ok(())
 }
@@ -346,16 +346,9 @@ pub(crate) fn assign_domain(domain: &Domain<'_>, dev: &Device<'_>, pasid: u32) -
 /// Takes the tags of an attachment away. Sleeps until no flush uses them.
 pub(crate) fn unassign_domain(domain: &Domain<'_>, dev: &Device<'_>, pasid: u32) {
     let keys = Keys::new(domain.did(&dev.unit()), pasid);
-    let ats = dev.snapshot().ats_enabled;
-    let take = |domain: &Domain<'_>, (unit, device): (Key, Key)| {
-        [
-            unassign(domain, dev, unit),
-            ats.then(|| unassign(domain, dev, device)).flatten(),
-        ]
-    };
-    let [a, b] = take(domain, keys.own);
+    let [a, b] = unassign_pair(domain, dev, keys.own);
     let [c, d] = if domain.nested() {
-        take(&domain.parent(), keys.parent)
+        unassign_pair(&domain.parent(), dev, keys.parent)
     } else {
         [None, None]
     };

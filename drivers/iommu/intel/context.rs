@@ -2,8 +2,13 @@
 
 //! Context entries (sections 9.3 and 9.4): what names a device's PASID directory.
 //!
-//! The words are pure; set-up and tear-down work on what [`crate::ffi::context`] finds. The
-//! unit's lock is held while an entry is written.
+//! An entry's life is a chain of steps, as that of a PASID entry is ([`crate::pasid`]):
+//!
+//! ```text
+//! Absent -> present;  Present -> Cleared -> Flushed -> Absent
+//! ```
+//!
+//! The unit's lock is held while an entry is written, which the guard shows.
 
 use kernel::{
     bitfield,
@@ -19,6 +24,7 @@ use crate::{
     },
     flush_plan::Plan,
     invalidate::NO_PASID,
+    pasid::Hardware,
 };
 
 bitfield! {
@@ -67,6 +73,93 @@ fn low(dev: &Device<'_>, dir: &Directory<'_>) -> Low {
         .with_present(true)
 }
 
+/// What an entry turned out to be. Its words are 0 and 1 of [`Hardware`].
+pub(crate) enum State<H> {
+    Absent(Absent<H>),
+    Present(Present<H>),
+}
+
+impl<H: Hardware> State<H> {
+    /// Looks at an entry.
+    pub(crate) fn of(hw: H, _guard: &H::Guard) -> Self {
+        if Low::from_raw(hw.load(0)).present().into_bool() {
+            Self::Present(Present { hw })
+        } else {
+            Self::Absent(Absent { hw })
+        }
+    }
+}
+
+/// P is 0 and nothing of it is cached, but that it was 0.
+#[must_use]
+pub(crate) struct Absent<H> {
+    hw: H,
+}
+
+impl<H: Hardware> Absent<H> {
+    /// Makes it present: P last. That it was absent may be cached: [`Plan::new_context`].
+    pub(crate) fn publish(mut self, low: Low, _guard: &H::Guard) {
+        self.hw.store(1, 0);
+        self.hw.store(0, low.with_present(false).into_raw());
+        self.hw.write_back();
+        self.hw.order();
+        self.hw.store(0, low.into_raw());
+        self.hw.write_back();
+    }
+}
+
+/// P is 1 and the hardware may use it.
+#[must_use]
+pub(crate) struct Present<H> {
+    hw: H,
+}
+
+impl<H: Hardware> Present<H> {
+    /// The domain-id of a legacy-mode entry.
+    pub(crate) fn did(&self) -> u16 {
+        High::from_raw(self.hw.load(1)).did().into()
+    }
+
+    /// Clears P. The rest stays until nothing of it is cached.
+    pub(crate) fn clear(mut self, _guard: &H::Guard) -> Cleared<H> {
+        let low = Low::from_raw(self.hw.load(0));
+        self.hw.store(0, low.with_present(false).into_raw());
+        self.hw.order();
+        self.hw.write_back();
+        Cleared { hw: self.hw }
+    }
+}
+
+/// P is 0 and caches may hold what the entry said.
+#[must_use]
+pub(crate) struct Cleared<H> {
+    hw: H,
+}
+
+impl<H: Hardware> Cleared<H> {
+    /// Invalidates it. See [`crate::pasid::Cleared::flush`] for what a failure means.
+    pub(crate) fn flush(mut self, plan: &Plan) -> (Flushed<H>, Result) {
+        let result = self.hw.flush(plan);
+        (Flushed { hw: self.hw }, result)
+    }
+}
+
+/// P is 0, nothing is cached, the words are still there.
+#[must_use]
+pub(crate) struct Flushed<H> {
+    hw: H,
+}
+
+impl<H: Hardware> Flushed<H> {
+    /// Clears the words.
+    pub(crate) fn reset(mut self) -> Absent<H> {
+        self.hw.store(1, 0);
+        self.hw.store(0, 0);
+        self.hw.write_back();
+        Absent { hw: self.hw }
+    }
+}
+
 /// Names the device's PASID directory in the context entry of `bus` and `devfn`. One that does
 /// so already is left alone.
 ///
@@ -80,20 +173,21 @@ pub(crate) fn set_up(dev: &Device<'_>, bus: u8, devfn: u8) -> Result {
     let sid = u16::from(bus) << 8 | u16::from(devfn);
     {
         let guard = unit.lock();
-        let mut slot = Slot::find(&unit, bus, devfn, true, &guard).ok_or(ENOMEM)?;
-        let inherited = unit.context_copied(bus, devfn);
-        if slot.low().present().into_bool() && !inherited {
-            return Ok(());
-        }
-        if inherited {
-            // The tables of the crashed kernel may be cached, and DMA may have been in flight.
-            slot.clear_present(&guard);
-            unit.flush(&Plan::inherited_context(sid, &dev.scope(NO_PASID)))?;
-            slot.reset();
-            // The driver's probe has reset the device by now.
-            unit.forget_copied(bus, devfn);
-        }
-        slot.publish(low(dev, &dir), &guard);
+        let slot = Slot::find(&unit, bus, devfn, true, &guard).ok_or(ENOMEM)?;
+        let absent = match State::of(slot, &guard) {
+            State::Absent(absent) => absent,
+            State::Present(_) if !unit.context_copied(bus, devfn) => return Ok(()),
+            State::Present(inherited) => {
+                // The tables of the crashed kernel may be cached, and DMA may have been in flight.
+                let plan = Plan::inherited_context(sid, &dev.scope(NO_PASID));
+                let (flushed, result) = inherited.clear(&guard).flush(&plan);
+                result?;
+                // The driver's probe has reset the device by now.
+                unit.forget_copied(bus, devfn);
+                flushed.reset()
+            }
+        };
+        absent.publish(low(dev, &dir), &guard);
     }
     unit.flush(&Plan::new_context(sid, &unit.caps()))
 }
@@ -102,17 +196,27 @@ pub(crate) fn set_up(dev: &Device<'_>, bus: u8, devfn: u8) -> Result {
 pub(crate) fn tear_down(dev: &Device<'_>, bus: u8, devfn: u8) {
     let unit = dev.unit();
     let guard = unit.lock();
-    let Some(mut slot) = Slot::find(&unit, bus, devfn, false, &guard) else {
+    let Some(slot) = Slot::find(&unit, bus, devfn, false, &guard) else {
         return;
     };
-    let did = slot.did();
-    slot.clear_present(&guard);
+    let State::Present(present) = State::of(slot, &guard) else {
+        return;
+    };
+    let did = present.did();
+    let cleared = present.clear(&guard);
     drop(guard);
     let sid = u16::from(bus) << 8 | u16::from(devfn);
-    if flush(dev, did, sid).is_err() {
+    let (flushed, result) = cleared.flush(&plan(dev, did, sid));
+    let _ = flushed.reset();
+    if result.is_err() {
         dev.complain(c"context entry: invalidation failed");
     }
-    slot.reset();
+}
+
+/// What the end of a context entry takes, when no PASID entry below it is present any more.
+fn plan(dev: &Device<'_>, did: u16, sid: u16) -> Plan {
+    let twice = dev.snapshot().extra_inval;
+    Plan::context(sid, did, &dev.scope(NO_PASID), !dev.unit().scalable(), twice)
 }
 
 /// Invalidates a context entry that was present, when no PASID entry below it is any more.
@@ -123,10 +227,7 @@ pub(crate) fn tear_down(dev: &Device<'_>, bus: u8, devfn: u8) {
 ///
 /// Those of the invalidation queue.
 pub(crate) fn flush(dev: &Device<'_>, did: u16, sid: u16) -> Result {
-    let unit = dev.unit();
-    let twice = dev.snapshot().extra_inval;
-    let plan = Plan::context(sid, did, &dev.scope(NO_PASID), !unit.scalable(), twice);
-    unit.flush(&plan)
+    dev.unit().flush(&plan(dev, did, sid))
 }
 
 #[cfg(CONFIG_INTEL_IOMMU_RUST_KUNIT_TEST)]
@@ -150,6 +251,117 @@ mod tests {
         ];
         for (pasids, want) in table {
             assert_eq!(directory_size(pasids).get(), want);
+        }
+    }
+    /// What happened to an entry, in order.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Step {
+        Nothing,
+        Store(usize, u64),
+        Order,
+        WriteBack,
+        Desc(u64),
+    }
+
+    /// Memory that remembers, and a queue that can fail.
+    struct Recorder<'a> {
+        words: &'a mut [u64; 2],
+        steps: &'a mut [Step; 16],
+        count: &'a mut usize,
+        fail: bool,
+    }
+
+    impl Recorder<'_> {
+        fn note(&mut self, step: Step) {
+            self.steps[*self.count] = step;
+            *self.count += 1;
+        }
+    }
+
+    impl Hardware for Recorder<'_> {
+        type Guard = ();
+
+        fn load(&self, word: usize) -> u64 {
+            self.words[word]
+        }
+
+        fn store(&mut self, word: usize, value: u64) {
+            self.words[word] = value;
+            self.note(Step::Store(word, value));
+        }
+
+        fn order(&mut self) {
+            self.note(Step::Order);
+        }
+
+        fn write_back(&mut self) {
+            self.note(Step::WriteBack);
+        }
+
+        fn flush(&mut self, plan: &Plan) -> Result {
+            for desc in plan.batch.descs() {
+                self.note(Step::Desc(desc.0[0]));
+            }
+            if self.fail {
+                return Err(EIO);
+            }
+            Ok(())
+        }
+    }
+
+    /// A whole life, in caching mode: each write and each descriptor.
+    #[test]
+    fn life() {
+        let entry = Low::from_raw(0x7000 | 3 << 9 | 1 << 3 | 1);
+        for fail in [false, true] {
+            let (mut words, mut count) = ([0, 0], 0);
+            let mut steps = [Step::Nothing; 16];
+            let hw = Recorder {
+                words: &mut words,
+                steps: &mut steps,
+                count: &mut count,
+                fail,
+            };
+            if let State::Absent(absent) = State::of(hw, &()) {
+                absent.publish(entry, &());
+            }
+            let hw = Recorder {
+                words: &mut words,
+                steps: &mut steps,
+                count: &mut count,
+                fail,
+            };
+            let scope = crate::flush_plan::Scope {
+                caps: crate::caps::Caps::new(1 << 7, 0),
+                pasid: NO_PASID,
+                device: None,
+            };
+            match State::of(hw, &()) {
+                State::Present(present) => {
+                    let plan = Plan::context(9, present.did(), &scope, false, false);
+                    let (flushed, result) = present.clear(&()).flush(&plan);
+                    assert_eq!(result.is_err(), fail);
+                    let _ = flushed.reset();
+                }
+                State::Absent(_) => assert!(false),
+            }
+            let want = [
+                Step::Store(1, 0),
+                Step::Store(0, 0x7608),
+                Step::WriteBack,
+                Step::Order,
+                Step::Store(0, 0x7609),
+                Step::WriteBack,
+                Step::Store(0, 0x7608),
+                Step::Order,
+                Step::WriteBack,
+                Step::Desc(9 << 32 | 0x31),
+                Step::Store(1, 0),
+                Step::Store(0, 0),
+                Step::WriteBack,
+            ];
+            assert_eq!(count, want.len());
+            assert!(steps[..count] == want);
         }
     }
 }

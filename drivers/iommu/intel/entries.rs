@@ -6,6 +6,8 @@
 //! ([`crate::pasid`]). `intel_iommu::lock` is taken for the writes and is free while the hardware
 //! invalidates.
 
+use core::hint::spin_loop;
+
 use kernel::{
     prelude::*,
     warn_on, //
@@ -35,8 +37,8 @@ const DEFAULT_DID: u16 = 1;
 ///
 /// # Errors
 ///
-/// `ENODEV` when there is no such entry or no memory for it, `EBUSY` when it is present already,
-/// those of the invalidation queue, upon which the entry is absent again.
+/// `ENODEV` when there is no such entry or no memory for it, `EBUSY` when it is present already
+/// or about to leave, those of the invalidation queue, upon which the entry is absent again.
 fn publish(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32, entry: &Entry) -> Result {
     let scope = dev.scope(checked(pasid)?);
     let guard = unit.lock();
@@ -54,7 +56,7 @@ fn publish(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32, entry: &Entry) -> Resu
     let cleared = present.clear(&guard);
     drop(guard);
     let (flushed, _) = cleared.flush(&scope);
-    flushed.reset(false);
+    flushed.reset(false, &unit.lock());
     Err(e)
 }
 
@@ -195,7 +197,7 @@ pub(crate) fn set_dirty_tracking(
             }
             present.set_dirty_tracking(on, &guard)
         }
-        State::Absent(_) => return Ok(()),
+        State::Absent(_) | State::Leaving => return Ok(()),
         State::Present(_) => {
             drop(guard);
             dev.complain(c"dirty tracking not supported on this translation type");
@@ -236,24 +238,24 @@ pub(crate) fn force_snoop(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32) -> Resu
 /// absent nonetheless.
 pub(crate) fn tear_down(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32, faults_off: bool) -> Result {
     let id = checked(pasid)?;
-    let guard = unit.lock();
-    let slot = Slot::find(dev, unit, pasid).ok_or(ENODEV)?;
-    let cleared = match State::of(slot, &guard) {
-        State::Present(present) => present.clear(&guard),
-        State::Absent(absent) if absent.faults_off() => {
-            absent.reset(&guard);
-            drop(guard);
-            dev.drain_page_requests(pasid);
-            return Ok(());
-        }
-        State::Absent(absent) => {
-            warn_on!(!absent.clean());
-            return Ok(());
+    let cleared = loop {
+        let guard = unit.lock();
+        let slot = Slot::find(dev, unit, pasid).ok_or(ENODEV)?;
+        match State::of(slot, &guard) {
+            State::Present(present) => break present.clear(&guard),
+            State::Absent(absent) if absent.faults_off() => {
+                absent.reset(&guard);
+                drop(guard);
+                dev.drain_page_requests(pasid);
+                return Ok(());
+            }
+            State::Absent(_) => return Ok(()),
+            // As long as the hardware takes: the caller frees what the entry names.
+            State::Leaving => spin_loop(),
         }
     };
-    drop(guard);
     let (flushed, result) = cleared.flush(&dev.scope(id));
-    flushed.reset(faults_off);
+    flushed.reset(faults_off, &unit.lock());
     if !faults_off {
         dev.drain_page_requests(pasid);
     }

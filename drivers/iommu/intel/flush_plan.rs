@@ -10,7 +10,8 @@
 //! | absent | present | none | write-buffer flush where required (6.8) |
 //! | present | present | none | none |
 //! | present | present | SSADE | PASID-cache, IOTLB by type, device-TLB |
-//! | present | present | PGSNP, PWSNP and the like | PASID-cache, PASID-IOTLB, device-TLB |
+//! | present | present | PGSNP or PWSNP with a first stage | PASID-cache, PASID-IOTLB, device-TLB |
+//! | present | present | the same without | PASID-cache, IOTLB by type, device-TLB |
 //! | present | other table, type or domain-id | | as for absent |
 //! | present | absent | | PASID-cache, IOTLB by type, device-TLB |
 //!
@@ -86,7 +87,7 @@ impl Plan {
                 ..Self::nothing()
             },
             (true, _) if old == new => Self::nothing(),
-            (true, true) if same_table(old, new) && old.low == new.low => {
+            (true, true) if same_table(old, new) && old.low == new.low && old.has_first_stage() => {
                 Self::entry(old.did(), Iotlb::Pasid, scope, true)
             }
             (true, _) => Self::entry(old.did(), Iotlb::of(old), scope, true),
@@ -180,14 +181,14 @@ mod tests {
     const CM: u64 = 1 << 7;
 
     /// One of each kind and, for each kind, what may change in place or be replaced.
-    fn entries() -> [Entry; 11] {
-        let first = |root, snoop_pages| {
+    fn entries() -> [Entry; 14] {
+        let first = |root, snoop_pages, snoop_walk| {
             let table = FirstStage {
                 root,
                 levels: Levels::Four,
                 aw: AW,
                 snoop_pages,
-                snoop_walk: true,
+                snoop_walk,
             };
             Entry::first_stage(&table, 1)
         };
@@ -198,6 +199,10 @@ mod tests {
             dirty,
             force_snoop,
         };
+        let incoherent = SecondStage {
+            snoop_walk: false,
+            ..second(false, false)
+        };
         let user = UserStage {
             root: 0x3000,
             levels: Levels::Five,
@@ -207,15 +212,18 @@ mod tests {
         };
         [
             Entry::EMPTY,
-            first(0x1000, false),
-            first(0x1000, true),
-            first(0x9000, false),
+            first(0x1000, false, true),
+            first(0x1000, true, true),
+            first(0x1000, false, false),
+            first(0x9000, false, true),
             Entry::second_stage(&second(false, false), 2),
             Entry::second_stage(&second(true, false), 2),
+            Entry::second_stage(&incoherent, 2),
             Entry::second_stage(&second(false, false), 4),
             Entry::nested(&user, &second(false, false), 3),
             Entry::nested(&user, &second(true, false), 3),
             Entry::nested(&user, &second(false, true), 3),
+            Entry::nested(&user, &second(false, false), 5),
             Entry::pass_through(&Caps::new(0, 0), AW, 1),
         ]
     }
@@ -225,21 +233,24 @@ mod tests {
     ///
     /// From absent: sections 6.1 and 6.8. From present, section 6.5.3.3, table 28: to absent and
     /// to anything else by the old entry's type; a change of SSADE alone likewise; a change of
-    /// PGSNP or PWSNP alone by PASID.
+    /// PGSNP or PWSNP alone by PASID where a first stage translates, else by type.
     #[rustfmt::skip]
-    const TABLE: [[u8; 11]; 11] = [
-        // to:      -  fs fs' fs" ss ss' ss" ne ne' ne" pt     from:
-        *b"NFFFFFFFFFF", // absent
-        *b"PNPPPPPPPPP", // first-stage
-        *b"PPNPPPPPPPP", // the same with PGSNP
-        *b"PPPNPPPPPPP", // another table
-        *b"DDDDNDDDDDD", // second-stage
-        *b"DDDDDNDDDDD", // the same with SSADE
-        *b"DDDDDDNDDDD", // another domain-id
-        *b"DDDDDDDNDPD", // nested
-        *b"DDDDDDDDNDD", // the same with SSADE
-        *b"DDDDDDDPDND", // the same with PGSNP, without SSADE
-        *b"PPPPPPPPPPN", // pass-through
+    const TABLE: [[u8; 14]; 14] = [
+        // to: - 1111 2222 nnnn p   from:
+        *b"NFFFFFFFFFFFFF", // absent
+        *b"PNPPPPPPPPPPPP", // first-stage
+        *b"PPNPPPPPPPPPPP", // the same with PGSNP
+        *b"PPPNPPPPPPPPPP", // the same without PWSNP
+        *b"PPPPNPPPPPPPPP", // another table
+        *b"DDDDDNDDDDDDDD", // second-stage
+        *b"DDDDDDNDDDDDDD", // the same with SSADE
+        *b"DDDDDDDNDDDDDD", // the same without PWSNP and SSADE
+        *b"DDDDDDDDNDDDDD", // another domain-id
+        *b"DDDDDDDDDNDPDD", // nested
+        *b"DDDDDDDDDDNDDD", // the same with SSADE
+        *b"DDDDDDDDDPDNDD", // the same with PGSNP, without SSADE
+        *b"DDDDDDDDDDDDND", // another domain-id
+        *b"PPPPPPPPPPPPPN", // pass-through
     ];
 
     #[test]
@@ -300,20 +311,37 @@ mod tests {
             pasid: NO_PASID,
             device,
         };
-        let count = |plan: Plan| plan.batch.descs().len();
-        assert_eq!(count(Plan::context(1, 2, &scope(0, None), false, true)), 1);
-        assert_eq!(count(Plan::context(1, 2, &scope(0, None), true, true)), 2);
-        assert_eq!(
-            count(Plan::context(1, 2, &scope(0, device), true, false)),
-            3
+        let is = |plan: Plan, want: &[[u64; 2]]| {
+            let same = |(got, want): (&Desc, &[u64; 2])| got.0 == [want[0], want[1], 0, 0];
+            assert_eq!(plan.batch.descs().len(), want.len());
+            assert!(plan.batch.descs().iter().zip(want).all(same));
+            assert!(!plan.write_buffer);
+        };
+        // Of source-id 0x1ff and domain-id 2; the device names itself.
+        let context = [0x1ff_0002_0031, 0];
+        let iotlb = [0x2_0022, 0];
+        let device_tlb = [0x8_0000_8003, 0x7fff_ffff_ffff_f001];
+        is(Plan::context(0x1ff, 2, &scope(0, None), false, true), &[context]);
+        is(
+            Plan::context(0x1ff, 2, &scope(0, None), true, true),
+            &[context, iotlb],
         );
-        assert_eq!(
-            count(Plan::context(1, 2, &scope(0, device), false, true)),
-            3
+        is(
+            Plan::context(0x1ff, 2, &scope(0, device), true, false),
+            &[context, iotlb, device_tlb],
         );
-        assert_eq!(count(Plan::inherited_context(1, &scope(0, None))), 3);
-        assert_eq!(count(Plan::inherited_context(1, &scope(0, device))), 4);
-        assert_eq!(count(Plan::new_context(1, &Caps::new(0, 0))), 0);
-        assert_eq!(count(Plan::new_context(1, &Caps::new(CM, 0))), 2);
+        is(
+            Plan::context(0x1ff, 2, &scope(0, device), false, true),
+            &[context, device_tlb, device_tlb],
+        );
+        // Of a crashed kernel: the whole PASID-cache and the whole IOTLB.
+        let inherited = [[0x1ff_0000_0031, 0], [0x37, 0], [0x12, 0], device_tlb];
+        is(Plan::inherited_context(0x1ff, &scope(0, None)), &inherited[..3]);
+        is(Plan::inherited_context(0x1ff, &scope(0, device)), &inherited);
+        is(Plan::new_context(0x1ff, &Caps::new(0, 0)), &[]);
+        is(
+            Plan::new_context(0x1ff, &Caps::new(CM, 0)),
+            &[[0x1ff_0000_0031, 0], [0x22, 0]],
+        );
     }
 }

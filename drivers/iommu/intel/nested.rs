@@ -22,17 +22,25 @@ use crate::{
     range::Range,
 };
 
-/// PASID of requests that have none (`IOMMU_NO_PASID`).
+/// PASID of requests that have none (`IOMMU_NO_PASID`), as C has it.
 const NO_PASID: u32 = 0;
 
 /// Attaches a device to a nested domain, whatever it was attached to before.
 ///
 /// # Errors
 ///
-/// `EINVAL` when the parent does not suit the unit or the unit cannot do what the user asks,
-/// with the device attached as it was; `ENOMEM`, `ENOSPC` when domain-ids are used up, those of
-/// page-request set-up and of the invalidation queue, with the device blocked.
-pub(crate) fn attach(domain: &Domain<'_>, dev: &Device<'_>) -> Result {
+/// `ENODEV` for a device that does its DMA in another's name, `EINVAL` when the parent does not
+/// suit the unit or the unit cannot do what the user asks, with the device attached as it was;
+/// `ENOMEM`, `ENOSPC` when domain-ids are used up, those of page-request set-up and of the
+/// invalidation queue, with the device blocked.
+pub(crate) fn attach(
+    domain: &Domain<'_>,
+    dev: &Device<'_>,
+    old: Option<Replaced<'_>>,
+) -> Result {
+    if dev.real_dma_subdevice() {
+        return Err(ENODEV);
+    }
     domain.parent().compatible(dev).inspect_err(|_| {
         dev.complain(c"s2 domain is not compatible");
     })?;
@@ -51,6 +59,9 @@ pub(crate) fn attach(domain: &Domain<'_>, dev: &Device<'_>) -> Result {
     iopf.dismiss();
     tags.dismiss();
     id.dismiss();
+    if let Some(old) = old {
+        old.remove_iopf(dev);
+    }
     Ok(())
 }
 
@@ -78,8 +89,9 @@ pub(crate) fn set_pasid(
     let user = entries::check_nested(dev, domain)?;
     domain.add_pasid(dev, pasid)?;
     let listed = ScopeGuard::new(|| domain.remove_pasid(dev, pasid));
-    domain.replace_iopf(old, dev)?;
-    let iopf = ScopeGuard::new(|| domain.restore_iopf(old, dev));
+    // Page requests end with the old entry, and are drained while there is still a queue for them.
+    domain.set_iopf(dev)?;
+    let iopf = ScopeGuard::new(|| domain.remove_iopf(dev));
     if old.is_some() && entries::tear_down(&unit, dev, pasid, false).is_err() {
         dev.complain(c"PASID entry: invalidation failed");
     }
@@ -87,6 +99,7 @@ pub(crate) fn set_pasid(
     iopf.dismiss();
     listed.dismiss();
     if let Some(old) = old {
+        old.remove_iopf(dev);
         old.remove_pasid(dev, pasid);
     }
     Ok(())
@@ -95,11 +108,12 @@ pub(crate) fn set_pasid(
 /// Ranges of a submission.
 pub(crate) const RANGES: usize = 16;
 
-/// What the entries of a user's array ask for, in at most [`RANGES`] ranges.
+/// What the entries of a user's array ask for, in at most [`RANGES`] ranges, whatever their order.
 ///
 /// # Invariants
 ///
-/// `len <= RANGES`.
+/// `len <= RANGES`; the first `len` ranges are in the order of their addresses, and none touches
+/// the next.
 pub(crate) struct Gathered {
     ranges: [Range; RANGES],
     len: usize,
@@ -128,37 +142,44 @@ impl Gathered {
         &self.ranges[..self.len]
     }
 
-    /// Takes the range of one more entry in: into that of the entry before, if they overlap or
-    /// touch. Where there is no room, each two neighbours become one range with what is between
-    /// them. To invalidate too much is allowed; to wait again and again costs more.
+    /// Takes the range of one more entry in. Where there is no room, the two ranges that are
+    /// nearest to one another become one with what is between them: to invalidate too much is
+    /// allowed, to wait again and again costs more.
     pub(crate) fn add(&mut self, range: Option<Range>) {
         self.entries += 1;
-        let Some(range) = range else {
+        let Some(mut range) = range else {
             return;
         };
-        // PANIC: `len <= RANGES` by the invariant.
-        if let Some(last) = self.ranges[..self.len].last_mut() {
-            if let Some(merged) = last.merge(range) {
-                *last = merged;
-                return;
-            }
+        // Most arrays go upwards, so the place is looked for from the end.
+        let before = |other: &Range| other.ends_before(range);
+        let at = self.ranges().iter().rposition(before).map_or(0, |n| n + 1);
+        let mut end = at;
+        while let Some(merged) = self.ranges().get(end).and_then(|next| next.merge(range)) {
+            range = merged;
+            end += 1;
         }
-        if self.len == RANGES {
-            self.join();
+        if end == at && self.len == RANGES {
+            return self.squeeze(range);
         }
-        // PANIC: there is room now.
-        self.ranges[self.len] = range;
-        // INVARIANT: there was room.
-        self.len += 1;
+        // INVARIANT: `at` is its place, what it touched is in it, and there is room: either one
+        // range at least went away, or there are less than `RANGES`.
+        let len = self.len;
+        self.ranges.copy_within(end..len, at + 1);
+        self.ranges[at] = range;
+        self.len = len - (end - at) + 1;
     }
 
-    fn join(&mut self) {
-        for n in 0..RANGES / 2 {
-            // PANIC: both are below `RANGES`.
-            self.ranges[n] = self.ranges[2 * n].hull(self.ranges[2 * n + 1]);
-        }
-        // INVARIANT: less than `RANGES`.
-        self.len = RANGES / 2;
+    /// The same for a range that touches none, when all room is taken.
+    fn squeeze(&mut self, range: Range) {
+        let gap = |n: usize| self.ranges[n + 1].start() - self.ranges[n].last();
+        // PANIC: `n + 1 < RANGES`, and there are two ranges at least.
+        let nearest = (0..RANGES - 1).min_by_key(|n| gap(*n)).unwrap_or(0);
+        self.ranges[nearest] = self.ranges[nearest].hull(self.ranges[nearest + 1]);
+        self.ranges.copy_within(nearest + 2.., nearest + 1);
+        // INVARIANT: two became one, which touches no other.
+        self.len = RANGES - 1;
+        self.entries -= 1;
+        self.add(Some(range));
     }
 }
 
@@ -220,19 +241,67 @@ mod tests {
         let mut gathered = Gathered::new();
         let count = RANGES as u64;
         for n in 0..count {
-            gathered.add(page(2 * n)?);
+            // The fourth and the fifth are nearer to one another than any others.
+            gathered.add(page(if n < 4 { 4 * n } else { 4 * n - 1 })?);
             assert_eq!(gathered.ranges().len() as u64, n + 1);
         }
         // The last one can still grow.
-        gathered.add(page(2 * count - 1)?);
+        gathered.add(page(4 * count - 4)?);
         assert_eq!(gathered.ranges().len(), RANGES);
-        // One more: pairs are joined, and the new one is by itself.
+        // One more: those two are joined, and the new one is by itself.
         gathered.add(page(1 << 20)?);
-        assert_eq!(gathered.ranges().len(), RANGES / 2 + 1);
-        assert!(gathered.ranges()[0].ends() == (0, 0x2fff));
-        assert!(gathered.ranges()[1].ends() == (0x4000, 0x6fff));
-        assert!(gathered.ranges()[RANGES / 2].ends() == (1 << 32, (1 << 32) + 0xfff));
+        let got = gathered.ranges();
+        assert_eq!(got.len(), RANGES);
+        assert!(got[2].ends() == (0x8000, 0x8fff));
+        assert!(got[3].ends() == (0xc000, 0xffff));
+        assert!(got[4].ends() == (0x13000, 0x13fff));
+        assert!(got[RANGES - 1].ends() == (1 << 32, (1 << 32) + 0xfff));
         assert_eq!(gathered.entries() as usize, RANGES + 2);
+        Ok(())
+    }
+
+    /// Entries in any order give the same ranges, and none that nobody asked for while there is
+    /// room.
+    #[test]
+    fn any_order() -> Result {
+        // Sixteen pages of four groups, in the order of their distance from a moving point.
+        let pages = |n: u64| (n % 4) << 30 | (n / 4) << 1;
+        for step in [1, 3, 5, 7, 9, 11, 13, 15] {
+            let mut gathered = Gathered::new();
+            for n in 0..16 {
+                gathered.add(page(pages(n * step % 16))?);
+            }
+            assert_eq!(gathered.ranges().len(), 16);
+            // What is between those of a group: each becomes one.
+            for n in 0..16 {
+                gathered.add(page(pages(n * step % 16) + 1)?);
+            }
+            let got = gathered.ranges();
+            assert_eq!(got.len(), 4);
+            for (n, range) in got.iter().enumerate() {
+                let start = (n as u64) << 42;
+                assert!(range.ends() == (start, start + 0x7fff));
+            }
+        }
+        Ok(())
+    }
+
+    /// Far more entries than room, from both ends in turn: what is named stays near them.
+    #[test]
+    fn two_groups_stay_two() -> Result {
+        let mut gathered = Gathered::new();
+        for n in 0..200 {
+            gathered.add(page(if n & 1 == 0 { 2 * n } else { (1 << 40) + 2 * n })?);
+        }
+        assert!(gathered.ranges().len() <= RANGES);
+        let far = |range: &Range| range.start() >> 52 != range.last() >> 52;
+        assert!(!gathered.ranges().iter().any(far));
+        // All of it, and everything is one.
+        gathered.add(Range::from_user(0, u64::MAX, false)?);
+        assert_eq!(gathered.ranges().len(), 1);
+        assert!(gathered.ranges()[0].ends() == (0, u64::MAX));
+        gathered.add(page(7)?);
+        assert_eq!(gathered.ranges().len(), 1);
         Ok(())
     }
 }

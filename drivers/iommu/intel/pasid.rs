@@ -13,7 +13,8 @@
 //! one before.
 //!
 //! Writing takes the unit's lock, of which the caller shows the guard. Invalidating must not,
-//! since it waits for the hardware.
+//! since it waits for the hardware; meanwhile others find the entry [`State::Leaving`], and keep
+//! off.
 
 use kernel::prelude::*;
 
@@ -31,15 +32,16 @@ use crate::{
     },
 };
 
-/// An entry's place in memory and the hardware that reads it.
+/// An entry's place in memory and the hardware that reads it. A PASID entry has [`WORDS`] words, a
+/// context entry two.
 pub(crate) trait Hardware {
     /// Shown by who holds the lock under which entries are written.
     type Guard;
 
-    /// Reads a word. `word < WORDS`.
+    /// Reads a word.
     fn load(&self, word: usize) -> u64;
 
-    /// Writes a word, whole. `word < WORDS`.
+    /// Writes a word, whole.
     fn store(&mut self, word: usize, value: u64);
 
     /// Makes the hardware see what was stored before it sees what is stored next.
@@ -68,6 +70,8 @@ fn read<H: Hardware>(hw: &H) -> Entry {
 pub(crate) enum State<H> {
     Absent(Absent<H>),
     Present(Present<H>),
+    /// P is 0 and the words are there: somebody waits until the hardware has forgotten them.
+    Leaving,
 }
 
 impl<H: Hardware> State<H> {
@@ -76,13 +80,15 @@ impl<H: Hardware> State<H> {
         let entry = read(&hw);
         if entry.present() {
             Self::Present(Present { hw, entry })
-        } else {
+        } else if entry.low.with_fpd(false).into_raw() == 0 {
             Self::Absent(Absent { hw, low: entry.low })
+        } else {
+            Self::Leaving
         }
     }
 }
 
-/// P is 0 and nothing is cached.
+/// P is 0, nothing is cached, and nothing but FPD is left in it.
 #[must_use]
 pub(crate) struct Absent<H> {
     hw: H,
@@ -94,11 +100,6 @@ impl<H: Hardware> Absent<H> {
     /// device worked for.
     pub(crate) fn faults_off(&self) -> bool {
         self.low.fpd().into_bool()
-    }
-
-    /// Whether nothing but FPD is left in it.
-    pub(crate) fn clean(&self) -> bool {
-        self.low.with_fpd(false).into_raw() == 0
     }
 
     /// Clears all of it, FPD too.
@@ -227,8 +228,9 @@ pub(crate) struct Cleared<H> {
 }
 
 impl<H: Hardware> Cleared<H> {
-    /// Invalidates the entry. When that fails the queue has been reset, so the words may be
-    /// reused all the same; the error is for the caller to tell.
+    /// Invalidates the entry. What the hardware refuses it will refuse again, and a device that
+    /// does not answer is gone, so the words may be reused after a failure too; the error is for
+    /// the caller to tell.
     pub(crate) fn flush(mut self, scope: &Scope) -> (Flushed<H>, Result) {
         let plan = Plan::change(&self.entry, &Entry::EMPTY, scope);
         let result = self.hw.flush(&plan);
@@ -244,7 +246,7 @@ pub(crate) struct Flushed<H> {
 
 impl<H: Hardware> Flushed<H> {
     /// Clears the words; `faults_off` leaves FPD behind.
-    pub(crate) fn reset(mut self, faults_off: bool) {
+    pub(crate) fn reset(mut self, faults_off: bool, _guard: &H::Guard) {
         wipe(&mut self.hw, Low::from_raw(0).with_fpd(faults_off));
     }
 }
@@ -393,7 +395,6 @@ mod tests {
                 assert!(false);
                 return;
             };
-            assert!(absent.clean());
             assert!(absent.publish(&entry(), &()).announce(&scope()).is_ok());
         });
         assert_eq!(count, 13);
@@ -428,7 +429,7 @@ mod tests {
                     assert_eq!(present.entry().did(), 7);
                     let (flushed, result) = present.clear(&()).flush(&scope());
                     assert_eq!(result.is_err(), fail);
-                    flushed.reset(fpd);
+                    flushed.reset(fpd, &());
                 });
                 assert_eq!(count, 13);
                 assert!(
@@ -523,7 +524,7 @@ mod tests {
         if let State::Present(present) = State::of(hw, &()) {
             let (flushed, result) = present.clear(&()).flush(scope);
             assert!(result.is_ok());
-            flushed.reset(false);
+            flushed.reset(false, &());
         }
         let want = entry.words();
         let did = u64::from(entry.did()) << 16;
@@ -591,7 +592,7 @@ mod tests {
                 match absent.publish(&entry(), &()).announce(&scope()) {
                     Err((e, present)) => {
                         assert!(e == EIO);
-                        present.clear(&()).flush(&scope()).0.reset(false);
+                        present.clear(&()).flush(&scope()).0.reset(false, &());
                     }
                     Ok(()) => assert!(false),
                 }
@@ -608,10 +609,24 @@ mod tests {
         record(&mut words, false, |state| {
             if let State::Absent(absent) = state {
                 assert!(absent.faults_off());
-                assert!(absent.clean());
                 absent.reset(&());
             }
         });
         assert!(words == [0; WORDS]);
+    }
+    /// What another processor sees while one waits for the hardware: nothing to write to.
+    #[test]
+    fn leaving_is_nobody_elses() {
+        for (entry, _) in kinds() {
+            let mut words = entry.words();
+            words[0] &= !1;
+            for fpd in [0, 2] {
+                words[0] = words[0] & !2 | fpd;
+                let (_, count) = record(&mut words, false, |state| {
+                    assert!(matches!(state, State::Leaving));
+                });
+                assert_eq!(count, 0);
+            }
+        }
     }
 }

@@ -289,6 +289,11 @@ impl Entry {
         self.mid.did().into()
     }
 
+    /// Whether a first stage translates, alone or before a second one.
+    pub(crate) fn has_first_stage(&self) -> bool {
+        matches!(self.low.pgtt(), Ok(Pgtt::FirstStage | Pgtt::Nested))
+    }
+
     /// Whether its IOTLB entries are found by domain-id.
     pub(crate) fn through_second_stage(&self) -> bool {
         self.low.pgtt().is_ok_and(Pgtt::through_second_stage)

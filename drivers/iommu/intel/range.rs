@@ -112,9 +112,24 @@ impl Range {
         leaf: true,
     };
 
-    /// First and last byte.
+    /// First byte.
+    pub(crate) fn start(self) -> u64 {
+        self.start
+    }
+
+    /// Last byte.
+    pub(crate) fn last(self) -> u64 {
+        self.last
+    }
+
+    /// Both.
     pub(crate) fn ends(self) -> (u64, u64) {
         (self.start, self.last)
+    }
+
+    /// Whether it lies before `other` and does not touch it.
+    pub(crate) fn ends_before(self, other: Self) -> bool {
+        self.last.checked_add(1).is_some_and(|end| end < other.start)
     }
 
     /// Checks an entry of a user's array (`struct iommu_hwpt_vtd_s1_invalidate`). `None` is a
@@ -155,16 +170,8 @@ impl Range {
 
     /// Both in one, when they overlap or touch. Only leaves changed if that holds for both.
     pub(crate) fn merge(self, other: Self) -> Option<Self> {
-        let (low, high) = if self.start <= other.start {
-            (self, other)
-        } else {
-            (other, self)
-        };
-        // `low.last` is the end of the address space when this overflows.
-        if low.last.checked_add(1).is_some_and(|end| end < high.start) {
-            return None;
-        }
-        Some(low.hull(high))
+        let apart = self.ends_before(other) || other.ends_before(self);
+        (!apart).then(|| self.hull(other))
     }
 
     /// Both and what is between them.

@@ -320,11 +320,6 @@ void vtd_iopf_remove(struct iommu_domain *domain, struct device *dev)
 	iopf_for_domain_remove(domain, dev);
 }
 
-int vtd_iopf_replace(struct iommu_domain *new, struct iommu_domain *old, struct device *dev)
-{
-	return iopf_for_domain_replace(new, old, dev);
-}
-
 bool vtd_nested_supported(struct intel_iommu *iommu)
 {
 	return nested_supported(iommu);

@@ -103,7 +103,6 @@ void vtd_nested_free(struct dmar_domain *domain);
 void vtd_nested_attached(struct dmar_domain *domain, struct device_domain_info *info);
 int vtd_iopf_set(struct iommu_domain *domain, struct device *dev);
 void vtd_iopf_remove(struct iommu_domain *domain, struct device *dev);
-int vtd_iopf_replace(struct iommu_domain *new, struct iommu_domain *old, struct device *dev);
 bool vtd_nested_supported(struct intel_iommu *iommu);
 bool vtd_pasid_supported(struct intel_iommu *iommu);
 int vtd_copy_s1(struct iommu_hwpt_vtd_s1 *cfg, const struct iommu_user_data *data);

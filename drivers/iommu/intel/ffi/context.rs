@@ -17,9 +17,9 @@ use super::unit::{
     Guard,
     Unit, //
 };
-use crate::context::{
-    High,
-    Low, //
+use crate::{
+    flush_plan::Plan,
+    pasid::Hardware, //
 };
 
 /// A context entry.
@@ -52,53 +52,36 @@ impl<'a> Slot<'a> {
         })
     }
 
-    /// Bits 63:0.
-    pub(crate) fn low(&self) -> Low {
+    fn word(&self, n: usize) -> *mut u64 {
+        let at = self.at.as_ptr();
+        if n == 0 {
+            // SAFETY: By the invariant.
+            unsafe { &raw mut (*at).lo }
+        } else {
+            // SAFETY: By the invariant.
+            unsafe { &raw mut (*at).hi }
+        }
+    }
+}
+
+impl<'a> Hardware for Slot<'a> {
+    type Guard = Guard<'a>;
+
+    fn load(&self, word: usize) -> u64 {
         // SAFETY: By the invariant; words are read and written whole.
-        Low::from_raw(unsafe { (&raw const (*self.at.as_ptr()).lo).read_volatile() })
+        unsafe { self.word(word).read_volatile() }
     }
 
-    /// The domain-id of a legacy-mode entry.
-    pub(crate) fn did(&self) -> u16 {
+    fn store(&mut self, word: usize, value: u64) {
         // SAFETY: By the invariant; words are read and written whole.
-        let hi = unsafe { (&raw const (*self.at.as_ptr()).hi).read_volatile() };
-        High::from_raw(hi).did().into()
+        unsafe { self.word(word).write_volatile(value) };
     }
 
-    /// Makes it present: P last.
-    pub(crate) fn publish(mut self, low: Low, _guard: &Guard<'_>) {
-        self.store(low.with_present(false), 0);
-        self.write_back();
+    fn order(&mut self) {
         dma_mb(Write);
-        self.store_low(low);
-        self.write_back();
     }
 
-    /// Clears P; the rest stays until nothing of it is cached.
-    pub(crate) fn clear_present(&mut self, _guard: &Guard<'_>) {
-        self.store_low(self.low().with_present(false));
-        dma_mb(Write);
-        self.write_back();
-    }
-
-    /// Clears all of it, after P and the caches.
-    pub(crate) fn reset(&mut self) {
-        self.store(Low::from_raw(0), 0);
-        self.write_back();
-    }
-
-    fn store(&mut self, low: Low, hi: u64) {
-        // SAFETY: By the invariant; words are read and written whole.
-        unsafe { (&raw mut (*self.at.as_ptr()).hi).write_volatile(hi) };
-        self.store_low(low);
-    }
-
-    fn store_low(&mut self, low: Low) {
-        // SAFETY: By the invariant; words are read and written whole.
-        unsafe { (&raw mut (*self.at.as_ptr()).lo).write_volatile(low.into_raw()) };
-    }
-
-    fn write_back(&self) {
+    fn write_back(&mut self) {
         // SAFETY: An entry has as many bytes.
         unsafe {
             self.unit.write_back(
@@ -106,5 +89,9 @@ impl<'a> Slot<'a> {
                 size_of::<bindings::context_entry>(),
             )
         };
+    }
+
+    fn flush(&mut self, plan: &Plan) -> Result {
+        self.unit.flush(plan)
     }
 }

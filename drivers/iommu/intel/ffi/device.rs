@@ -105,12 +105,12 @@ impl<'a> Device<'a> {
 
     /// The same from what is known without asking the device.
     pub(super) fn tlb(&self) -> Option<DevTlb> {
-        if !self.unit().translating() {
+        let is = self.snapshot();
+        if !is.ats_enabled || !self.unit().translating() {
             return None;
         }
         // SAFETY: The device is there by the invariant; only a PCI device has ATS.
         let gone = unsafe { bindings::vtd_is_disconnected(self.as_raw()) };
-        let is = self.snapshot();
         (!gone).then(|| DevTlb::new(is.sid, is.pfsid, is.ats_qdep))
     }
 

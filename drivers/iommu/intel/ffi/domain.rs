@@ -50,6 +50,12 @@ impl Replaced<'_> {
         NonNull::new(ptr).map(|ptr| Self(ptr, PhantomData))
     }
 
+    /// Ends page requests for it, if it handles them. Nothing translates by it any more. Sleeps.
+    pub(crate) fn remove_iopf(&self, dev: &Device<'_>) {
+        // SAFETY: The domain and the device are there by their invariants.
+        unsafe { bindings::vtd_iopf_remove(self.0.as_ptr(), dev.as_raw()) };
+    }
+
     /// Takes a PASID off it. Sleeps.
     pub(crate) fn remove_pasid(&self, dev: &Device<'_>, pasid: u32) {
         // SAFETY: The domain and the device are there by their invariants.
@@ -215,24 +221,6 @@ impl<'a> Domain<'a> {
         unsafe { bindings::vtd_iopf_remove(self.core(), dev.as_raw()) };
     }
 
-    /// Gets page requests going for this domain, then ends those for `old`. Sleeps.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Self::set_iopf`], with nothing changed.
-    pub(crate) fn replace_iopf(&self, old: Option<Replaced<'_>>, dev: &Device<'_>) -> Result {
-        // SAFETY: The domains and the device are there by their invariants; `old` may be null.
-        to_result(unsafe {
-            bindings::vtd_iopf_replace(self.core(), core_or_null(old), dev.as_raw())
-        })
-    }
-
-    /// Undoes [`Self::replace_iopf`]. Sleeps. The queue was set up before, so it will be again.
-    pub(crate) fn restore_iopf(&self, old: Option<Replaced<'_>>, dev: &Device<'_>) {
-        // SAFETY: The domains and the device are there by their invariants; `old` may be null.
-        unsafe { bindings::vtd_iopf_replace(core_or_null(old), self.core(), dev.as_raw()) };
-    }
-
     /// Notes that a PASID of a device uses it: a domain-id, cache tags, a place in the list.
     /// Sleeps.
     ///
@@ -250,10 +238,6 @@ impl<'a> Domain<'a> {
         // SAFETY: The domain and the device are there by their invariants.
         unsafe { bindings::domain_remove_dev_pasid(self.core(), dev.as_raw(), pasid) };
     }
-}
-
-fn core_or_null(domain: Option<Replaced<'_>>) -> *mut bindings::iommu_domain {
-    domain.map_or(core::ptr::null_mut(), |domain| domain.0.as_ptr())
 }
 
 impl Drop for Guard<'_> {

@@ -114,8 +114,11 @@ impl<'a> Tag<'a> {
         unsafe { Unit::from_raw(unit) }
     }
 
-    /// The device whose cache it is. For a tag in a device only.
+    /// The device whose cache it is; none for a cache in the unit.
     fn dev(&self) -> Option<Device<'a>> {
+        if !self.kind().in_device() {
+            return None;
+        }
         // SAFETY: By the invariant; does not change.
         let dev = unsafe { (*self.as_raw()).dev };
         // SAFETY: A device is released after it was detached, which took the tag away and waited
@@ -123,12 +126,12 @@ impl<'a> Tag<'a> {
         unsafe { Device::from_raw(dev) }
     }
 
-    /// The device's cache, for a tag in a device; none while it is not to be asked.
+    /// The device's cache; none for a cache in the unit, and while the device is not to be asked.
     pub(crate) fn device(&self) -> Option<DevTlb> {
         self.dev().and_then(|dev| dev.tlb())
     }
 
-    /// Whether the device needs everything twice. For a tag in a device only.
+    /// Whether the device needs everything twice.
     pub(crate) fn twice(&self) -> bool {
         self.dev().is_some_and(|dev| dev.snapshot().extra_inval)
     }

@@ -137,7 +137,8 @@ impl<'a> Unit<'a> {
     /// # Errors
     ///
     /// `EINVAL` for a descriptor that the hardware refuses, `ETIMEDOUT` for a device that did
-    /// not answer.
+    /// not answer, `EIO` for what a unit without a queue cannot be told. The other descriptors
+    /// are done nonetheless.
     pub(crate) fn submit(&self, descs: &[Desc]) -> Result {
         if descs.is_empty() {
             return Ok(());
@@ -154,8 +155,8 @@ impl<'a> Unit<'a> {
         // SAFETY: The unit is there by the invariant; `qi` changes only while nothing is
         // attached.
         if unsafe { (*self.as_raw()).qi }.is_null() {
-            descs.iter().for_each(|desc| self.by_register(desc));
-            return Ok(());
+            let by_register = |all: Result, desc| all.and(self.by_register(desc));
+            return descs.iter().fold(Ok(()), by_register);
         }
         // `qi_submit_sync()` reads the descriptors only.
         let first: *mut bindings::qi_desc = descs.as_ptr().cast_mut().cast();
@@ -165,7 +166,7 @@ impl<'a> Unit<'a> {
         to_result(unsafe { bindings::qi_submit_sync(self.as_raw(), first, count, 0) })
     }
 
-    fn by_register(&self, desc: &Desc) {
+    fn by_register(&self, desc: &Desc) -> Result {
         // SAFETY: The unit is there by the invariant; its functions are set with `qi`.
         let flush = unsafe { &raw const (*self.as_raw()).flush };
         if let Some((sid, did)) = desc.as_context() {
@@ -182,7 +183,10 @@ impl<'a> Unit<'a> {
                 // SAFETY: Called as its type wants it, with the unit whose it is.
                 unsafe { f(self.as_raw(), part.did, part.addr, part.mask.into(), kind) };
             }
+        } else {
+            return Err(EIO);
         }
+        Ok(())
     }
 
     /// Writes processor caches back to where a unit reads that does not look into them.

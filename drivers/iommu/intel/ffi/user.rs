@@ -70,18 +70,21 @@ static NESTED_OPS: bindings::iommu_domain_ops = bindings::iommu_domain_ops {
 
 /// # Safety
 ///
-/// `domain` is a nested domain, `dev` a probed device of this driver; the group's mutex is held.
+/// `domain` is a nested domain, `dev` a probed device of this driver, `old` null or what it was
+/// attached to; the group's mutex is held.
 unsafe extern "C" fn attach_dev(
     domain: *mut bindings::iommu_domain,
     dev: *mut bindings::device,
-    _old: *mut bindings::iommu_domain,
+    old: *mut bindings::iommu_domain,
 ) -> c_int {
     // SAFETY: By the safety requirement.
     let domain = unsafe { Domain::from_raw(domain.cast()) };
     // SAFETY: By the safety requirement.
     let dev = unsafe { Device::from_raw(dev) };
+    // SAFETY: By the safety requirement.
+    let old = unsafe { Replaced::from_raw(old) };
     from_result(|| {
-        nested::attach(&domain, &dev.ok_or(ENODEV)?)?;
+        nested::attach(&domain, &dev.ok_or(ENODEV)?, old)?;
         Ok(0)
     })
 }
