@@ -5,12 +5,10 @@
 //! Each attachment leaves a tag for each cache that it fills. A flush walks the tags under RCU
 //! and takes no lock, so interrupts are on while the hardware answers and flushes of one domain
 //! do not wait for one another. Whoever takes a tag away returns when no flush uses it any more,
-//! so a device that was detached gets no more invalidations.
+//! so a device that was detached gets no more invalidations; flushes are counted, so that this
+//! hardly ever takes a grace period.
 
-use kernel::{
-    prelude::*,
-    sync::rcu, //
-};
+use kernel::prelude::*;
 
 use crate::{
     caps::Caps,
@@ -18,10 +16,8 @@ use crate::{
         device::Device,
         domain::Domain,
         tags::{
-            settle,
             Key,
             New,
-            Removed,
             Tag, //
         },
         unit::Unit, //
@@ -64,10 +60,9 @@ struct Target {
     kind: Kind,
     did: u16,
     pasid: Pasid,
-    /// None for a cache in the unit, and for a device that must not be asked.
-    device: Option<DevTlb>,
-    /// The device needs everything twice.
-    twice: bool,
+    /// None for a cache in the unit, and for a device that must not be asked. With it whether the
+    /// device needs everything twice.
+    device: Option<(DevTlb, bool)>,
 }
 
 impl Target {
@@ -81,39 +76,41 @@ impl Target {
         }
     }
 
-    /// The descriptors for one block; `by_pasid` when a first stage is the domain's own.
-    fn descs(&self, caps: &Caps, by_pasid: bool, span: Span, leaf: bool) -> [Option<Desc>; 2] {
-        if self.kind.in_device() {
-            let span = self.span(span);
-            let desc = self
-                .device
-                .map(|dev| Desc::device_tlb(&dev, self.pasid, span));
-            [desc, desc.filter(|_| self.twice)]
-        } else if by_pasid {
-            let desc = Desc::pasid_iotlb_pages(self.did, self.pasid, span, leaf);
-            [Some(desc), None]
-        } else {
-            [Some(Desc::iotlb_pages(caps, self.did, span, leaf)), None]
-        }
-    }
-
-    /// Calls `f` for each block that is to be named for `ranges`, with the range it is of and
-    /// its descriptors.
-    fn each_block(
+    /// Calls `f` with each descriptor for one block; `by_pasid` when a first stage is the domain's
+    /// own.
+    #[inline(always)]
+    fn each_desc(
         &self,
         caps: &Caps,
         by_pasid: bool,
-        ranges: &[Range],
-        mut f: impl FnMut((u64, u64), Span, [Option<Desc>; 2]),
+        span: Span,
+        leaf: bool,
+        mut f: impl FnMut(Desc),
     ) {
+        if self.kind.in_device() {
+            let Some((dev, twice)) = &self.device else {
+                return;
+            };
+            let desc = Desc::device_tlb(dev, self.pasid, self.span(span));
+            f(desc);
+            if *twice {
+                f(desc);
+            }
+        } else if by_pasid {
+            f(Desc::pasid_iotlb_pages(self.did, self.pasid, span, leaf));
+        } else {
+            f(Desc::iotlb_pages(caps, self.did, span, leaf));
+        }
+    }
+
+    /// Calls `f` for each block that is to be named for `ranges`, with the range it is of.
+    fn each_block(&self, ranges: &[Range], mut f: impl FnMut(Range, Span)) {
         if self.kind.in_device() && ranges.iter().flat_map(blocks).count() > DEVICE_BLOCKS {
-            let descs = self.descs(caps, by_pasid, Span::ALL, false);
-            return f((0, u64::MAX), Span::ALL, descs);
+            return f(Range::ALL, Span::ALL);
         }
         for range in ranges {
             for span in blocks(range) {
-                let descs = self.descs(caps, by_pasid, span, range.leaf());
-                f(range.ends(), span, descs);
+                f(*range, span);
             }
         }
     }
@@ -145,6 +142,7 @@ struct Queue<'a, const N: usize> {
 }
 
 impl<'a, const N: usize> Queue<'a, N> {
+    #[inline(always)]
     fn new() -> Self {
         Self {
             unit: None,
@@ -173,25 +171,23 @@ impl<'a, const N: usize> Queue<'a, N> {
 
     fn submit(&mut self) {
         if let Some(unit) = &self.unit {
-            self.result = self.result.and(unit.submit(self.batch.descs()));
+            self.result = self.result.and(unit.submit(&self.batch));
         }
-        self.batch.clear();
+        self.batch.truncate(0);
     }
 
-    fn finish(mut self) -> Result {
+    fn finish(&mut self) -> Result {
         self.submit();
         self.result
     }
 }
 
 fn target(tag: &Tag<'_>) -> Target {
-    let device = tag.device();
     Target {
         kind: tag.kind(),
         did: tag.did(),
         pasid: tag.pasid(),
-        twice: device.is_some() && tag.twice(),
-        device,
+        device: tag.device(),
     }
 }
 
@@ -204,16 +200,14 @@ fn target(tag: &Tag<'_>) -> Target {
 pub(crate) fn flush_ranges(domain: &Domain<'_>, ranges: &[Range]) -> Result {
     let by_pasid = domain.by_pasid();
     let mut queue = Queue::<USER_DESCS>::new();
-    let rcu = rcu::read_lock();
-    for tag in domain.tags(&rcu) {
+    let walk = domain.walk();
+    for tag in walk.tags() {
         let unit = tag.unit();
         queue.aim(unit);
-        target(&tag).each_block(&unit.caps(), by_pasid, ranges, |ends, span, descs| {
-            descs
-                .into_iter()
-                .flatten()
-                .for_each(|desc| queue.push(desc));
-            tag.trace_flush(ends, span);
+        let (target, caps) = (target(&tag), unit.caps());
+        target.each_block(ranges, |range, span| {
+            target.each_desc(&caps, by_pasid, span, range.leaf(), |desc| queue.push(desc));
+            walk.trace_flush(&tag, range.ends(), span);
         });
     }
     queue.finish()
@@ -231,14 +225,12 @@ pub(crate) fn flush_range(domain: &Domain<'_>, start: u64, last: u64, leaf: bool
     let by_pasid = domain.by_pasid();
     let span = Span::cover(start, last);
     let mut queue = Queue::<DESCS>::new();
-    let rcu = rcu::read_lock();
-    for tag in domain.tags(&rcu) {
+    let walk = domain.walk();
+    for tag in walk.tags() {
         let unit = tag.unit();
         queue.aim(unit);
-        for desc in target(&tag).descs(&unit.caps(), by_pasid, span, leaf) {
-            desc.into_iter().for_each(|desc| queue.push(desc));
-        }
-        tag.trace_flush((start, last), span);
+        target(&tag).each_desc(&unit.caps(), by_pasid, span, leaf, |desc| queue.push(desc));
+        walk.trace_flush(&tag, (start, last), span);
     }
     queue.finish()
 }
@@ -256,8 +248,8 @@ pub(crate) fn flush_new(domain: &Domain<'_>, start: u64, last: u64) -> Result {
     let first_stage = domain.first_stage();
     let span = Span::cover(start, last);
     let mut queue = Queue::<DESCS>::new();
-    let rcu = rcu::read_lock();
-    for tag in domain.tags(&rcu) {
+    let walk = domain.walk();
+    for tag in walk.tags() {
         let unit = tag.unit();
         let new = queue.aim(unit);
         if first_stage || !unit.caps().caching_mode() {
@@ -267,11 +259,9 @@ pub(crate) fn flush_new(domain: &Domain<'_>, start: u64, last: u64) -> Result {
             continue;
         }
         if !tag.kind().in_device() {
-            for desc in target(&tag).descs(&unit.caps(), by_pasid, span, false) {
-                desc.into_iter().for_each(|desc| queue.push(desc));
-            }
+            target(&tag).each_desc(&unit.caps(), by_pasid, span, false, |desc| queue.push(desc));
         }
-        tag.trace_flush_new((start, last), span);
+        walk.trace_flush_new(&tag, (start, last), span);
     }
     queue.finish()
 }
@@ -288,10 +278,6 @@ pub(crate) fn assign(domain: &Domain<'_>, dev: &Device<'_>, key: Key) -> Result 
     Ok(())
 }
 
-fn unassign(domain: &Domain<'_>, dev: &Device<'_>, key: Key) -> Option<Removed> {
-    domain.lock_tags().remove(dev, key)
-}
-
 /// A tag of the unit's cache, and one of the device's.
 type Pair = (Key, Key);
 
@@ -299,17 +285,16 @@ type Pair = (Key, Key);
 fn assign_pair(domain: &Domain<'_>, dev: &Device<'_>, pair: Pair) -> Result {
     assign(domain, dev, pair.0)?;
     if dev.snapshot().ats_enabled {
-        assign(domain, dev, pair.1).inspect_err(|_| settle(unassign_pair(domain, dev, pair)))?;
+        assign(domain, dev, pair.1).inspect_err(|_| unassign_pair(domain, dev, pair))?;
     }
     Ok(())
 }
 
-/// Takes the tags of a pair away that are there: ATS may have been turned off since.
-fn unassign_pair(domain: &Domain<'_>, dev: &Device<'_>, pair: Pair) -> [Option<Removed>; 2] {
-    [
-        unassign(domain, dev, pair.0),
-        unassign(domain, dev, pair.1),
-    ]
+/// Takes the tags of a pair away that are there: ATS may have been turned off since. Sleeps until
+/// no flush uses them.
+fn unassign_pair(domain: &Domain<'_>, dev: &Device<'_>, pair: Pair) {
+    let gone = [pair.0, pair.1].map(|key| domain.lock_tags().remove(dev, key));
+    domain.settle(gone);
 }
 
 /// The tags of an attachment: of the domain, and of the parent of a nested one.
@@ -338,7 +323,7 @@ pub(crate) fn assign_domain(domain: &Domain<'_>, dev: &Device<'_>, pasid: u32) -
     assign_pair(domain, dev, keys.own)?;
     if domain.nested() {
         assign_pair(&domain.parent(), dev, keys.parent)
-            .inspect_err(|_| settle(unassign_pair(domain, dev, keys.own)))?;
+            .inspect_err(|_| unassign_pair(domain, dev, keys.own))?;
     }
     Ok(())
 }
@@ -346,13 +331,10 @@ pub(crate) fn assign_domain(domain: &Domain<'_>, dev: &Device<'_>, pasid: u32) -
 /// Takes the tags of an attachment away. Sleeps until no flush uses them.
 pub(crate) fn unassign_domain(domain: &Domain<'_>, dev: &Device<'_>, pasid: u32) {
     let keys = Keys::new(domain.did(&dev.unit()), pasid);
-    let [a, b] = unassign_pair(domain, dev, keys.own);
-    let [c, d] = if domain.nested() {
-        unassign_pair(&domain.parent(), dev, keys.parent)
-    } else {
-        [None, None]
-    };
-    settle([a, b, c, d]);
+    unassign_pair(domain, dev, keys.own);
+    if domain.nested() {
+        unassign_pair(&domain.parent(), dev, keys.parent);
+    }
 }
 
 #[cfg(CONFIG_INTEL_IOMMU_RUST_KUNIT_TEST)]
@@ -360,39 +342,42 @@ pub(crate) fn unassign_domain(domain: &Domain<'_>, dev: &Device<'_>, pasid: u32)
 mod tests {
     use super::*;
     use crate::{
+        ffi::stack::Stack,
         invalidate::NO_PASID,
         nested::Gathered, //
     };
+
+    /// The address of everything (section 6.5.2.5), with S.
+    const ALL_OF_DEVICE: u64 = 0x7fff_ffff_ffff_f001;
 
     #[test]
     fn descriptors_of_a_tag() {
         let caps = Caps::new(1 << 39 | 9 << 48, 0);
         let span = Span::cover(0x3000, 0x3fff);
-        let to = |kind, twice, device| Target {
+        let to = |kind, device| Target {
             kind,
             did: 5,
             pasid: NO_PASID,
             device,
-            twice,
         };
         let dev = DevTlb::new(8, 8, 0);
+        let check = |to: Target, by_pasid, want: &[Desc]| {
+            let mut got = Stack::<Desc, 4>::new();
+            to.each_desc(&caps, by_pasid, span, true, |desc| {
+                assert!(got.push(desc).is_ok());
+            });
+            assert!(*got == *want);
+        };
         for kind in [Kind::Iotlb, Kind::NestingIotlb] {
-            let to = to(kind, false, None);
-            assert!(
-                to.descs(&caps, false, span, true)
-                    == [Some(Desc::iotlb_pages(&caps, 5, span, true)), None]
-            );
-            assert!(
-                to.descs(&caps, true, span, true)
-                    == [Some(Desc::pasid_iotlb_pages(5, NO_PASID, span, true)), None]
-            );
+            check(to(kind, None), false, &[Desc([0x5_0032, 0x3040, 0, 0])]);
+            check(to(kind, None), true, &[Desc([0x5_0036, 0x3040, 0, 0])]);
         }
-        for (kind, named) in [(Kind::DevTlb, span), (Kind::NestingDevTlb, Span::ALL)] {
-            let want = Some(Desc::device_tlb(&dev, NO_PASID, named));
-            assert!(to(kind, false, Some(dev)).descs(&caps, true, span, true) == [want, None]);
-            assert!(to(kind, true, Some(dev)).descs(&caps, false, span, true) == [want, want]);
+        for (kind, named) in [(Kind::DevTlb, 0x3000), (Kind::NestingDevTlb, ALL_OF_DEVICE)] {
+            let want = [Desc([0x8_0000_8003, named, 0, 0]); 2];
+            check(to(kind, Some((dev, false))), true, &want[..1]);
+            check(to(kind, Some((dev, true))), false, &want);
             // A device that is gone.
-            assert!(to(kind, true, None).descs(&caps, false, span, true) == [None, None]);
+            check(to(kind, None), false, &[]);
         }
     }
 
@@ -407,9 +392,11 @@ mod tests {
             did: 5,
             pasid: NO_PASID,
             device,
-            twice: true,
         };
-        let targets = [to(Kind::Iotlb, None), to(Kind::DevTlb, Some(dev))];
+        let targets = [
+            to(Kind::Iotlb, None),
+            to(Kind::DevTlb, Some((dev, true))),
+        ];
         // 7 pages that straddle a boundary, so two blocks, 16 MiB from one another.
         let entry = |n: u64| (n << 24) + (1 << 23) - 0x1000;
         for entries in [
@@ -424,8 +411,8 @@ mod tests {
             let mut count = 0;
             for target in &targets {
                 let mut found = 0;
-                target.each_block(&caps, true, gathered.ranges(), |_, span, descs| {
-                    count += descs.iter().flatten().count();
+                target.each_block(gathered.ranges(), |range, span| {
+                    target.each_desc(&caps, true, span, range.leaf(), |_| count += 1);
                     let size = 12 + span.order();
                     let has = |addr: u64| size >= 64 || addr >> size == span.start() >> size;
                     for n in 0..entries {

@@ -33,16 +33,10 @@ bitfield! {
         47:47 first_stage;
         /// SSTS: second-stage translation.
         46:46 second_stage;
-        /// SMTS: scalable mode.
-        43:43 scalable;
-        /// PASID: requests with PASID.
-        40:40 pasid;
         /// EAFS: the extended-accessed flag.
         34:34 extended_accessed;
         /// SRS: supervisor requests.
         31:31 supervisor;
-        /// NEST: nested translation.
-        26:26 nested;
         /// C: the hardware snoops the processors' caches when it reads root, context and PASID
         /// structures.
         0:0 coherent;

@@ -299,7 +299,7 @@ mod tests {
         }
 
         fn flush(&mut self, plan: &Plan) -> Result {
-            for desc in plan.batch.descs() {
+            for desc in plan.batch.iter() {
                 self.note(Step::Desc(desc.0[0]));
             }
             if self.fail {

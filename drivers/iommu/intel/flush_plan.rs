@@ -21,6 +21,8 @@
 //! Order matters: what a cache was filled from goes first. Device-TLBs come last, since their
 //! requests could be served from a stale IOTLB (6.5.2.5).
 
+use kernel::warn_on;
+
 use crate::{
     caps::Caps,
     invalidate::{
@@ -40,6 +42,14 @@ pub(crate) struct Scope {
     /// The device's own cache: none without ATS, for a device that is gone, and while
     /// translation is off (4.3).
     pub(crate) device: Option<DevTlb>,
+}
+
+impl Scope {
+    /// All that the device has cached for the PASID.
+    fn device_tlb(&self) -> Option<Desc> {
+        self.device
+            .map(|dev| Desc::device_tlb(&dev, self.pasid, Span::ALL))
+    }
 }
 
 /// What to submit.
@@ -68,11 +78,22 @@ impl Iotlb {
 }
 
 impl Plan {
+    #[inline(always)]
     const fn nothing() -> Self {
         Self {
             batch: Batch::new(),
             write_buffer: false,
         }
+    }
+
+    /// Adds those that there are. No plan has more than a batch has room for.
+    #[inline(always)]
+    fn with<const M: usize>(mut self, descs: [Option<Desc>; M]) -> Self {
+        for desc in descs.into_iter().flatten() {
+            let fits = self.batch.push(desc);
+            warn_on!(fits.is_err());
+        }
+        self
     }
 
     /// What a change from `old` to `new` takes.
@@ -95,64 +116,48 @@ impl Plan {
     }
 
     fn entry(did: u16, iotlb: Iotlb, scope: &Scope, device: bool) -> Self {
-        let mut plan = Self::nothing();
-        let tables = [
+        Self::nothing().with([
             Some(Desc::pasid_cache(did, scope.pasid)),
             Some(match iotlb {
                 Iotlb::Domain => Desc::iotlb_domain(&scope.caps, did),
                 Iotlb::Pasid => Desc::pasid_iotlb(did, scope.pasid),
             }),
-            scope
-                .device
-                .filter(|_| device)
-                .map(|dev| Desc::device_tlb(&dev, scope.pasid, Span::ALL)),
-        ];
-        plan.batch.extend(tables);
-        plan
+            scope.device_tlb().filter(|_| device),
+        ])
     }
 
     /// What the change or removal of a context entry takes that was present, when no PASID entry
     /// below it is: in scalable mode the context-cache alone, in legacy mode the domain's IOTLB
     /// too; and the device's own cache, twice where the device needs that.
     pub(crate) fn context(sid: u16, did: u16, scope: &Scope, legacy: bool, twice: bool) -> Self {
-        let mut plan = Self::nothing();
-        let dev = scope
-            .device
-            .map(|dev| Desc::device_tlb(&dev, scope.pasid, Span::ALL));
-        plan.batch.extend([
+        Self::nothing().with([
             Some(Desc::context(sid, did)),
             legacy.then(|| Desc::iotlb_domain(&scope.caps, did)),
-            dev,
-            dev.filter(|_| twice),
-        ]);
-        plan
+            scope.device_tlb(),
+            scope.device_tlb().filter(|_| twice),
+        ])
     }
 
     /// What a context entry takes that a crashed kernel left behind: nobody knows which PASIDs
     /// and domain-ids its tables hold.
     pub(crate) fn inherited_context(sid: u16, scope: &Scope) -> Self {
-        let mut plan = Self::nothing();
-        plan.batch.extend([
+        Self::nothing().with([
             Some(Desc::context(sid, 0)),
             Some(Desc::pasid_cache_all()),
             Some(Desc::iotlb_all(&scope.caps)),
-            scope
-                .device
-                .map(|dev| Desc::device_tlb(&dev, scope.pasid, Span::ALL)),
-        ]);
-        plan
+            scope.device_tlb(),
+        ])
     }
 
     /// What a context entry takes that was not present: those are cached for domain-id 0 (6.1).
     pub(crate) fn new_context(sid: u16, caps: &Caps) -> Self {
-        let mut plan = Self::nothing();
-        if caps.caching_mode() {
-            plan.batch.extend([
-                Some(Desc::context(sid, 0)),
-                Some(Desc::iotlb_domain(caps, 0)),
-            ]);
+        if !caps.caching_mode() {
+            return Self::nothing();
         }
-        plan
+        Self::nothing().with([
+            Some(Desc::context(sid, 0)),
+            Some(Desc::iotlb_domain(caps, 0)),
+        ])
     }
 }
 
@@ -278,7 +283,7 @@ mod tests {
 
     fn check(old: &Entry, new: &Entry, what: u8, scope: &Scope) {
         let plan = Plan::change(old, new, scope);
-        let got = plan.batch.descs();
+        let got = &plan.batch;
         let cm = scope.caps.caching_mode();
         assert_eq!(plan.write_buffer, what == b'F' && !cm);
         let did = if what == b'F' { new.did() } else { old.did() };
@@ -313,8 +318,8 @@ mod tests {
         };
         let is = |plan: Plan, want: &[[u64; 2]]| {
             let same = |(got, want): (&Desc, &[u64; 2])| got.0 == [want[0], want[1], 0, 0];
-            assert_eq!(plan.batch.descs().len(), want.len());
-            assert!(plan.batch.descs().iter().zip(want).all(same));
+            assert_eq!(plan.batch.len(), want.len());
+            assert!(plan.batch.iter().zip(want).all(same));
             assert!(!plan.write_buffer);
         };
         // Of source-id 0x1ff and domain-id 2; the device names itself.

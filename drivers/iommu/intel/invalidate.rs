@@ -7,12 +7,12 @@
 use kernel::{
     bitfield,
     num::Bounded,
-    prelude::*,
-    warn_on, //
+    prelude::*, //
 };
 
 use crate::{
     caps::Caps,
+    ffi::stack::Stack,
     range::Span, //
 };
 
@@ -173,8 +173,6 @@ pub(crate) struct Iotlb {
 }
 
 impl Desc {
-    const UNUSED: Self = Self([0; 4]);
-
     /// Device-selective invalidation of the context-cache. Scalable mode ignores the domain-id.
     pub(crate) fn context(sid: u16, did: u16) -> Self {
         let low = ContextLow::from_raw(0)
@@ -329,66 +327,7 @@ impl Desc {
 ///
 /// The queue has room for 254, but whoever submits `N` waits until so many places are free and
 /// keeps interrupts off until all are done, so `N` should be small.
-///
-/// # Invariants
-///
-/// `len <= N`.
-pub(crate) struct Batch<const N: usize> {
-    descs: [Desc; N],
-    len: usize,
-}
-
-impl<const N: usize> Batch<N> {
-    /// An empty batch.
-    pub(crate) const fn new() -> Self {
-        // INVARIANT: 0 fits.
-        Self {
-            descs: [Desc::UNUSED; N],
-            len: 0,
-        }
-    }
-
-    /// Adds a descriptor.
-    ///
-    /// # Errors
-    ///
-    /// Gives the descriptor back when the batch is full.
-    pub(crate) fn push(&mut self, desc: Desc) -> Result<(), Desc> {
-        match self.descs.get_mut(self.len) {
-            Some(slot) => {
-                *slot = desc;
-                // INVARIANT: there was a slot.
-                self.len += 1;
-                Ok(())
-            }
-            None => Err(desc),
-        }
-    }
-
-    /// Adds those that there are, as long as there is room.
-    ///
-    /// For plans of known length.
-    pub(crate) fn extend<const M: usize>(&mut self, descs: [Option<Desc>; M]) {
-        build_assert!(M <= N);
-        for desc in descs.into_iter().flatten() {
-            let fits = self.push(desc);
-            // Only a plan that is filled twice could see this.
-            warn_on!(fits.is_err());
-        }
-    }
-
-    /// What is in it.
-    pub(crate) fn descs(&self) -> &[Desc] {
-        // PANIC: `len <= N` by the invariant.
-        &self.descs[..self.len]
-    }
-
-    /// Forgets what is in it.
-    pub(crate) fn clear(&mut self) {
-        // INVARIANT: 0 fits.
-        self.len = 0;
-    }
-}
+pub(crate) type Batch<const N: usize> = Stack<Desc, N>;
 
 #[cfg(CONFIG_INTEL_IOMMU_RUST_KUNIT_TEST)]
 #[kunit_tests(vtd_invalidate)]
@@ -561,18 +500,5 @@ mod tests {
         // A depth of 32 is written as 0.
         let deep = Desc::device_tlb(&DevTlb::new(0, 0, 32), NO_PASID, Span::ALL);
         assert_eq!(deep.0[0], 3);
-    }
-
-    #[test]
-    fn batch_bounds() {
-        let mut batch = Batch::<24>::new();
-        for n in 0..24 {
-            assert_eq!(batch.descs().len(), n);
-            assert!(batch.push(Desc::pasid_cache_all()).is_ok());
-        }
-        assert!(batch.push(Desc::UNUSED) == Err(Desc::UNUSED));
-        assert_eq!(batch.descs().len(), 24);
-        batch.clear();
-        assert!(batch.descs().is_empty());
     }
 }

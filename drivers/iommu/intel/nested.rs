@@ -5,6 +5,7 @@
 //! User API: `struct iommu_hwpt_vtd_s1` and `struct iommu_hwpt_vtd_s1_invalidate`.
 
 use kernel::{
+    page::PAGE_SIZE,
     prelude::*,
     types::ScopeGuard, //
 };
@@ -17,6 +18,7 @@ use crate::{
             Domain,
             Replaced, //
         },
+        stack::Stack,
         user::Requests, //
     },
     range::Range,
@@ -110,23 +112,27 @@ pub(crate) const RANGES: usize = 16;
 
 /// What the entries of a user's array ask for, in at most [`RANGES`] ranges, whatever their order.
 ///
+/// Where there is no room, ranges that are near to one another become one with what is between
+/// them, and stay so for the rest of the array: to invalidate too much is allowed, to wait again
+/// and again costs more.
+///
 /// # Invariants
 ///
-/// `len <= RANGES`; the first `len` ranges are in the order of their addresses, and none touches
-/// the next.
+/// The ranges are in the order of their addresses, with more than `gap` bytes between them.
 pub(crate) struct Gathered {
-    ranges: [Range; RANGES],
-    len: usize,
+    ranges: Stack<Range, RANGES>,
+    gap: u64,
     entries: u32,
 }
 
 impl Gathered {
     /// Nothing.
+    #[inline(always)]
     pub(crate) fn new() -> Self {
-        // INVARIANT: 0 fits.
+        // INVARIANT: There is none.
         Self {
-            ranges: [Range::NOTHING; RANGES],
-            len: 0,
+            ranges: Stack::new(),
+            gap: 0,
             entries: 0,
         }
     }
@@ -138,48 +144,56 @@ impl Gathered {
 
     /// What they ask for, and perhaps more.
     pub(crate) fn ranges(&self) -> &[Range] {
-        // PANIC: `len <= RANGES` by the invariant.
-        &self.ranges[..self.len]
+        &self.ranges
     }
 
-    /// Takes the range of one more entry in. Where there is no room, the two ranges that are
-    /// nearest to one another become one with what is between them: to invalidate too much is
-    /// allowed, to wait again and again costs more.
+    /// Takes the range of one more entry in.
     pub(crate) fn add(&mut self, range: Option<Range>) {
         self.entries += 1;
         let Some(mut range) = range else {
             return;
         };
         // Most arrays go upwards, so the place is looked for from the end.
-        let before = |other: &Range| other.ends_before(range);
-        let at = self.ranges().iter().rposition(before).map_or(0, |n| n + 1);
+        let before = |other: &Range| other.ends_before(range, self.gap);
+        let at = self.ranges.iter().rposition(before).map_or(0, |n| n + 1);
         let mut end = at;
-        while let Some(merged) = self.ranges().get(end).and_then(|next| next.merge(range)) {
-            range = merged;
+        while let Some(near) = self.ranges.get(end).filter(|r| !range.ends_before(**r, self.gap)) {
+            range = range.hull(*near);
             end += 1;
         }
-        if end == at && self.len == RANGES {
-            return self.squeeze(range);
+        if end > at {
+            // PANIC: `at < end`, and `end` is at most the length.
+            self.ranges[at] = range;
+            self.ranges.copy_within(end.., at + 1);
+            self.ranges.truncate(self.ranges.len() - (end - at - 1));
+        } else if self.ranges.push(range).is_ok() {
+            // PANIC: It is one longer than it was, and `at` is at most that.
+            self.ranges[at..].rotate_right(1);
+        } else {
+            self.make_room();
+            self.entries -= 1;
+            self.add(Some(range));
         }
-        // INVARIANT: `at` is its place, what it touched is in it, and there is room: either one
-        // range at least went away, or there are less than `RANGES`.
-        let len = self.len;
-        self.ranges.copy_within(end..len, at + 1);
-        self.ranges[at] = range;
-        self.len = len - (end - at) + 1;
     }
 
-    /// The same for a range that touches none, when all room is taken.
-    fn squeeze(&mut self, range: Range) {
-        let gap = |n: usize| self.ranges[n + 1].start() - self.ranges[n].last();
-        // PANIC: `n + 1 < RANGES`, and there are two ranges at least.
-        let nearest = (0..RANGES - 1).min_by_key(|n| gap(*n)).unwrap_or(0);
-        self.ranges[nearest] = self.ranges[nearest].hull(self.ranges[nearest + 1]);
-        self.ranges.copy_within(nearest + 2.., nearest + 1);
-        // INVARIANT: two became one, which touches no other.
-        self.len = RANGES - 1;
-        self.entries -= 1;
-        self.add(Some(range));
+    /// Makes one of ranges that are near to one another: of as few as there are at the smallest
+    /// distance, a power of two, at which there are any.
+    fn make_room(&mut self) {
+        while self.ranges.len() == RANGES {
+            self.gap = self.gap.saturating_mul(2).max(PAGE_SIZE as u64);
+            let mut last = 0;
+            for n in 1..RANGES {
+                // PANIC: `last < n < RANGES`, which is the length.
+                let (low, high) = (self.ranges[last], self.ranges[n]);
+                if low.ends_before(high, self.gap) {
+                    last += 1;
+                    self.ranges[last] = high;
+                } else {
+                    self.ranges[last] = low.hull(high);
+                }
+            }
+            self.ranges.truncate(last + 1);
+        }
     }
 }
 
@@ -240,23 +254,41 @@ mod tests {
     fn room_ends() -> Result {
         let mut gathered = Gathered::new();
         let count = RANGES as u64;
+        // Seven pages between any two, but for one and three in one place each.
+        let at = |n: u64| 8 * n - 6 * u64::from(n > 3) - 4 * u64::from(n > 9);
         for n in 0..count {
-            // The fourth and the fifth are nearer to one another than any others.
-            gathered.add(page(if n < 4 { 4 * n } else { 4 * n - 1 })?);
+            gathered.add(page(at(n))?);
             assert_eq!(gathered.ranges().len() as u64, n + 1);
         }
         // The last one can still grow.
-        gathered.add(page(4 * count - 4)?);
+        gathered.add(page(at(count - 1) + 1)?);
         assert_eq!(gathered.ranges().len(), RANGES);
-        // One more: those two are joined, and the new one is by itself.
+        // One more: the nearest are joined, and the new one is by itself.
         gathered.add(page(1 << 20)?);
         let got = gathered.ranges();
         assert_eq!(got.len(), RANGES);
-        assert!(got[2].ends() == (0x8000, 0x8fff));
-        assert!(got[3].ends() == (0xc000, 0xffff));
-        assert!(got[4].ends() == (0x13000, 0x13fff));
+        assert!(got[2].ends() == (0x10000, 0x10fff));
+        assert!(got[3].ends() == (0x18000, 0x1afff));
+        assert!(got[4].ends() == (0x22000, 0x22fff));
         assert!(got[RANGES - 1].ends() == (1 << 32, (1 << 32) + 0xfff));
-        assert_eq!(gathered.entries() as usize, RANGES + 2);
+        // And another: those with three between them.
+        gathered.add(page(1 << 21)?);
+        let got = gathered.ranges();
+        assert_eq!(got.len(), RANGES);
+        assert!(got[8].ends() == (0x42000, 0x46fff));
+        assert_eq!(gathered.entries() as usize, RANGES + 3);
+        Ok(())
+    }
+
+    /// A page in each second place: one range, whatever their number.
+    #[test]
+    fn holes_close() -> Result {
+        let mut gathered = Gathered::new();
+        for n in 0..100_000 {
+            gathered.add(page(2 * n)?);
+        }
+        assert_eq!(gathered.ranges().len(), 1);
+        assert!(gathered.ranges()[0].ends() == (0, (199_999 << 12) - 1));
         Ok(())
     }
 

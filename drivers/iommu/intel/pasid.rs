@@ -331,12 +331,12 @@ mod tests {
         }
 
         fn flush(&mut self, plan: &Plan) -> Result {
-            self.note(Step::Flush(plan.batch.descs().len()));
+            self.note(Step::Flush(plan.batch.len()));
             if self.tell {
                 if plan.write_buffer {
                     self.note(Step::WriteBuffer);
                 }
-                for desc in plan.batch.descs() {
+                for desc in plan.batch.iter() {
                     self.note(Step::Desc(desc.0[0], desc.0[1]));
                 }
             }

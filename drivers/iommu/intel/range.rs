@@ -104,12 +104,12 @@ pub(crate) struct Range {
 }
 
 impl Range {
-    /// A page that nobody asked for, to fill arrays with.
+    /// Everything, and not only leaves.
     // INVARIANT: as the type wants it.
-    pub(crate) const NOTHING: Self = Self {
+    pub(crate) const ALL: Self = Self {
         start: 0,
-        last: PAGE_MASK,
-        leaf: true,
+        last: u64::MAX,
+        leaf: false,
     };
 
     /// First byte.
@@ -127,9 +127,9 @@ impl Range {
         (self.start, self.last)
     }
 
-    /// Whether it lies before `other` and does not touch it.
-    pub(crate) fn ends_before(self, other: Self) -> bool {
-        self.last.checked_add(1).is_some_and(|end| end < other.start)
+    /// Whether it lies before `other` with more than `gap` bytes between them.
+    pub(crate) fn ends_before(self, other: Self, gap: u64) -> bool {
+        self.last < other.start && other.start - self.last - 1 > gap
     }
 
     /// Checks an entry of a user's array (`struct iommu_hwpt_vtd_s1_invalidate`). `None` is a
@@ -168,13 +168,7 @@ impl Range {
         }
     }
 
-    /// Both in one, when they overlap or touch. Only leaves changed if that holds for both.
-    pub(crate) fn merge(self, other: Self) -> Option<Self> {
-        let apart = self.ends_before(other) || other.ends_before(self);
-        (!apart).then(|| self.hull(other))
-    }
-
-    /// Both and what is between them.
+    /// Both and what is between them. Only leaves changed if that holds for both.
     pub(crate) fn hull(self, other: Self) -> Self {
         // INVARIANT: the ends are ends of the parts.
         Self {
@@ -279,20 +273,25 @@ mod tests {
     }
 
     #[test]
-    fn merge() {
+    fn distance() {
         let a = range(0x1000, 0x1fff, true);
-        assert!(a.merge(range(0x2000, 0x2fff, true)) == Some(range(0x1000, 0x2fff, true)));
-        assert!(a.merge(range(0x3000, 0x3fff, true)).is_none());
-        assert!(range(0x3000, 0x3fff, true).merge(a).is_none());
-        assert!(range(0, 0xfff, false).merge(a) == Some(range(0, 0x1fff, false)));
-        assert!(range(0, TOP, true).merge(a) == Some(range(0, TOP, true)));
-        let end = range(TOP - 0xfff, TOP, true);
-        assert!(end.merge(range(0, 0xfff, true)).is_none());
-        let edge = range(GIB2 - 0x1000, GIB2 - 1, true);
-        let far = range(GIB2, GIB2 + 0xfff, true);
-        assert!(edge.merge(far) == Some(range(GIB2 - 0x1000, GIB2 + 0xfff, true)));
-        let low = range((1 << 52) - 0x1000, (1 << 52) - 1, true);
-        assert!(low.merge(range(1 << 52, (1 << 52) + 0xfff, true)).is_some());
+        // (start, last, bytes between: none when they overlap or lie the other way round)
+        let table = [
+            (0x2000, 0x2fff, Some(0)),
+            (0x3000, 0x3fff, Some(0x1000)),
+            (TOP - 0xfff, TOP, Some(TOP - 0x2fff)),
+            (0x1000, 0x1fff, None),
+            (0, TOP, None),
+            (0, 0xfff, None),
+        ];
+        for (start, last, between) in table {
+            let b = range(start, last, true);
+            for gap in [0, 0xfff, 0x1000, TOP - 0x3000, TOP - 0x2fff, TOP] {
+                assert_eq!(a.ends_before(b, gap), between.is_some_and(|n| n > gap));
+            }
+        }
+        assert!(range(0, 0xfff, false).hull(a) == range(0, 0x1fff, false));
+        assert!(range(0, TOP, true).hull(a) == range(0, TOP, true));
     }
 
     /// Pages at which something changes: 2 GiB, the widths of tables, 2^52, the end.
@@ -353,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn merge_at_edges() {
+    fn hulls_at_edges() {
         let fixed = [
             range(0, 0xfff, true),
             range(GIB2 - 0x1000, GIB2 - 1, true),
@@ -362,11 +361,10 @@ mod tests {
         ];
         each_range(|r| {
             for other in fixed {
-                assert!(r.merge(other) == other.merge(r));
                 assert!(r.hull(other) == other.hull(r));
                 let apart = (r.last < other.start && other.start - r.last > 1)
                     || (other.last < r.start && r.start - other.last > 1);
-                assert!(r.merge(other).is_none() == apart);
+                assert!((r.ends_before(other, 0) || other.ends_before(r, 0)) == apart);
                 let hull = r.hull(other);
                 assert!(hull.start <= r.start && hull.start <= other.start);
                 assert!(hull.last >= r.last && hull.last >= other.last);

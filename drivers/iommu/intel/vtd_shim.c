@@ -24,11 +24,6 @@ unsigned int vtd_drop;
 core_param(intel_iommu_drop, vtd_drop, uint, 0600);
 #endif
 
-struct device_domain_info *vtd_info(struct device *dev)
-{
-	return dev_iommu_priv_get(dev);
-}
-
 void vtd_read_info(struct device_domain_info *info, struct vtd_device *out)
 {
 	out->sid = PCI_DEVID(info->bus, info->devfn);
@@ -89,11 +84,6 @@ void vtd_dev_err_ratelimited(struct device *dev, const char *what)
 bool vtd_scalable(struct intel_iommu *iommu)
 {
 	return sm_supported(iommu);
-}
-
-bool vtd_translating(struct intel_iommu *iommu)
-{
-	return iommu->gcmd & DMA_GCMD_TE;
 }
 
 void vtd_lock(struct intel_iommu *iommu)
@@ -196,15 +186,6 @@ void vtd_tags_unlock(struct dmar_domain *domain, unsigned long flags)
 	spin_unlock_irqrestore(&domain->cache_lock, flags);
 }
 
-/* The tag after this one, or the first one after NULL. */
-struct cache_tag *vtd_tag_next(struct dmar_domain *domain, struct cache_tag *tag)
-{
-	struct list_head *at = tag ? &tag->node : &domain->cache_tags;
-	struct list_head *next = READ_ONCE(at->next);
-
-	return next == &domain->cache_tags ? NULL : list_entry(next, struct cache_tag, node);
-}
-
 void vtd_tag_link(struct dmar_domain *domain, struct cache_tag *after, struct cache_tag *tag)
 {
 	list_add_rcu(&tag->node, after ? &after->node : &domain->cache_tags);
@@ -231,16 +212,6 @@ void vtd_tags_settle(void)
 	synchronize_rcu_expedited();
 }
 
-void vtd_tags_order(void)
-{
-	/*
-	 * Between a change of a page table and the walk over the tags, and between
-	 * the linking of a tag and the use of the table: one of the two sees the
-	 * other.
-	 */
-	smp_mb();
-}
-
 void vtd_trace_assign(struct cache_tag *tag)
 {
 	trace_cache_tag_assign(tag);
@@ -249,6 +220,12 @@ void vtd_trace_assign(struct cache_tag *tag)
 void vtd_trace_unassign(struct cache_tag *tag)
 {
 	trace_cache_tag_unassign(tag);
+}
+
+/* Whether somebody may want to know of flushes. */
+bool vtd_flushes_traced(void)
+{
+	return trace_cache_tag_flush_range_enabled() || trace_cache_tag_flush_range_np_enabled();
 }
 
 void vtd_trace_flush(struct cache_tag *tag, unsigned long start, unsigned long end,

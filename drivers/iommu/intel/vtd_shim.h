@@ -48,7 +48,6 @@ struct vtd_second_stage {
 	bool force_snooping;
 };
 
-struct device_domain_info *vtd_info(struct device *dev);
 void vtd_read_info(struct device_domain_info *info, struct vtd_device *out);
 bool vtd_is_pci(struct device *dev);
 bool vtd_is_present(struct device *dev);
@@ -61,7 +60,6 @@ int vtd_for_each_alias(struct device *dev,
 void vtd_dev_err_ratelimited(struct device *dev, const char *what);
 
 bool vtd_scalable(struct intel_iommu *iommu);
-bool vtd_translating(struct intel_iommu *iommu);
 void vtd_lock(struct intel_iommu *iommu);
 void vtd_unlock(struct intel_iommu *iommu);
 void vtd_write_back(void *addr, unsigned int size);
@@ -83,15 +81,14 @@ void vtd_domain_unlock(struct dmar_domain *domain);
 
 unsigned long vtd_tags_lock(struct dmar_domain *domain);
 void vtd_tags_unlock(struct dmar_domain *domain, unsigned long flags);
-struct cache_tag *vtd_tag_next(struct dmar_domain *domain, struct cache_tag *tag);
 void vtd_tag_link(struct dmar_domain *domain, struct cache_tag *after, struct cache_tag *tag);
 void vtd_tag_unlink(struct cache_tag *tag);
 struct cache_tag *vtd_tag_alloc(void);
 void vtd_tag_free(struct cache_tag *tag);
 void vtd_tags_settle(void);
-void vtd_tags_order(void);
 void vtd_trace_assign(struct cache_tag *tag);
 void vtd_trace_unassign(struct cache_tag *tag);
+bool vtd_flushes_traced(void);
 void vtd_trace_flush(struct cache_tag *tag, unsigned long start, unsigned long end,
 		     unsigned long addr, unsigned long mask);
 void vtd_trace_flush_np(struct cache_tag *tag, unsigned long start, unsigned long end,

@@ -44,7 +44,9 @@ impl<'a> Device<'a> {
     /// `dev` is a device behind an IOMMU of this driver, and is not released during `'a`.
     pub(super) unsafe fn from_raw(dev: *mut bindings::device) -> Option<Self> {
         // SAFETY: By the safety requirement.
-        let info = unsafe { bindings::vtd_info(dev) };
+        let iommu = NonNull::new(unsafe { (*dev).iommu })?;
+        // SAFETY: The core's part of a device that is not released.
+        let info: *mut bindings::device_domain_info = unsafe { (*iommu.as_ptr()).priv_ }.cast();
         // INVARIANT: It is what the device says.
         Some(Self {
             dev: NonNull::new(dev)?,
@@ -103,15 +105,29 @@ impl<'a> Device<'a> {
         present.then(|| DevTlb::new(is.sid, is.pfsid, is.ats_qdep))
     }
 
-    /// The same from what is known without asking the device.
-    pub(super) fn tlb(&self) -> Option<DevTlb> {
-        let is = self.snapshot();
-        if !is.ats_enabled || !self.unit().translating() {
+    /// The same from what is known without asking the device, and whether it needs everything
+    /// twice. For hot paths: nothing else of the device is looked at.
+    pub(super) fn tlb(&self) -> Option<(DevTlb, bool)> {
+        let info = self.info();
+        // SAFETY: `info` is there by the invariant.
+        let ats = unsafe { bindings::device_domain_info::ats_enabled_raw(info) } != 0;
+        if !ats || !self.unit().translating() {
             return None;
         }
         // SAFETY: The device is there by the invariant; only a PCI device has ATS.
-        let gone = unsafe { bindings::vtd_is_disconnected(self.as_raw()) };
-        (!gone).then(|| DevTlb::new(is.sid, is.pfsid, is.ats_qdep))
+        if unsafe { bindings::vtd_is_disconnected(self.as_raw()) } {
+            return None;
+        }
+        // SAFETY: `info` is there by the invariant; set when the device was probed.
+        let (bus, devfn) = unsafe { ((*info).bus, (*info).devfn) };
+        // SAFETY: As above.
+        let pfsid = unsafe { (*info).pfsid };
+        // SAFETY: As above.
+        let depth = unsafe { (*info).ats_qdep };
+        // SAFETY: As above.
+        let twice = unsafe { bindings::device_domain_info::dtlb_extra_inval_raw(info) } != 0;
+        let sid = u16::from(bus) << 8 | u16::from(devfn);
+        Some((DevTlb::new(sid, pfsid, depth.into()), twice))
     }
 
     /// Whom a change of one of its entries concerns.

@@ -3,8 +3,8 @@
 //! Cache tags (`struct cache_tag`) in the list of a domain.
 //!
 //! Tags are linked and unlinked under the domain's `cache_lock`, walked under it or under RCU,
-//! and freed after a grace period. `users` belongs to the lock; the rest of a linked tag does not
-//! change.
+//! and freed when no walk is under way or, else, after a grace period. `users` belongs to the
+//! lock; the rest of a linked tag does not change.
 
 use core::{
     marker::PhantomData,
@@ -14,7 +14,16 @@ use core::{
 use kernel::{
     bindings,
     prelude::*,
-    sync::rcu, //
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Full,
+            Release, //
+        },
+        barrier::smp_mb,
+        rcu, //
+    }, //
 };
 
 use super::{
@@ -126,32 +135,10 @@ impl<'a> Tag<'a> {
         unsafe { Device::from_raw(dev) }
     }
 
-    /// The device's cache; none for a cache in the unit, and while the device is not to be asked.
-    pub(crate) fn device(&self) -> Option<DevTlb> {
-        self.dev().and_then(|dev| dev.tlb())
-    }
-
-    /// Whether the device needs everything twice.
-    pub(crate) fn twice(&self) -> bool {
-        self.dev().is_some_and(|dev| dev.snapshot().extra_inval)
-    }
-
-    /// The trace event of a flush. C calls the order `mask`.
-    pub(crate) fn trace_flush(&self, (start, last): (u64, u64), span: Span) {
-        let (addr, order) = (span.start() as usize, span.order() as usize);
-        // SAFETY: By the invariant.
-        unsafe {
-            bindings::vtd_trace_flush(self.as_raw(), start as usize, last as usize, addr, order)
-        };
-    }
-
-    /// The trace event of a flush of what was not present before.
-    pub(crate) fn trace_flush_new(&self, (start, last): (u64, u64), span: Span) {
-        let (addr, order) = (span.start() as usize, span.order() as usize);
-        // SAFETY: By the invariant.
-        unsafe {
-            bindings::vtd_trace_flush_np(self.as_raw(), start as usize, last as usize, addr, order)
-        };
+    /// The device's cache, and whether it needs everything twice; none for a cache in the unit,
+    /// and while the device is not to be asked.
+    pub(crate) fn device(&self) -> Option<(DevTlb, bool)> {
+        self.dev()?.tlb()
     }
 
     fn matches(&self, dev: &Device<'_>, key: Key) -> bool {
@@ -180,26 +167,59 @@ impl<'a> Iterator for Tags<'a> {
     type Item = Tag<'a>;
 
     fn next(&mut self) -> Option<Tag<'a>> {
-        let at = self.at.map_or(core::ptr::null_mut(), NonNull::as_ptr);
-        // SAFETY: By the invariant the tag is there, and so is what it links to.
-        let next = unsafe { bindings::vtd_tag_next(self.domain.as_raw(), at) };
+        // SAFETY: The domain is there by the invariant.
+        let head = unsafe { &raw mut (*self.domain.as_raw()).cache_tags };
+        let at = self.at.map_or(head, |at| at.as_ptr().cast());
+        // SAFETY: By the invariant the tag is there. Others may link to it meanwhile.
+        let next = unsafe { (&raw const (*at).next).read_volatile() };
+        if core::ptr::eq(next, head) {
+            return None;
+        }
+        // `node` is the first member.
+        const { assert!(core::mem::offset_of!(bindings::cache_tag, node) == 0) };
         // INVARIANT: A tag that is reached under RCU or the lock stays until that ends.
-        self.at = Some(NonNull::new(next)?);
+        self.at = NonNull::new(next.cast());
         // INVARIANT: As above.
         self.at.map(|at| Tag(at, PhantomData))
     }
 }
 
 impl Domain<'_> {
-    /// Walks the tags. What was changed in a page table before is seen by who adds a tag that
-    /// this does not see.
-    pub(crate) fn tags<'b>(&'b self, _rcu: &'b rcu::Guard) -> Tags<'b> {
-        // SAFETY: No requirements.
-        unsafe { bindings::vtd_tags_order() };
-        // INVARIANT: None.
-        Tags {
+    /// Begins a walk over the tags.
+    pub(crate) fn walk(&self) -> Walk<'_> {
+        let rcu = rcu::read_lock();
+        self.flushes().fetch_add(1, Full);
+        Walk {
             domain: *self,
-            at: None,
+            // SAFETY: No requirements.
+            traced: unsafe { bindings::vtd_flushes_traced() },
+            _rcu: rcu,
+        }
+    }
+
+    /// How many walks there are.
+    fn flushes(&self) -> &Atomic<i32> {
+        // SAFETY: The domain is there by the invariant.
+        let counter = unsafe { &raw mut (*self.as_raw()).flushes.counter };
+        // SAFETY: As above; it is used as an atomic only.
+        unsafe { Atomic::from_ptr(counter) }
+    }
+
+    /// Waits until no flush uses any of these tags, which were this domain's, then frees them.
+    /// Sleeps, if there are a tag and a flush.
+    pub(crate) fn settle<const N: usize>(&self, gone: [Option<Removed>; N]) {
+        if gone.iter().all(Option::is_none) {
+            return;
+        }
+        // Who begins to walk after this counts before it looks, and does not find the tags.
+        smp_mb(Full);
+        if self.flushes().load(Acquire) != 0 {
+            // SAFETY: No lock is held and no RCU reader is this one: callers may sleep.
+            unsafe { bindings::vtd_tags_settle() };
+        }
+        for tag in gone.into_iter().flatten() {
+            // SAFETY: It is in no list, and who reached it before is done.
+            unsafe { bindings::vtd_tag_free(tag.0.as_ptr()) };
         }
     }
 
@@ -211,6 +231,60 @@ impl Domain<'_> {
             domain: *self,
             flags,
         }
+    }
+}
+
+/// A walk over the tags of a domain, under RCU; it is counted until it is dropped.
+///
+/// What was changed in a page table before it began is seen by who adds a tag that it does not
+/// see.
+pub(crate) struct Walk<'a> {
+    domain: Domain<'a>,
+    traced: bool,
+    _rcu: rcu::Guard,
+}
+
+impl Walk<'_> {
+    /// The tags.
+    pub(crate) fn tags(&self) -> Tags<'_> {
+        // INVARIANT: None.
+        Tags {
+            domain: self.domain,
+            at: None,
+        }
+    }
+
+    /// The trace event of a flush. C calls the order `mask`.
+    #[inline]
+    pub(crate) fn trace_flush(&self, tag: &Tag<'_>, (start, last): (u64, u64), span: Span) {
+        if !self.traced {
+            return;
+        }
+        let (addr, order) = (span.start() as usize, span.order() as usize);
+        // SAFETY: The tag is there by its invariant.
+        unsafe {
+            bindings::vtd_trace_flush(tag.as_raw(), start as usize, last as usize, addr, order)
+        };
+    }
+
+    /// The trace event of a flush of what was not present before.
+    #[inline]
+    pub(crate) fn trace_flush_new(&self, tag: &Tag<'_>, (start, last): (u64, u64), span: Span) {
+        if !self.traced {
+            return;
+        }
+        let (addr, order) = (span.start() as usize, span.order() as usize);
+        // SAFETY: The tag is there by its invariant.
+        unsafe {
+            bindings::vtd_trace_flush_np(tag.as_raw(), start as usize, last as usize, addr, order)
+        };
+    }
+}
+
+impl Drop for Walk<'_> {
+    fn drop(&mut self) {
+        // What was read of the tags was read before.
+        self.domain.flushes().fetch_sub(1, Release);
     }
 }
 
@@ -251,8 +325,8 @@ impl Locked<'_> {
         unsafe { bindings::vtd_tag_link(self.domain.as_raw(), after, tag) };
         // SAFETY: The tag is there.
         unsafe { bindings::vtd_trace_assign(tag) };
-        // SAFETY: No requirements.
-        unsafe { bindings::vtd_tags_order() };
+        // The caller uses the table afterwards: one of the two sees the other.
+        smp_mb(Full);
         None
     }
 
@@ -338,15 +412,3 @@ impl Drop for New {
 #[must_use]
 pub(crate) struct Removed(NonNull<bindings::cache_tag>);
 
-/// Waits until no flush uses any of these tags, then frees them. Sleeps, if there is one.
-pub(crate) fn settle<const N: usize>(gone: [Option<Removed>; N]) {
-    if gone.iter().all(Option::is_none) {
-        return;
-    }
-    // SAFETY: No lock is held and no RCU reader is this one: callers may sleep.
-    unsafe { bindings::vtd_tags_settle() };
-    for tag in gone.into_iter().flatten() {
-        // SAFETY: It is in no list, and who reached it before is done.
-        unsafe { bindings::vtd_tag_free(tag.0.as_ptr()) };
-    }
-}

@@ -28,6 +28,9 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unit<'a>(NonNull<bindings::intel_iommu>, PhantomData<&'a ()>);
 
+/// TE of the Global Command Register (section 11.4.4.1), as the driver last wrote it.
+const GCMD_TE: u32 = 1 << 31;
+
 /// Proof that `intel_iommu::lock` of a unit is held; dropping it unlocks.
 pub(crate) struct Guard<'a>(Unit<'a>);
 
@@ -89,7 +92,8 @@ impl<'a> Unit<'a> {
     /// (section 4.3).
     pub(super) fn translating(&self) -> bool {
         // SAFETY: The unit is there by the invariant.
-        unsafe { bindings::vtd_translating(self.as_raw()) }
+        let gcmd = unsafe { (&raw const (*self.as_raw()).gcmd).read_volatile() };
+        gcmd & GCMD_TE != 0
     }
 
     /// Takes the lock under which context and PASID entries are written.
@@ -126,7 +130,7 @@ impl<'a> Unit<'a> {
         if plan.write_buffer {
             self.flush_write_buffer();
         }
-        self.submit(plan.batch.descs())
+        self.submit(&plan.batch)
     }
 
     /// Hands descriptors to the hardware and waits, once, until they are done. Any context.

@@ -180,12 +180,8 @@ static const struct traced submissions = { { "kprobes/iommufd_bench" }, "descs="
 
 static void probe(void)
 {
-	FILE *f = fopen(TRACING "kprobe_events", "a");
-
-	must(!f);
 	/* The third argument. */
-	fputs("p:kprobes/iommufd_bench qi_submit_sync descs=$arg3:s32\n", f);
-	must(fclose(f));
+	put(TRACING "kprobe_events", "p:kprobes/iommufd_bench qi_submit_sync descs=$arg3:s32\n");
 	trace_begin();
 }
 
