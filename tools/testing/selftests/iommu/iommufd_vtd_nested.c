@@ -602,6 +602,55 @@ TEST_F(nested, invalid_invalidations)
 	EXPECT_NE(0, vtd_invalidate(v, v->parent, IOVA, 1));
 }
 
+/*
+ * An error of the hardware reaches user space, and what stands before and after a
+ * descriptor that it refuses is done all the same.
+ */
+TEST_F(nested, refused_by_hardware)
+{
+	const char *where = getenv("VTD_REFUSES");
+	struct iommu_hwpt_vtd_s1_invalidate inv[3] = {};
+	struct iommu_hwpt_invalidate cmd = {
+		.size = sizeof(cmd),
+		.hwpt_id = self->hwpt,
+		.data_uptr = (uintptr_t)inv,
+		.data_type = IOMMU_HWPT_INVALIDATE_DATA_VTD_S1,
+		.entry_len = sizeof(inv[0]),
+	};
+	const uint64_t other = 8 * MIB2;
+	struct vtd *v = &self->v;
+	unsigned int bad;
+
+	if (!where)
+		SKIP(return, "no invalidation is known that this hardware refuses");
+	/* The bad one comes first, in the middle and last. */
+	for (bad = 0; bad < ARRAY_SIZE(inv); bad++) {
+		uint64_t good[2] = { IOVA, other };
+		unsigned int i, n = 0;
+
+		for (i = 0; i < 2; i++)
+			vtd_set(v, self->root, good[i], gpa_of(A + i), FS_LEAF);
+		ASSERT_EQ(0, vtd_invalidate(v, self->hwpt, 0, UINT64_MAX));
+		for (i = 0; vtd_is_edu(v) && i < 2; i++)
+			ASSERT_EQ(TOKEN(A + i), dev_read(v, good[i]));
+		for (i = 0; i < 2; i++)
+			vtd_set(v, self->root, good[i], gpa_of(B + i), FS_LEAF);
+		for (i = 0; i < ARRAY_SIZE(inv); i++) {
+			inv[i].addr = i == bad ? strtoull(where, NULL, 0) : good[n++];
+			inv[i].npages = 1;
+		}
+		cmd.entry_num = ARRAY_SIZE(inv);
+		EXPECT_EQ(-1, ioctl(v->iommufd, IOMMU_HWPT_INVALIDATE, &cmd));
+		EXPECT_EQ(EINVAL, errno);
+		EXPECT_EQ(0, cmd.entry_num);
+		for (i = 0; vtd_is_edu(v) && i < 2; i++)
+			EXPECT_EQ(TOKEN(B + i), dev_read(v, good[i]))
+				TH_LOG("good %u with the bad one at %u", i, bad);
+	}
+	/* And the queue works. */
+	ASSERT_EQ(0, vtd_invalidate(v, self->hwpt, IOVA, 1));
+}
+
 /* Each stage's failure is reported with the reason of that stage. */
 TEST_F_TIMEOUT(nested, fault_reasons, SLOW)
 {

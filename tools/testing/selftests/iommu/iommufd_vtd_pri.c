@@ -263,6 +263,68 @@ TEST_F(pri, replaced_while_waiting)
 	EXPECT_EQ(PDMA_REFUSED, pdma_wait(&p->v));
 }
 
+/*
+ * A queue of page requests is the device's for as long as something is attached
+ * that has one: the kernel warns when it is not given back, or once too often.
+ */
+TEST(queue_is_given_back)
+{
+	static const unsigned int order[] = { 0, 1, 2, 0, 2, 2, 1, 0, 1 };
+	uint32_t hwpt[3], pasids[] = { NO_PASID, 9 };
+	char path[128], line[1024];
+	unsigned int i, n;
+	struct pri p;
+	int rc, log;
+	ssize_t got;
+
+	log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
+	if (log >= 0)
+		lseek(log, 0, SEEK_END);
+	rc = pri_open(&p, NO_PASID);
+	if (rc > 0) {
+		vtd_release(&p.v);
+		SKIP(return, "%s", p.v.why);
+	}
+	ASSERT_EQ(0, rc)
+		TH_LOG("%s", p.v.why);
+	hwpt[0] = p.hwpt;
+	ASSERT_EQ(0, pdma_table(&p.v, IOVA, A, &p.root, p.fault_id, &hwpt[1]));
+	/* Without one. */
+	ASSERT_EQ(0, pdma_table(&p.v, IOVA, A, &p.root, 0, &hwpt[2]));
+	for (i = 0; i < ARRAY_SIZE(pasids); i++) {
+		p.pasid = pasids[i];
+		for (n = 0; n < ARRAY_SIZE(order); n++)
+			ASSERT_EQ(0, attach(&p, hwpt[order[n]]));
+		ASSERT_EQ(0, detach(&p));
+		if (p.pasid == NO_PASID)
+			ASSERT_EQ(0, attach(&p, hwpt[2]));
+	}
+	p.pasid = NO_PASID;
+	ASSERT_EQ(0, vtd_attach(&p.v, p.v.parent));
+	ASSERT_EQ(0, vtd_attach(&p.v, hwpt[1]));
+	ASSERT_EQ(0, vtd_attach(&p.v, p.v.ioas));
+	close(p.fault);
+	vtd_release(&p.v);
+
+	/* The device goes, and comes back for who is next. */
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/remove", p.v.bdf);
+	ASSERT_EQ(0, sysfs_write(path, "1"));
+	ASSERT_EQ(0, sysfs_write("/sys/bus/pci/rescan", "1"));
+	while (log >= 0 && (got = read(log, line, sizeof(line) - 1)) > 0) {
+		line[got] = 0;
+		EXPECT_EQ(NULL, strstr(line, "WARNING:"))
+			TH_LOG("%s", line);
+	}
+	if (log >= 0)
+		close(log);
+	rc = pri_open(&p, NO_PASID);
+	EXPECT_EQ(0, rc)
+		TH_LOG("%s", p.v.why);
+	if (!rc)
+		close(p.fault);
+	vtd_release(&p.v);
+}
+
 /* Processes that end in the middle; no device of their own. */
 FIXTURE(process)
 {
