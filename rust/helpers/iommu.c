@@ -19,6 +19,11 @@ __rust_helper phys_addr_t rust_helper_virt_to_phys(void *address)
 	return virt_to_phys(address);
 }
 
+__rust_helper unsigned long rust_helper_page_to_pfn(struct page *page)
+{
+	return page_to_pfn(page);
+}
+
 #if IS_ENABLED(CONFIG_IOMMUFD_RUST) && IS_ENABLED(CONFIG_IOMMUFD_TEST)
 #include <linux/fault-inject.h>
 
@@ -27,9 +32,18 @@ __rust_helper void rust_helper_init_fault_attr(struct fault_attr *attr)
 	*attr = (struct fault_attr)FAULT_ATTR_INITIALIZER;
 }
 
-__rust_helper unsigned long rust_helper_page_to_pfn(struct page *page)
+#ifndef CONFIG_FAULT_INJECTION_DEBUG_FS
+__rust_helper struct dentry *
+rust_helper_fault_create_debugfs_attr(const char *name, struct dentry *parent,
+				      struct fault_attr *attr)
 {
-	return page_to_pfn(page);
+	return fault_create_debugfs_attr(name, parent, attr);
+}
+#endif
+
+__rust_helper bool rust_helper_iommu_current_is_killed(void)
+{
+	return fatal_signal_pending(current);
 }
 
 __rust_helper void rust_helper_put_page(struct page *page)

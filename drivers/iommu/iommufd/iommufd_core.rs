@@ -43,7 +43,8 @@ mod veventq;
 mod vfio_compat;
 mod viommu;
 
-#[cfg(CONFIG_IOMMUFD_TEST)]
-use ffi::selftest::registration::LocalModule;
+// What `#[vtable]` of a driver's operations takes for their owner.
+#[cfg(any(CONFIG_IOMMUFD_NOIOMMU, CONFIG_IOMMUFD_TEST))]
+use ffi::file::LocalModule;
 
 const __LOG_PREFIX: &[u8] = b"iommufd\0";

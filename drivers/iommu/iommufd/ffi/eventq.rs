@@ -11,6 +11,7 @@
 
 use super::{
     context::Ctx,
+    file::LocalModule,
     object::Object, //
 };
 use core::{
@@ -35,7 +36,8 @@ use kernel::{
     types::{
         NotThreadSafe,
         Opaque, //
-    }, //
+    },
+    ModuleMetadata, //
 };
 
 /// `struct iommufd_eventq`, the head of both kinds of queue.
@@ -223,7 +225,7 @@ unsafe impl Sync for Fops {}
 impl Fops {
     pub(super) const fn new<O: Ops>() -> Self {
         Self(Opaque::new(bindings::file_operations {
-            owner: super::file::OWNER,
+            owner: LocalModule::THIS_MODULE.as_ptr(),
             open: Some(bindings::nonseekable_open),
             read: Some(read::<O>),
             write: if O::WRITABLE { Some(write::<O>) } else { None },

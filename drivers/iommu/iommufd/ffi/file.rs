@@ -32,7 +32,8 @@ use kernel::{
     },
     page::PAGE_SIZE,
     pr_info_once,
-    prelude::*, //
+    prelude::*,
+    ModuleMetadata, //
 };
 
 /// A C structure in a static that C reads and writes under its own rules.
@@ -50,13 +51,23 @@ extern "C" {
 
 /// The module that this crate is part of; null where it is built in.
 #[cfg(MODULE)]
-pub(super) const OWNER: *mut bindings::module = (&raw const __this_module).cast_mut().cast();
+const OWNER: *mut bindings::module = (&raw const __this_module).cast_mut().cast();
 #[cfg(not(MODULE))]
-pub(super) const OWNER: *mut bindings::module = ptr::null_mut();
+const OWNER: *mut bindings::module = ptr::null_mut();
+
+/// The same, as abstractions ask for it.
+pub(crate) struct LocalModule;
+
+impl ModuleMetadata for LocalModule {
+    const NAME: &'static CStr = c"iommufd";
+
+    // SAFETY: The module lives as long as its code runs; built-in code has a null pointer.
+    const THIS_MODULE: ThisModule = unsafe { ThisModule::from_ptr(OWNER) };
+}
 
 static FOPS: Shared<bindings::file_operations> =
     Shared(UnsafeCell::new(bindings::file_operations {
-        owner: OWNER,
+        owner: LocalModule::THIS_MODULE.as_ptr(),
         open: Some(open),
         release: Some(release),
         unlocked_ioctl: Some(unlocked_ioctl),

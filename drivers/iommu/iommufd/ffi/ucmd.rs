@@ -65,6 +65,7 @@ impl<'a, T: UserStruct> Ucmd<'a, T> {
         unsafe { Ctx::from_raw(self.raw.ictx) }
     }
 
+    #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(super) fn as_raw(&mut self) -> *mut bindings::iommufd_ucmd {
         self.raw
     }

@@ -6,7 +6,7 @@
 //!
 //! C header: [`include/linux/dma-buf.h`](srctree/include/linux/dma-buf.h)
 
-use super::registration::LocalModule;
+use crate::ffi::file::LocalModule;
 use core::{
     mem::MaybeUninit,
     ptr::NonNull, //

@@ -6,10 +6,7 @@
 //! C headers: [`include/linux/iommu.h`](srctree/include/linux/iommu.h),
 //! [`include/linux/fault-inject.h`](srctree/include/linux/fault-inject.h)
 
-use crate::{
-    ffi::file::OWNER,
-    selftest, //
-};
+use crate::selftest;
 use core::{
     mem::MaybeUninit,
     ptr::null_mut, //
@@ -30,19 +27,8 @@ use kernel::{
     types::{
         Opaque,
         ScopeGuard, //
-    },
-    ModuleMetadata, //
+    }, //
 };
-
-/// The module that this crate is part of.
-pub(crate) struct LocalModule;
-
-impl ModuleMetadata for LocalModule {
-    const NAME: &'static CStr = c"iommufd";
-
-    // SAFETY: The module lives as long as its code runs; built-in code has a null pointer.
-    const THIS_MODULE: ThisModule = unsafe { ThisModule::from_ptr(OWNER) };
-}
 
 /// What exists once.
 ///
