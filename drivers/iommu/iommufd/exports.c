@@ -45,20 +45,21 @@ static int __init iommufd_init(void)
 {
 	int ret;
 
-	ret = iommufd_rust_init();
-	if (ret)
-		return ret;
+	/* Before /dev/iommu is there, whose test ioctl needs the mock IOMMU. */
 	ret = iommufd_test_init();
 	if (ret)
-		iommufd_rust_exit();
+		return ret;
+	ret = iommufd_rust_init();
+	if (ret)
+		iommufd_test_exit();
 	return ret;
 }
 module_init(iommufd_init);
 
 static void __exit iommufd_exit(void)
 {
-	iommufd_test_exit();
 	iommufd_rust_exit();
+	iommufd_test_exit();
 }
 module_exit(iommufd_exit);
 
