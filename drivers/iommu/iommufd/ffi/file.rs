@@ -9,7 +9,11 @@ use super::{
         AccountMode,
         Ctx, //
     },
-    count::Count, //
+    count::Count,
+    object::{
+        Counted,
+        Object, //
+    }, //
 };
 use crate::{
     ioctl,
@@ -291,7 +295,22 @@ unsafe fn map_region(
     to_result(unsafe { bindings::iommu_remap_uncached(vma, mmio) }).inspect_err(|_| owner.dec())
 }
 
+/// Takes one of `users` of an object that is published.
+///
+/// One that is still being made has `users`, too, but may be gone at any time, whoever else counts:
+/// when its ioctl fails, its region goes with it.
+fn hold_published(owner: &Object) -> Option<&Count> {
+    // Zero until it is published. Given back at once: what a mapping keeps is not waited for.
+    let _counted = Counted::new(owner)?;
+    let users = owner.users();
+    users.inc_not_zero().then_some(users)
+}
+
 /// Finds the region around a page offset and takes a count on its owner.
+///
+/// # Errors
+///
+/// `ENXIO`: there is none, or its owner is not published yet or being destroyed.
 ///
 /// # Safety
 ///
@@ -306,9 +325,8 @@ unsafe fn region_at<'a>(
     let entry = unsafe { bindings::mtree_load(tree, pgoff << bindings::PAGE_SHIFT) };
     let region = entry.cast::<bindings::iommufd_mmap>();
     // SAFETY: Regions leave the tree under its lock, before they and their owners are freed.
-    let owner =
-        (!region.is_null()).then(|| unsafe { Count::from_raw(&raw mut (*(*region).owner).users) });
-    let owner = owner.filter(|owner| owner.inc_not_zero());
+    let owner = (!region.is_null()).then(|| unsafe { Object::from_raw((*region).owner) });
+    let owner = owner.and_then(hold_published);
     // SAFETY: Taken above.
     unsafe { bindings::iommu_mtree_unlock(tree) };
     owner.map(|owner| (region, owner)).ok_or(ENXIO)

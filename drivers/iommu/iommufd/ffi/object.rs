@@ -42,7 +42,8 @@ impl KindId {
 ///
 /// # Invariants
 ///
-/// Valid for at least as long as a count on it is held, or the lock of the table that it is in.
+/// Valid for at least as long as a count on it is held, or the lock of the table that it is in or
+/// that of the tree with its mmap() region.
 /// Without either, but in an RCU read-side section that found it in a table, `wait_cnt` alone may
 /// be looked at. `type` and `id` do not change once it is in the table.
 #[repr(transparent)]
@@ -56,7 +57,7 @@ unsafe impl Send for Object {}
 impl Object {
     /// # Safety
     ///
-    /// `ptr` must be an object that stays valid for `'a`, by a count or by RCU.
+    /// `ptr` must be an object that stays valid for `'a`, by a count, a lock or RCU.
     pub(super) unsafe fn from_raw<'a>(ptr: *mut bindings::iommufd_object) -> &'a Self {
         // SAFETY: By the caller; the layouts are the same.
         unsafe { &*ptr.cast() }

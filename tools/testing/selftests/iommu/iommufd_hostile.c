@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -447,6 +448,70 @@ TEST_F(hostile, viommu_in_the_wrong_order)
 	for (int i = 0; i < 2; i++)
 		ASSERT_EQ(0, new_queue(self->fd, viommu, i, &queues[i]));
 	/* The rest goes when the context is closed. */
+}
+
+struct maker {
+	int fd;
+	uint32_t dev, hwpt;
+	void *answer;
+	int tries, odd_errors;
+	bool done;
+};
+
+/* Makes vIOMMUs that all fail: there is no room for the driver's answer. */
+static void *make_viommus(void *arg)
+{
+	struct maker *maker = arg;
+	struct iommu_viommu_alloc cmd = {
+		.size = sizeof(cmd), .type = IOMMU_VIOMMU_TYPE_SELFTEST, .dev_id = maker->dev,
+		.hwpt_id = maker->hwpt, .data_len = sizeof(struct iommu_viommu_selftest),
+		.data_uptr = (uintptr_t)maker->answer,
+	};
+
+	for (int i = 0; i < maker->tries; i++)
+		if (!ioctl(maker->fd, IOMMU_VIOMMU_ALLOC, &cmd) || errno != EFAULT)
+			maker->odd_errors++;
+	__atomic_store_n(&maker->done, true, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+/*
+ * A region can be mapped when its vIOMMU is there, not while that is being made: it
+ * may fail, and a mapping would keep pages that are free.
+ */
+TEST_F(hostile, mmap_before_its_viommu)
+{
+	struct maker maker = { .fd = self->fd, .dev = self->idev, .tries = 5000 };
+	size_t length = 2 * PAGE;
+	int odd_errors = 0;
+	pthread_t thread;
+	uint32_t viommu;
+	void *region;
+
+	ASSERT_EQ(0, new_hwpt(self->fd, self->idev, self->ioas, IOMMU_HWPT_ALLOC_NEST_PARENT,
+			      &maker.hwpt));
+	maker.answer = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, maker.answer);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, make_viommus, &maker));
+	while (!__atomic_load_n(&maker.done, __ATOMIC_ACQUIRE)) {
+		/* The first region of a context is always there. */
+		region = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, self->fd, PAGE);
+		if (region != MAP_FAILED || errno != ENXIO)
+			odd_errors++;
+	}
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(0, maker.odd_errors);
+	EXPECT_EQ(0, odd_errors);
+	munmap(maker.answer, PAGE);
+
+	/* Of one that is there it can. */
+	ASSERT_EQ(0, new_viommu(self->fd, self->idev, maker.hwpt, &viommu));
+	region = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, self->fd, PAGE);
+	ASSERT_NE(MAP_FAILED, region);
+	EXPECT_EQ(0x1234, *(uint32_t *)region);
+	EXPECT_EQ(-EBUSY, destroy(self->fd, viommu));
+	munmap(region, length);
+	EXPECT_EQ(0, destroy(self->fd, viommu));
 }
 
 TEST_F(hostile, dmabuf_goes_first)
