@@ -68,7 +68,7 @@ pub trait ViommuOps: Sized + Send + Sync + 'static {
     ///
     /// Whatever is wrong with `data`; the vIOMMU is gone then.
     fn new(
-        viommu: &NewViommu<Self>,
+        viommu: &NewViommu<'_, Self>,
         parent: &AnyDomain,
         data: Option<&UserData>,
     ) -> impl PinInit<Self, Error>;
@@ -258,22 +258,31 @@ impl<T: ViommuOps> Drop for Hold<T> {
 }
 
 /// A vIOMMU that is being made: iommufd's part is there, the driver's is not.
-#[repr(transparent)]
-pub struct NewViommu<T>(Viommu<T>);
+///
+/// # Invariants
+///
+/// `this` is valid for `'a`, and complete but for `data`, which is being written meanwhile. This is
+/// the only value that refers to it, and stays with the thread that makes it.
+pub struct NewViommu<'a, T> {
+    this: *mut Viommu<T>,
+    _life: PhantomData<&'a mut Viommu<T>>,
+}
 
-impl<T: ViommuOps> NewViommu<T> {
-    /// Lets user space map `pages`, and gives the offset at which.
+impl<T: ViommuOps> NewViommu<'_, T> {
+    /// Lets user space map `pages`, and gives the offset at which. It can when the vIOMMU is
+    /// complete and iommufd has said so to user space.
     ///
     /// # Errors
     ///
-    /// `EBUSY`: there are some already. `ENOMEM`: no memory.
+    /// `EBUSY`: there are some already. `ENOMEM`: no memory. `EOPNOTSUPP`: there is no iommufd.
     pub fn map_pages(&self, pages: ContiguousPages) -> Result<u64> {
-        // SAFETY: Nobody else knows this vIOMMU yet, and the borrow ends here.
-        let region = unsafe { &mut *self.0.region.get() };
+        // SAFETY: By the type invariant nobody else refers to it, and the borrow ends here.
+        let region = unsafe { &mut *(*self.this).region.get() };
         if region.is_some() {
             return Err(EBUSY);
         }
-        let core = self.0.core.get();
+        // SAFETY: By the type invariant.
+        let core = unsafe { (*self.this).core.get() };
         let mut offset = 0;
         // SAFETY: `core` is valid; the pages stay until the region is gone.
         to_result(unsafe {
@@ -288,22 +297,23 @@ impl<T: ViommuOps> NewViommu<T> {
         *region = Some(Region { pages, offset });
         Ok(offset as u64)
     }
+}
 
-    /// Takes the pages back.
-    ///
-    /// # Safety
-    ///
-    /// Nobody else uses the vIOMMU.
-    unsafe fn unmap_pages(&self) {
-        let core = self.0.core.get();
-        // SAFETY: By the contract of this function.
-        if let Some(region) = unsafe { &mut *self.0.region.get() }.take() {
-            // SAFETY: It is what `_iommufd_alloc_mmap()` gave.
-            unsafe {
-                bindings::_iommufd_destroy_mmap((*core).ictx, &raw mut (*core).obj, region.offset)
-            };
-            drop(region.pages);
-        }
+/// Takes the pages of a vIOMMU back that user space could map.
+///
+/// # Safety
+///
+/// `this` is valid but for `data`, and nobody else uses it. Nothing of it is mapped.
+unsafe fn unmap_pages<T>(this: *mut Viommu<T>) {
+    // SAFETY: By the contract of this function.
+    let core = unsafe { (*this).core.get() };
+    // SAFETY: As above.
+    if let Some(region) = unsafe { &mut *(*this).region.get() }.take() {
+        // SAFETY: It is what `_iommufd_alloc_mmap()` gave.
+        unsafe {
+            bindings::_iommufd_destroy_mmap((*core).ictx, &raw mut (*core).obj, region.offset)
+        };
+        drop(region.pages);
     }
 }
 
@@ -362,8 +372,11 @@ pub(super) unsafe extern "C" fn init<T: ViommuOps>(
     let this: *mut Viommu<T> = core.cast();
     // SAFETY: It is ours to write to.
     unsafe { (*this).region.get().write(None) };
-    // SAFETY: All but `data` is complete, and `NewViommu` does not touch that.
-    let new: &NewViommu<T> = unsafe { &*this.cast() };
+    // INVARIANT: All but `data` is complete, and nobody else knows it before this is done.
+    let new = NewViommu::<T> {
+        this,
+        _life: PhantomData,
+    };
     // SAFETY: The caller holds it.
     let parent = unsafe { AnyDomain::from_raw(parent) };
     // SAFETY: Null, or on the stack of the caller.
@@ -372,15 +385,15 @@ pub(super) unsafe extern "C" fn init<T: ViommuOps>(
     let place = unsafe { &raw mut (*this).data }.cast::<T>();
     // INVARIANT: this completes it.
     // SAFETY: It stays there until `destroy()` drops it, and nothing of it is used on failure.
-    match unsafe { pin_init::raw_try_init(place, T::new(new, parent, data)) } {
+    match unsafe { pin_init::raw_try_init(place, T::new(&new, parent, data)) } {
         Ok(()) => {
             // SAFETY: As above.
             unsafe { (*core).ops = T::table().as_raw() };
             0
         }
         Err(why) => {
-            // SAFETY: Nobody else knows it.
-            unsafe { new.unmap_pages() };
+            // SAFETY: Nobody else knows it, and what is not published cannot be mapped.
+            unsafe { unmap_pages(this) };
             why.to_errno()
         }
     }
@@ -424,10 +437,8 @@ impl<T: ViommuOps> ViommuTable<T> {
         let this: *mut Viommu<T> = core.cast();
         // SAFETY: Nobody else refers to it, and iommufd frees the memory right after.
         unsafe { (*this).data.assume_init_drop() };
-        // SAFETY: `NewViommu` does not touch `data`.
-        let new: &NewViommu<T> = unsafe { &*this.cast() };
-        // SAFETY: Nobody else refers to it.
-        unsafe { new.unmap_pages() };
+        // SAFETY: As above; a mapping would.
+        unsafe { unmap_pages(this) };
     }
 
     /// # Safety

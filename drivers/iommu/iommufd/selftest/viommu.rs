@@ -105,7 +105,7 @@ impl Drop for HwQueue {
 }
 
 /// Lets user space map two pages, and answers with the number that it sent in both.
-fn loopback(viommu: &NewViommu<MockViommu>, data: &UserData) -> Result {
+fn loopback(viommu: &NewViommu<'_, MockViommu>, data: &UserData) -> Result {
     let mut request: ViommuData = data.read()?;
     let mut pages = ContiguousPages::new(MAPPED)?;
     pages.set_first(request.in_data);
@@ -138,7 +138,7 @@ impl ViommuOps for MockViommu {
     }
 
     fn new(
-        viommu: &NewViommu<Self>,
+        viommu: &NewViommu<'_, Self>,
         _parent: &AnyDomain,
         data: Option<&UserData>,
     ) -> impl PinInit<Self, Error> {
