@@ -51,19 +51,19 @@ impl Binding {
     ///
     /// `EINVAL`: unknown flags. `ENOMEM`: no memory.
     pub(super) fn new(ctx: &Ctx, flags: u32) -> Result<(Pin<KBox<Self>>, u32)> {
+        // Memory first: once the device is bound nothing may fail, for then it would have to be
+        // unbound before it goes.
+        let memory = KBox::new_uninit(GFP_KERNEL)?;
         let device = device::create(flags)?;
         let (bound, id) = BoundDevice::bind(ctx, device.device())?;
         let attached = Attached {
             bound,
             pasids: RBTree::new(),
         };
-        let binding = KBox::pin_init(
-            pin_init!(Self {
-                attached <- new_mutex!(attached),
-                device,
-            }),
-            GFP_KERNEL,
-        )?;
+        let binding = memory.write_pin_init(pin_init!(Self {
+            attached <- new_mutex!(attached),
+            device,
+        }))?;
         Ok((binding, id))
     }
 

@@ -123,15 +123,12 @@ unsafe impl Kind for RawHwQueue {
     const ID: KindId = KindId(bindings::iommufd_object_type_IOMMUFD_OBJ_HW_QUEUE);
 }
 
-/// Keeps one hardware queue alive as long as another.
+/// Keeps a hardware queue alive that another one depends on.
 ///
 /// # Invariants
 ///
-/// `dependent` stands for one of the `users` of `depended`, and is dropped with its data.
-pub(crate) struct QueueDependency {
-    dependent: NonNull<bindings::iommufd_object>,
-    depended: NonNull<bindings::iommufd_object>,
-}
+/// It stands for one of the object's `users`.
+pub(crate) struct QueueDependency(NonNull<bindings::iommufd_object>);
 
 // SAFETY: It is a counted reference, and the counts are atomic.
 unsafe impl Send for QueueDependency {}
@@ -140,10 +137,11 @@ unsafe impl Sync for QueueDependency {}
 
 impl Drop for QueueDependency {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant both are alive.
-        unsafe {
-            bindings::_iommufd_object_undepend(self.dependent.as_ptr(), self.depended.as_ptr())
-        };
+        // What `_iommufd_object_undepend()` does, which wants to see the dependent one, too: this
+        // may outlive that.
+        //
+        // SAFETY: By the type invariant this is one of the counts, and never the last one.
+        unsafe { bindings::refcount_dec(&raw mut (*self.0.as_ptr()).users) };
     }
 }
 
@@ -177,18 +175,13 @@ impl<T: ViommuOps> QueueExt for NewHwQueue<'_, T> {
             return Err(ENOENT);
         }
         // SAFETY: iommufd has set up its part.
-        let dependent = unsafe { NonNull::new_unchecked(&raw mut (*self.as_raw()).obj) };
+        let dependent = unsafe { &raw mut (*self.as_raw()).obj };
         // SAFETY: It is not null.
         let depended = unsafe { NonNull::new_unchecked(&raw mut (*other.0.get()).obj) };
         // SAFETY: Both are alive.
-        to_result(unsafe {
-            bindings::_iommufd_object_depend(dependent.as_ptr(), depended.as_ptr())
-        })?;
+        to_result(unsafe { bindings::_iommufd_object_depend(dependent, depended.as_ptr()) })?;
         // INVARIANT: counted right above.
-        Ok(QueueDependency {
-            dependent,
-            depended,
-        })
+        Ok(QueueDependency(depended))
     }
 }
 
