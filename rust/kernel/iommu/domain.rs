@@ -147,10 +147,23 @@ impl AnyDomain {
         (sizes != 0).then(|| 1 << sizes.trailing_zeros())
     }
 
-    /// The physical address behind an IO virtual address, 0 when there is none.
+    /// The physical address behind an IO virtual address, 0 when there is none, or when the domain
+    /// has no page table that the kernel can read.
+    ///
+    /// A page table is walked without a lock. Where something may be mapped there, the caller keeps
+    /// it from being unmapped, and from being mapped, until this returns: iommufd by the lock of
+    /// the IOAS's IOVAs or because the pages are pinned, a driver by what serializes its own.
     #[inline]
     pub fn iova_to_phys(&self, iova: u64) -> bindings::phys_addr_t {
         // SAFETY: By the type invariant the domain is valid.
+        let ops = unsafe { (*self.as_raw()).ops };
+        // Of the others C asks no operation.
+        let asks = !matches!(self.kind(), Kind::Identity | Kind::Blocked);
+        // SAFETY: As above; the table is a static one.
+        if asks && unsafe { (*ops).iova_to_phys }.is_none() {
+            return 0;
+        }
+        // SAFETY: As above; there is an operation if one is asked.
         unsafe { bindings::iommu_iova_to_phys(self.as_raw(), iova) }
     }
 

@@ -3,14 +3,20 @@
 //! Plays the hardware that writes: marks pages as written to.
 
 use super::{
-    memory::paging,
+    memory::{
+        go_on,
+        paging, //
+    },
     uapi::Dirty, //
 };
 use crate::{
     ffi::{
         hwpt::PagingHwpt,
         selftest::{
-            object::Ucmd,
+            object::{
+                IoasExt,
+                Ucmd, //
+            },
             pagetable::set_dirty, //
         },
     },
@@ -26,6 +32,9 @@ use kernel::{
 
 /// The most pages in one request: a bitmap of 16 MiB.
 const MAX_PAGES: u64 = (16 << 20) * 8;
+
+/// How many pages are marked before others may map and unmap.
+const AT_ONCE: usize = 512;
 
 /// How many pages a request is about.
 ///
@@ -62,7 +71,7 @@ fn bits(bitmap: &[u8], count: u64) -> impl Iterator<Item = u64> + '_ {
 /// # Errors
 ///
 /// See [`page_count`]. `ENOENT`: no such page table. `EINVAL`: it does not track. `EFAULT`: the
-/// bitmap cannot be read.
+/// bitmap cannot be read. `EINTR`: the caller was killed.
 pub(super) fn mark(ucmd: &mut Ucmd<'_>) -> Result {
     let mut args: Dirty = ucmd.cmd().args()?;
     let count = page_count(&args)?;
@@ -77,9 +86,27 @@ pub(super) fn mark(ucmd: &mut Ucmd<'_>) -> Result {
         .reader()
         .read_slice(&mut bitmap)?;
     args.out_nr_dirty = 0;
-    for bit in bits(&bitmap, count) {
-        set_dirty(domain, args.iova.wrapping_add(bit * args.page_size))?;
-        args.out_nr_dirty += 1;
+    let (base, page_size) = (args.iova, args.page_size);
+    // CAST: an address of the IOAS has as many bits as one of the CPU's.
+    let iova_of = |bit: u64| base.wrapping_add(bit * page_size) as usize;
+    let mut bits = bits(&bitmap, count).peekable();
+    while let Some(&first) = bits.peek() {
+        go_on()?;
+        let mapped = hwpt.ioas().mapped(iova_of(first));
+        let goes_along = |bit: &u64| match &mapped {
+            Some(mapped) => mapped.contains(iova_of(*bit)),
+            None => *bit == first,
+        };
+        for _ in 0..AT_ONCE {
+            let Some(bit) = bits.next_if(goes_along) else {
+                break;
+            };
+            // Where nothing is mapped nothing gets dirty, and the bit counts all the same.
+            if let Some(mapped) = &mapped {
+                set_dirty(domain, mapped, iova_of(bit))?;
+            }
+            args.out_nr_dirty += 1;
+        }
     }
     ucmd.cmd().set_args(&args)?;
     ucmd.respond()

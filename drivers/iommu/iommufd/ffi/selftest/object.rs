@@ -24,7 +24,10 @@ use crate::{
 };
 use core::{
     marker::PhantomData,
-    ops::Deref,
+    ops::{
+        Deref,
+        RangeInclusive, //
+    },
     ptr::NonNull, //
 };
 use kernel::{
@@ -39,6 +42,14 @@ use kernel::{
         },
     },
     prelude::*,
+    sync::{
+        lock::{
+            mutex::MutexBackend,
+            Guard, //
+        },
+        rwsem::ReadGuard,
+        Mutex, //
+    },
     types::Opaque,
     uaccess::{
         UserPtr,
@@ -69,7 +80,33 @@ pub(crate) trait IoasExt {
 
     /// Where the `nth` mapping begins.
     fn nth_area(&self, nth: u32) -> Option<usize>;
+
+    /// Keeps the mapping around an address, if there is one.
+    fn mapped(&self, iova: usize) -> Option<Mapped<'_>>;
 }
+
+/// A mapping that stays as it is in all page tables of its IOAS, so that they can be walked.
+///
+/// Nothing may touch user memory meanwhile, whose lock comes before those that are held.
+///
+/// # Invariants
+///
+/// The locks are those of the mapping's IOAS and pages, and `range` is mapped.
+pub(crate) struct Mapped<'a> {
+    range: RangeInclusive<usize>,
+    _pages: Guard<'a, (), MutexBackend>,
+    _areas: ReadGuard<'a>,
+}
+
+impl Mapped<'_> {
+    /// Whether this address is in it.
+    pub(crate) fn contains(&self, iova: usize) -> bool {
+        self.range.contains(&iova)
+    }
+}
+
+// Areas are in their tree by this member.
+const _: () = assert!(core::mem::offset_of!(bindings::iopt_area, node) == 0);
 
 impl IoasExt for Ioas {
     fn reserve(&self, first: usize, last: usize) -> Result {
@@ -86,6 +123,31 @@ impl IoasExt for Ioas {
     fn nth_area(&self, nth: u32) -> Option<usize> {
         // SAFETY: It is alive.
         unsafe { nth_area(self.iopt().as_raw(), nth) }
+    }
+
+    fn mapped(&self, iova: usize) -> Option<Mapped<'_>> {
+        let iopt = self.iopt().as_raw();
+        let areas = self.iopt().iova_rwsem().read();
+        // SAFETY: The lock of the areas is held.
+        let node =
+            unsafe { bindings::interval_tree_iter_first(&raw mut (*iopt).area_itree, iova, iova) };
+        let area = NonNull::new(node.cast::<bindings::iopt_area>())?.as_ptr();
+        // Null while a mapping is made or taken away: that goes on without the lock.
+        //
+        // SAFETY: Areas leave the tree, and get and lose their pages, under the write side.
+        let pages = NonNull::new(unsafe { (*area).pages })?.as_ptr();
+        // The pages of a dma-buf are unmapped under this one alone, when they are revoked.
+        //
+        // SAFETY: The area keeps its pages as long as the lock of the areas is held.
+        let pages = unsafe { Mutex::<()>::from_raw(&raw mut (*pages).mutex) }.lock();
+        // SAFETY: Where an area is does not change while it is in the tree.
+        let (first, last) = unsafe { ((*area).node.start, (*area).node.last) };
+        // INVARIANT: Its pages are in all page tables while it has some.
+        Some(Mapped {
+            range: first..=last,
+            _pages: pages,
+            _areas: areas,
+        })
     }
 }
 

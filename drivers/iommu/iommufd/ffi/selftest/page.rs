@@ -12,6 +12,12 @@ use kernel::{
     prelude::*, //
 };
 
+/// Whether the calling process is being killed.
+pub(crate) fn is_killed() -> bool {
+    // SAFETY: No requirements.
+    unsafe { bindings::iommu_current_is_killed() }
+}
+
 /// A page of the calling process.
 ///
 /// # Invariants

@@ -5,6 +5,7 @@
 //!
 //! C header: [`include/linux/generic_pt/iommu.h`](srctree/include/linux/generic_pt/iommu.h)
 
+use super::object::Mapped;
 use kernel::{
     bindings,
     error::to_result,
@@ -78,19 +79,27 @@ unsafe impl Head for Amdv1 {
     }
 }
 
-/// Makes an address look as if the hardware had written there.
+/// Makes an address look as if the hardware had written there; `mapped` is around it, in the IOAS
+/// that the domain follows.
 ///
-/// It fails if nothing is mapped there or if another thread is faster, which is not an error of
-/// the caller's.
+/// It fails if another thread is faster, which is not an error of the caller's.
 ///
 /// # Errors
 ///
-/// `EINVAL`: the format has no dirty bits.
-pub(crate) fn set_dirty<T: DomainOps<Head = Amdv1>>(domain: &Domain<T>, iova: u64) -> Result {
+/// `EINVAL`: the format has no dirty bits, or the address is not in the mapping.
+pub(crate) fn set_dirty<T: DomainOps<Head = Amdv1>>(
+    domain: &Domain<T>,
+    mapped: &Mapped<'_>,
+    iova: usize,
+) -> Result {
+    if !mapped.contains(iova) {
+        return Err(EINVAL);
+    }
     let table: *mut bindings::pt_iommu = domain.head().cast();
     // SAFETY: The domain is complete, so there are operations.
     let op = unsafe { (*(*table).ops).set_dirty }.ok_or(EINVAL)?;
-    // SAFETY: It may be called without any lock.
-    unsafe { op(table, iova) };
+    // SAFETY: Nothing is mapped or unmapped there while there is `mapped`: that is the range lock
+    // which generic page tables ask for.
+    unsafe { op(table, iova as u64) };
     Ok(())
 }
