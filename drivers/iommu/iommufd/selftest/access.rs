@@ -25,6 +25,7 @@ use crate::ffi::selftest::{
     page::PageArray, //
 };
 use kernel::{
+    alloc::flags::__GFP_NOWARN,
     fs::file::{
         flags::O_CLOEXEC,
         FileDescriptorReservation, //
@@ -58,7 +59,8 @@ impl PinnedRange {
 }
 
 struct PinList {
-    items: KVec<PinnedRange>,
+    /// As many as user space likes, so they need not be in one piece of memory.
+    items: KVVec<PinnedRange>,
     next_id: u32,
 }
 
@@ -73,7 +75,7 @@ impl Pins {
     /// None.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
-            list <- new_mutex!(PinList { items: KVec::new(), next_id: 0 }),
+            list <- new_mutex!(PinList { items: KVVec::new(), next_id: 0 }),
         })
     }
 
@@ -120,7 +122,8 @@ impl Pins {
     ) -> Result {
         let mut pages = PageArray::new(page_count(iova, length)?)?;
         let mut list = self.list.lock();
-        list.items.reserve(1, GFP_KERNEL_ACCOUNT)?;
+        // Without a word where it would be more than any request may have.
+        list.items.reserve(1, GFP_KERNEL_ACCOUNT | __GFP_NOWARN)?;
         let id = list.next_id;
         access.pin_pages(iova, length, &mut pages, write)?;
         let item = PinnedRange { id, iova, length };

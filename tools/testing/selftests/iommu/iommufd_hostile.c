@@ -402,6 +402,22 @@ TEST_F(hostile, access_outlives_its_context)
 	close(access);
 }
 
+/* The list of pins outgrows what the page allocator has in one piece. */
+TEST_F_TIMEOUT(hostile, more_pins_than_a_block, 300)
+{
+	struct iommu_test_cmd create = {
+		.create_access = { .flags = MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES } };
+	struct iommu_test_cmd pin = { .access_pages = { .iova = IOVA, .length = PAGE } };
+	int access;
+
+	ASSERT_EQ(0, map(self->fd, self->ioas, self->memory, IOVA, PAGE));
+	ASSERT_EQ(0, test_op(self->fd, &create, IOMMU_TEST_OP_CREATE_ACCESS, self->ioas));
+	access = create.create_access.out_access_fd;
+	for (int i = 0; i < 131073; i++)
+		ASSERT_EQ(0, test_op(self->fd, &pin, IOMMU_TEST_OP_ACCESS_PAGES, access));
+	close(access);
+}
+
 static int new_viommu(int fd, uint32_t dev, uint32_t hwpt, uint32_t *id)
 {
 	struct iommu_viommu_selftest data = { .in_data = 0x1234 };
