@@ -18,6 +18,7 @@ use core::{
 
 use crate::{
     bindings,
+    error::to_result,
     prelude::*,
     types::Opaque,
     uaccess::{
@@ -82,23 +83,21 @@ fn read_prefix<T: UserStruct>(from: UserPtr, len: usize) -> Result<T> {
     Ok(value)
 }
 
-/// Checks that what a newer user space added says nothing.
+/// Reads a `T` of whatever version: what is missing is zero, what is new must be.
 ///
 /// # Errors
 ///
-/// `E2BIG`: it does. `EFAULT`: the memory cannot be read.
-fn check_zero(from: UserPtr, len: usize) -> Result {
-    let mut reader = UserSlice::new(from, len).reader();
-    let mut chunk = [0u8; 64];
-    while !reader.is_empty() {
-        let some = reader.len().min(chunk.len());
-        let bytes = chunk.get_mut(..some).ok_or(EINVAL)?;
-        reader.read_slice(bytes)?;
-        if bytes.iter().any(|&byte| byte != 0) {
-            return Err(E2BIG);
-        }
-    }
-    Ok(())
+/// `E2BIG`: what is new says something. `EFAULT`: the memory cannot be read.
+fn copy_struct<T: UserStruct>(from: UserPtr, len: usize, to: &mut MaybeUninit<T>) -> Result {
+    // SAFETY: There is room for a `T`; the address is checked.
+    to_result(unsafe {
+        bindings::copy_struct_from_user(
+            to.as_mut_ptr().cast(),
+            size_of::<T>(),
+            from.as_const_ptr(),
+            len,
+        )
+    })
 }
 
 /// One structure in user memory.
@@ -278,11 +277,11 @@ impl UserDataArray {
     ///
     /// # Errors
     ///
-    /// `EINVAL`: another type or no entries. `E2BIG`: entries longer than `T` that hold more than
-    /// zeroes there. `ENOMEM`: more than 16 MiB, or no memory. `EFAULT`: the memory cannot be read.
+    /// `EINVAL`: another type. `E2BIG`: entries longer than `T` that hold more than zeroes there.
+    /// `ENOMEM`: more than 16 MiB, or no memory. `EFAULT`: the memory cannot be read.
     pub fn read_all<T: UserStruct>(&self) -> Result<KVVec<T>> {
         let array = self.fields();
-        if array.type_ != T::TYPE || array.entry_num == 0 {
+        if array.type_ != T::TYPE {
             return Err(EINVAL);
         }
         let count = array.entry_num as usize;
@@ -301,19 +300,20 @@ impl UserDataArray {
             return Ok(entries);
         }
         for index in 0..array.entry_num {
-            let at = self.address(index)?;
-            let known = array.entry_len.min(size_of::<T>());
-            check_zero(at.wrapping_byte_add(known), array.entry_len - known)?;
-            entries.push(read_prefix(at, known)?, GFP_KERNEL)?;
+            let room = entries.spare_capacity_mut().first_mut().ok_or(ENOMEM)?;
+            copy_struct(self.address(index)?, array.entry_len, room)?;
+            // SAFETY: There is room for it, and all of its bytes were written; any are a `T`.
+            unsafe { entries.inc_len(1) };
         }
         Ok(entries)
     }
 
-    /// Copies entries from `index` on, as many as `to` has room for.
+    /// Copies entries from `index` on, as many as `to` has room for. The caller has looked at their
+    /// type.
     ///
     /// # Errors
     ///
-    /// As [`UserDataArray::get`]; also for entries of another version of `T`.
+    /// `EINVAL`: entries of another version of `T`. `EFAULT`: the memory cannot be read.
     #[inline]
     fn get_some<'a, T: UserStruct>(
         &self,
@@ -322,7 +322,7 @@ impl UserDataArray {
     ) -> Result<&'a mut [T]> {
         let array = self.fields();
         let left = array.entry_num.checked_sub(index).ok_or(EINVAL)? as usize;
-        if array.type_ != T::TYPE || array.entry_len != size_of::<T>() {
+        if array.entry_len != size_of::<T>() {
             return Err(EINVAL);
         }
         let some = to.len().min(left);
@@ -336,11 +336,15 @@ impl UserDataArray {
         Ok(unsafe { slice::from_raw_parts_mut(to.as_mut_ptr().cast(), some) })
     }
 
-    /// Hands each entry to `f`, one by one, until one fails.
+    /// Hands each entry to `f`, one by one, until one fails. `EINVAL` for another type, also where
+    /// there are no entries.
     ///
     /// Entries of the size known here are copied several at once. Where that fails they are copied
     /// one by one, so that those before the bad one are handled.
     pub fn each<T: UserStruct + Copy>(&self, mut f: impl FnMut(T) -> Result) -> Handled {
+        if self.data_type() != T::TYPE {
+            return Handled::failed(0, EINVAL);
+        }
         let mut chunk = [const { MaybeUninit::uninit() }; CHUNK];
         let mut index = 0;
         while index < self.len() {

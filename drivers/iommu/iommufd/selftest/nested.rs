@@ -122,9 +122,6 @@ impl DomainOps for Nested {
     }
 
     fn cache_invalidate_user(domain: &Domain<Self>, requests: &UserDataArray) -> Handled {
-        if requests.data_type() != <HwptInvalidate as kernel::iommu::user_data::UserStruct>::TYPE {
-            return Handled::failed(0, EINVAL);
-        }
         requests.each(|request| domain.invalidate(request))
     }
 }

@@ -27,8 +27,7 @@ use kernel::{
         user_data::{
             Handled,
             UserData,
-            UserDataArray,
-            UserStruct, //
+            UserDataArray, //
         },
         viommu::{
             Hold,
@@ -163,10 +162,6 @@ impl ViommuOps for MockViommu {
     }
 
     fn cache_invalidate(viommu: &Viommu<Self>, requests: &UserDataArray) -> Handled {
-        // No requests is how user space asks whether the type is known.
-        if requests.is_empty() && requests.data_type() == ViommuInvalidate::TYPE {
-            return Handled::all(0);
-        }
         let all: KVVec<ViommuInvalidate> = match requests.read_all() {
             Ok(all) => all,
             Err(why) => return Handled::failed(0, why),

@@ -218,6 +218,48 @@ TEST_F(mock, order_of_refusals)
 	}
 }
 
+/* A vIOMMU's array is read as a whole: no entries, old and new versions of one. */
+TEST_F(mock, arrays_of_invalidations)
+{
+	struct iommu_viommu_invalidate_selftest *entry = self->memory + PG -
+							 sizeof(*entry);
+	const __u32 size = sizeof(*entry);
+	const struct {
+		__u32 type, entry_len, entry_num;
+		/* Bytes behind the entry: what they are, whether they are there. */
+		bool set, readable;
+		int error;
+	} table[] = {
+		{ IOMMU_VIOMMU_INVALIDATE_DATA_SELFTEST, size, 0, false, true, 0 },
+		{ IOMMU_VIOMMU_INVALIDATE_DATA_SELFTEST, 0, 0, false, true, 0 },
+		{ IOMMU_VIOMMU_INVALIDATE_DATA_SELFTEST_INVALID, size, 0, false, true, EINVAL },
+		{ IOMMU_VIOMMU_INVALIDATE_DATA_SELFTEST_INVALID, size, 1, false, true, EINVAL },
+		{ IOMMU_VIOMMU_INVALIDATE_DATA_SELFTEST, size, 1, true, false, 0 },
+		{ IOMMU_VIOMMU_INVALIDATE_DATA_SELFTEST, size + 4, 1, false, true, 0 },
+		{ IOMMU_VIOMMU_INVALIDATE_DATA_SELFTEST, size + 4, 1, true, true, E2BIG },
+		{ IOMMU_VIOMMU_INVALIDATE_DATA_SELFTEST, size + 4, 1, true, false, EFAULT },
+		{ IOMMU_VIOMMU_INVALIDATE_DATA_SELFTEST, size - 4, 1, false, true, 0 },
+	};
+	__u32 parent, viommu, nested, vdevice;
+
+	ASSERT_EQ(0, new_viommu(self->fd, self->idev, self->ioas_id, &parent, &viommu, &nested));
+	test_cmd_vdevice_alloc(viommu, self->idev, 7, &vdevice);
+	*entry = (struct iommu_viommu_invalidate_selftest){ .vdev_id = 7 };
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		__u32 number = table[i].entry_num;
+		int rc;
+
+		memset(self->memory + PG, table[i].set, PG);
+		ASSERT_EQ(0, mprotect(self->memory + PG, PG, table[i].readable ?
+				      PROT_READ | PROT_WRITE : PROT_NONE));
+		rc = _test_cmd_viommu_invalidate(self->fd, viommu, entry, table[i].type,
+						 table[i].entry_len, &number);
+		ASSERT_EQ(0, mprotect(self->memory + PG, PG, PROT_READ | PROT_WRITE));
+		EXPECT_EQ(table[i].error, rc ? errno : 0) TH_LOG("row %zu", i);
+		EXPECT_EQ(table[i].error ? 0 : table[i].entry_num, number) TH_LOG("row %zu", i);
+	}
+}
+
 TEST_F(mock, types_of_queues)
 {
 	static const __u32 wrong[] = { IOMMU_HW_QUEUE_TYPE_DEFAULT, 1,
