@@ -477,6 +477,10 @@ impl<T: DirtyOps> DirtyTable<T> {
     }
 }
 
+/// The bit field with `user_pasid_table` set: bindgen's functions for that are not `const`.
+const USER_PASID_TABLE: bindings::__BindgenBitfieldUnit<[u8; 1]> =
+    bindings::__BindgenBitfieldUnit::new([1]);
+
 /// The C table of a driver.
 #[repr(transparent)]
 pub struct IommuTable<T>(bindings::iommu_ops, PhantomData<T>);
@@ -523,7 +527,7 @@ impl<T: IommuOps> IommuTable<T> {
 
     /// User space manages the PASID table, and faults come in through the device's own domain.
     pub const fn user_pasid_table(mut self) -> Self {
-        self.0._bitfield_1 = bindings::__BindgenBitfieldUnit::new([1]);
+        self.0._bitfield_1 = USER_PASID_TABLE;
         self
     }
 
@@ -648,5 +652,56 @@ pub(super) fn give<T: DomainOps>(domain: Result<Owned<T>>) -> *mut bindings::iom
     match domain {
         Ok(domain) => domain.into_raw(),
         Err(why) => why.to_ptr(),
+    }
+}
+
+#[cfg(CONFIG_KUNIT = "y")]
+#[macros::kunit_tests(rust_kernel_iommu_ops)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_that_are_known() {
+        let every = AllocFlags::NEST_PARENT
+            .or(AllocFlags::DIRTY_TRACKING)
+            .or(AllocFlags::PASID);
+        for (flags, known, result) in [
+            (AllocFlags::NONE, AllocFlags::NONE, Ok(())),
+            (AllocFlags::NONE, every, Ok(())),
+            (every, every, Ok(())),
+            (AllocFlags::PASID, every, Ok(())),
+            (AllocFlags::PASID, AllocFlags::PASID, Ok(())),
+            (AllocFlags::PASID, AllocFlags::NONE, Err(EOPNOTSUPP)),
+            (AllocFlags::PASID, AllocFlags::NEST_PARENT, Err(EOPNOTSUPP)),
+            (every, AllocFlags::PASID, Err(EOPNOTSUPP)),
+            (AllocFlags::new(1 << 31), every, Err(EOPNOTSUPP)),
+            (AllocFlags::new(u32::MAX), every, Err(EOPNOTSUPP)),
+        ] {
+            assert_eq!(flags.only(known), result);
+        }
+    }
+
+    #[test]
+    fn flags_that_are_in_others() {
+        let two = AllocFlags::NEST_PARENT.or(AllocFlags::PASID);
+        for (flags, other, expected) in [
+            (AllocFlags::NONE, AllocFlags::NONE, true),
+            (two, AllocFlags::NONE, true),
+            (two, AllocFlags::PASID, true),
+            (two, two, true),
+            (two, AllocFlags::DIRTY_TRACKING, false),
+            (AllocFlags::PASID, two, false),
+            (AllocFlags::NONE, AllocFlags::PASID, false),
+        ] {
+            assert_eq!(flags.contains(other), expected);
+        }
+    }
+
+    #[test]
+    fn user_pasid_table_is_that_bit() {
+        let mut ops = bindings::iommu_ops::default();
+        assert_eq!(ops.user_pasid_table(), 0);
+        ops._bitfield_1 = USER_PASID_TABLE;
+        assert_eq!(ops.user_pasid_table(), 1);
     }
 }

@@ -385,3 +385,65 @@ pub(super) unsafe fn report(
         Err(why) => why.to_errno(),
     }
 }
+
+#[cfg(CONFIG_KUNIT = "y")]
+#[macros::kunit_tests(rust_kernel_iommu_user_data)]
+mod tests {
+    use super::*;
+
+    /// It had one word at first.
+    #[derive(Clone, Copy, FromBytes, IntoBytes)]
+    #[repr(C)]
+    struct Grown([u32; 3]);
+
+    impl UserStruct for Grown {
+        const TYPE: u32 = 7;
+        const MIN_LEN: usize = 4;
+    }
+
+    #[test]
+    fn lengths_of_versions() {
+        for (len, result) in [
+            (0, Err(EINVAL)),
+            (3, Err(EINVAL)),
+            (4, Ok(())),
+            (5, Ok(())),
+            (11, Ok(())),
+            (12, Ok(())),
+            (13, Err(EINVAL)),
+            (usize::MAX, Err(EINVAL)),
+        ] {
+            assert_eq!(check_len::<Grown>(len), result);
+        }
+    }
+
+    #[test]
+    fn how_far_it_came() {
+        for (handled, count, result) in [
+            (Handled::all(0), 0, Ok(())),
+            (Handled::all(u32::MAX), u32::MAX, Ok(())),
+            (Handled::failed(0, EINVAL), 0, Err(EINVAL)),
+            (Handled::failed(3, EFAULT), 3, Err(EFAULT)),
+        ] {
+            assert_eq!(handled.count(), count);
+            assert_eq!(handled.result(), result);
+        }
+    }
+
+    #[test]
+    fn arrays_without_entries() {
+        for (type_, result) in [(Grown::TYPE, Ok(0)), (0, Err(EINVAL)), (8, Err(EINVAL))] {
+            let raw = bindings::iommu_user_data_array {
+                type_,
+                ..Default::default()
+            };
+            // SAFETY: It is valid, and nobody writes to it.
+            let array = unsafe { UserDataArray::from_raw(&raw) };
+            assert!(array.is_empty());
+            assert_eq!(array.read_all::<Grown>().map(|all| all.len()), result);
+            let handled = array.each(|_: Grown| Err(EIO));
+            assert_eq!(handled.count(), 0);
+            assert_eq!(handled.result(), result.map(|_| ()));
+        }
+    }
+}
