@@ -307,7 +307,7 @@ impl<T: DomainOps> Deref for Domain<T> {
 pub struct Owned<T: DomainOps>(NonNull<Domain<T>>);
 
 impl<T: DomainOps> Owned<T> {
-    /// Makes a domain.
+    /// Makes a domain of the kernel's own memory (`GFP_KERNEL`). May sleep.
     ///
     /// # Errors
     ///
@@ -344,12 +344,13 @@ impl<T: DomainOps> Owned<T> {
         unsafe { &mut *self.0.as_ptr().cast() }
     }
 
-    /// The page sizes that can be mapped, a bit for each.
+    /// The page sizes that can be mapped, a bit for each: bit n is for pages of 2^n bytes. No page
+    /// table can map what its format has not.
     pub fn set_page_sizes(&mut self, sizes: usize) {
         self.domain().pgsize_bitmap = sizes as c_ulong;
     }
 
-    /// The addresses that can be mapped, both ends included.
+    /// The addresses that can be mapped, in bytes, both ends included: IO virtual ones.
     ///
     /// # Errors
     ///

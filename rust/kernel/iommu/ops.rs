@@ -97,12 +97,20 @@ pub trait DomainOps: Sized + Send + Sync + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Forgets what the hardware has cached of a user's page table.
+    /// Forgets what the hardware has cached of a user's page table. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`: entries of another type or length, or that make no sense. `EFAULT`: they cannot be
+    /// read. `EOPNOTSUPP`: an unknown flag. Or what the hardware answers. The count says for how
+    /// many entries the caches are clean all the same.
     fn cache_invalidate_user(_domain: &Domain<Self>, _requests: &UserDataArray) -> Handled {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Forgets what the hardware has cached of a range that was unmapped.
+    /// Forgets what the hardware has cached of a range that was unmapped, and frees the page table
+    /// pages of the gather when it has. Cannot fail. Must not sleep if the DMA API can use such a
+    /// domain, for that unmaps in any context; iommufd calls where it may.
     fn iotlb_sync(_domain: &Domain<Self>, _gather: &mut Gather) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
@@ -132,7 +140,11 @@ pub trait DirtyOps: DomainOps {
     /// The table of this type: always the same `static`.
     fn dirty_table() -> &'static DirtyTable<Self>;
 
-    /// Begins or ends tracking.
+    /// Begins or ends tracking; what it is already it may be told again. Dirty bits were cleared
+    /// right before it begins.
+    ///
+    /// May sleep. iommufd holds the lock of the IOAS's IOVAs for reading, so two calls for one
+    /// domain may meet, and devices may be attached and detached meanwhile.
     ///
     /// # Errors
     ///
@@ -303,19 +315,25 @@ pub trait IommuOps: Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// The IOMMU that serves this device.
+    /// The IOMMU that serves this device. The core asks once, when it sees the device, under its
+    /// mutex for that; may sleep. The device is in no group yet, and attached to nothing.
     ///
     /// # Errors
     ///
     /// `ENODEV`: none of this driver does.
     fn probe_device(dev: &Device) -> Result<&'static IommuDevice>;
 
-    /// Tells the device how a page fault was answered.
+    /// Tells the device how the page faults of a group, or the one that came alone, were answered.
+    /// Under the mutex of the device's faults; may sleep, and cannot fail.
+    ///
+    /// `code` is `enum iommu_page_response_code`: 0, try again; 1, that access is invalid; 2, drop
+    /// what else comes of this device.
     fn page_response(_dev: &Device, _pasid: Pasid, _group: u32, _code: u32) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Whether it can give this device a vIOMMU of this type.
+    /// Whether it can give this device a vIOMMU of this type, `enum iommu_viommu_type` of the user
+    /// API. Without it none of its devices has any. If it can, [`ViommuOps::new`] may still refuse.
     fn has_viommu(_dev: &Device, _kind: u32) -> bool {
         build_error!(VTABLE_DEFAULT_ERROR)
     }

@@ -27,7 +27,7 @@ unsafe impl Send for ContiguousPages {}
 unsafe impl Sync for ContiguousPages {}
 
 impl ContiguousPages {
-    /// Takes `len` bytes.
+    /// Takes `len` bytes of the kernel's own memory (`GFP_KERNEL`), charged to nobody. May sleep.
     ///
     /// # Errors
     ///

@@ -86,21 +86,29 @@ pub trait ViommuOps: Sized + Send + Sync + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Forgets what the hardware has cached for the virtual machine.
+    /// Forgets what the hardware has cached for the virtual machine. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// As for [`DomainOps::cache_invalidate_user`].
     fn cache_invalidate(_viommu: &Viommu<Self>, _requests: &UserDataArray) -> Handled {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Whether it has hardware queues of this type.
+    /// Whether it has hardware queues of this type, `enum iommu_hw_queue_type` of the user API. It
+    /// comes with [`ViommuOps::new_hw_queue`]; without, there are none.
     fn has_hw_queue(_viommu: &Viommu<Self>, _kind: u32) -> bool {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Makes a hardware queue. `base` is where it lies in physical memory.
+    /// Makes a hardware queue of a type that [`ViommuOps::has_hw_queue`] knows. `base` is where it
+    /// lies in physical memory, in one piece and pinned until the queue is gone; `index` is the
+    /// number that user space gives it. May sleep; two calls for one vIOMMU may meet.
     ///
     /// # Errors
     ///
-    /// `EINVAL`: there is no queue of that number. `EEXIST`: it is in use.
+    /// `EINVAL`: there is no queue of that number. `EEXIST`: it is in use. `EIO`: it cannot be used
+    /// before another one. `EFAULT`: `base` is not where the hardware would look for it.
     fn new_hw_queue(
         _queue: &NewHwQueue<'_, Self>,
         _index: u32,
@@ -195,12 +203,18 @@ impl<T: ViommuOps> Viommu<T> {
         result
     }
 
-    /// Tells user space that something happened.
+    /// Tells user space that something happened: `kind` is `enum iommu_veventq_type` of the user
+    /// API, and says what `event` is. That the queue is full is no error, user space learns how
+    /// many were lost.
+    ///
+    /// May sleep, so not from an interrupt handler but from its thread. Memory is not waited for.
     ///
     /// # Errors
     ///
-    /// `EOPNOTSUPP`: nobody listens to events of this type. `ENOMEM`: it was lost.
+    /// `EOPNOTSUPP`: nobody listens to events of this type, or there is no iommufd. `ENOMEM`: it
+    /// was lost.
     pub fn report_event<E: IntoBytes + zerocopy::Immutable>(&self, kind: u32, event: &E) -> Result {
+        const { assert!(size_of::<E>() != 0) };
         let bytes = event.as_bytes();
         // SAFETY: The event is only read, and no further than its length.
         to_result(unsafe {
