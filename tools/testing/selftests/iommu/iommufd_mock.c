@@ -360,6 +360,53 @@ TEST_F(mock, flags_of_pins)
 	test_cmd_destroy_access(access);
 }
 
+/* Tests rely on what the mock says of memory and PASIDs: no where it is not so. */
+TEST_F(mock, checks_say_no)
+{
+	struct iommu_test_cmd map = { .check_map = { .length = PG } };
+	struct iommu_test_cmd refs = { .check_refs = {
+		.length = PG, .uptr = (uintptr_t)self->memory } };
+	struct iommu_test_cmd pasid = { .pasid_check = { .pasid = 5 } };
+	static const struct {
+		int iova_page, page, error;
+	} table[] = {
+		{ 0, 0, 0 }, { 1, 1, 0 }, { 0, 1, EINVAL }, { 1, 0, EINVAL }, { 2, 2, EINVAL },
+	};
+	__u32 stdev, idev, hwpts[2];
+
+	memset(self->memory, 1, PAGES * PG);
+	test_ioctl_ioas_map_fixed(self->memory, 2 * PG, IOVA);
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		int rc;
+
+		map.check_map.iova = IOVA + table[i].iova_page * PG;
+		map.check_map.uptr = (uintptr_t)self->memory + table[i].page * PG;
+		rc = test_op(self->fd, &map, IOMMU_TEST_OP_MD_CHECK_MAP, self->hwpt);
+		EXPECT_EQ(table[i].error, rc ? errno : 0) TH_LOG("row %zu", i);
+	}
+	for (int pins = 0; pins < 4; pins++) {
+		int rc;
+
+		refs.check_refs.refs = pins;
+		rc = test_op(self->fd, &refs, IOMMU_TEST_OP_MD_CHECK_REFS, 0);
+		EXPECT_EQ(pins == 1 ? 0 : EIO, rc ? errno : 0) TH_LOG("%d pins", pins);
+	}
+
+	test_cmd_mock_domain_flags(self->ioas_id, MOCK_FLAGS_DEVICE_PASID, &stdev, NULL, &idev);
+	for (int i = 0; i < 2; i++)
+		test_cmd_hwpt_alloc(idev, self->ioas_id, IOMMU_HWPT_ALLOC_PASID, &hwpts[i]);
+	test_cmd_mock_domain_replace(stdev, hwpts[0]);
+	EXPECT_EQ(0, test_op(self->fd, &pasid, IOMMU_TEST_OP_PASID_CHECK_HWPT, stdev));
+	pasid.pasid_check.hwpt_id = hwpts[0];
+	EXPECT_ERRNO(EINVAL, test_op(self->fd, &pasid, IOMMU_TEST_OP_PASID_CHECK_HWPT, stdev));
+	ASSERT_EQ(0, _test_cmd_pasid_attach(self->fd, stdev, 5, hwpts[0]));
+	EXPECT_EQ(0, test_op(self->fd, &pasid, IOMMU_TEST_OP_PASID_CHECK_HWPT, stdev));
+	pasid.pasid_check.hwpt_id = hwpts[1];
+	EXPECT_ERRNO(EINVAL, test_op(self->fd, &pasid, IOMMU_TEST_OP_PASID_CHECK_HWPT, stdev));
+	pasid.pasid_check.hwpt_id = 0;
+	EXPECT_ERRNO(EINVAL, test_op(self->fd, &pasid, IOMMU_TEST_OP_PASID_CHECK_HWPT, stdev));
+}
+
 /* A pin is one pin: the last to go lets the range be unmapped in full. */
 TEST_F(mock, pins_are_counted)
 {
