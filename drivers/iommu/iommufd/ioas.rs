@@ -72,8 +72,8 @@ impl Ioctl for IoasAlloc {
 
 /// Unmaps what is left in an IOAS that goes.
 pub(crate) fn unmap_at_end(ioas: &Ioas) {
-    match ioas.iopt().unmap_all() {
-        Ok(_) | Err(ENOENT) => (),
+    match ioas.iopt().unmap_all().1 {
+        Ok(()) | Err(ENOENT) => (),
         // Nobody can hold pages any more: who could was a user of the IOAS.
         Err(_) => {
             kernel::warn_on!(true);
@@ -235,14 +235,15 @@ impl Ioctl for IoasUnmap {
 
     fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
         let ioas = lend::<Ioas>(ucmd.ctx(), ucmd.ioas_id)?;
-        let unmapped = match (ucmd.iova, ucmd.length) {
-            (0, u64::MAX) => ioas.iopt().unmap_all()?,
+        let (unmapped, result) = match (ucmd.iova, ucmd.length) {
+            (0, u64::MAX) => ioas.iopt().unmap_all(),
             (iova, length) if too_large(iova) || too_large(length) => return Err(EOVERFLOW),
-            (iova, length) => match ioas.iopt().unmap(iova as usize, length as usize)? {
-                0 => return Err(ENOENT),
+            (iova, length) => match ioas.iopt().unmap(iova as usize, length as usize) {
+                (0, Ok(())) => return Err(ENOENT),
                 unmapped => unmapped,
             },
         };
+        result?;
         ucmd.length = unmapped as u64;
         ucmd.respond()
     }

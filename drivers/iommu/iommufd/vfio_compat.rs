@@ -243,7 +243,7 @@ fn unmap_dma(ctx: &Ctx, arg: usize) -> Result {
     let ioas = compat_ioas(ctx)?;
     let iopt = ioas.iopt();
     let (iova, size) = (unmap.iova as usize, unmap.size as usize);
-    let unmapped = if unmap.flags & uapi::VFIO_DMA_UNMAP_FLAG_ALL != 0 {
+    let (unmapped, result) = if unmap.flags & uapi::VFIO_DMA_UNMAP_FLAG_ALL != 0 {
         if iova != 0 || size != 0 {
             return Err(EINVAL);
         }
@@ -254,9 +254,9 @@ fn unmap_dma(ctx: &Ctx, arg: usize) -> Result {
         }
         iopt.unmap(iova, size)
     };
-    unmap.size = unmapped.unwrap_or(0) as u64;
+    unmap.size = unmapped as u64;
     write_struct(arg, &unmap)?;
-    unmapped.map(drop)
+    result
 }
 
 /// The IOVAs at which mappings must end so that a range can be unmapped.

@@ -181,31 +181,29 @@ impl Iopt {
         Ok(iova)
     }
 
-    /// Unmaps a range; returns how much was mapped there.
+    /// Unmaps a range; returns how much was unmapped, also where that failed on the way.
     ///
     /// # Errors
     ///
     /// `ENOENT` when a mapping is only partly inside, `EBUSY` when one is being made, `EDEADLOCK`
     /// when a driver does not let go of its pages; `EINVAL`, `EOVERFLOW`.
-    pub(crate) fn unmap(&self, iova: usize, length: usize) -> Result<usize> {
+    pub(crate) fn unmap(&self, iova: usize, length: usize) -> (usize, Result) {
         let mut unmapped = 0;
         // SAFETY: The table is valid.
-        to_result(unsafe {
-            bindings::iopt_unmap_iova(self.as_raw(), iova, length, &mut unmapped)
-        })?;
-        Ok(unmapped)
+        let ret = unsafe { bindings::iopt_unmap_iova(self.as_raw(), iova, length, &mut unmapped) };
+        (unmapped, to_result(ret))
     }
 
-    /// Unmaps everything; returns how much that was.
+    /// Unmaps everything; returns how much that was, also where it failed on the way.
     ///
     /// # Errors
     ///
     /// As [`Self::unmap`].
-    pub(crate) fn unmap_all(&self) -> Result<usize> {
+    pub(crate) fn unmap_all(&self) -> (usize, Result) {
         let mut unmapped = 0;
         // SAFETY: The table is valid.
-        to_result(unsafe { bindings::iopt_unmap_all(self.as_raw(), &mut unmapped) })?;
-        Ok(unmapped)
+        let ret = unsafe { bindings::iopt_unmap_all(self.as_raw(), &mut unmapped) };
+        (unmapped, to_result(ret))
     }
 
     /// Replaces the ranges that must stay usable.

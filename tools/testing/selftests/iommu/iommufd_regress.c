@@ -4,6 +4,7 @@
  * space: each test fails on a kernel that does it again. Needs
  * CONFIG_IOMMUFD_TEST and no hardware.
  */
+#include <linux/vfio.h>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -348,6 +349,41 @@ TEST_F(regress, end_of_user_addresses)
 							table[i].length, &iova))
 			TH_LOG("row %zu", i);
 	}
+}
+
+/* What VFIO's unmap had done before it met an error was told as nothing. */
+TEST_F(regress, vfio_unmap_on_the_way)
+{
+	struct iommu_vfio_ioas set = {
+		.size = sizeof(set),
+		.ioas_id = self->ioas_id,
+		.op = IOMMU_VFIO_IOAS_SET,
+	};
+	struct vfio_iommu_type1_dma_unmap unmap = {
+		.argsz = sizeof(unmap),
+		.iova = IOVA,
+		.size = 2 * PG,
+	};
+	__u32 stdev, hwpt, idev;
+
+	test_cmd_mock_domain(self->ioas_id, &stdev, &hwpt, &idev);
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_VFIO_IOAS, &set));
+	/* Of the second version, which does not cut mappings. */
+	ASSERT_EQ(0, ioctl(self->fd, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU));
+	test_ioctl_ioas_map_fixed(self->memory, PG, IOVA);
+	test_ioctl_ioas_map_fixed(self->memory + PG, 2 * PG, IOVA + PG);
+
+	EXPECT_ERRNO(ENOENT, ioctl(self->fd, VFIO_IOMMU_UNMAP_DMA, &unmap));
+	EXPECT_EQ(PG, unmap.size);
+	/* Only the second mapping is left. */
+	unmap.size = 3 * PG;
+	EXPECT_EQ(0, ioctl(self->fd, VFIO_IOMMU_UNMAP_DMA, &unmap));
+	EXPECT_EQ(2 * PG, unmap.size);
+	/* With the flag that unmaps all, a range is refused and stays as it is. */
+	unmap.flags = VFIO_DMA_UNMAP_FLAG_ALL;
+	EXPECT_ERRNO(EINVAL, ioctl(self->fd, VFIO_IOMMU_UNMAP_DMA, &unmap));
+	EXPECT_EQ(2 * PG, unmap.size);
+	test_ioctl_destroy(stdev);
 }
 
 /* Shifts by and divisions through what user space says: CVE-2025-21724, CVE-2025-40293. */
