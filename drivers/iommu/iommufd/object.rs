@@ -11,11 +11,19 @@
 //! | hold | a count of `users` alone, kept by a dependent object; destroy is refused |
 //! | [`Taken`] | the last reference: to be destroyed |
 //!
-//! A loan counts in `wait_cnt` and in `users`, and takes them in that order: once destroy has
-//! brought `wait_cnt` to zero no lookup touches `users` any more, so a lookup that loses the race
-//! cannot make a destroy fail. That is what lets lookups do without the table's lock, together
-//! with memory that stays an object's (`ffi::memory`): a lookup that comes too late may count in
-//! the `wait_cnt` of whatever object is there now, and lets go of it at once.
+//! A loan counts in `wait_cnt` and in `users`, takes them in that order, and gives them back in the
+//! other. There are two ways to destroy:
+//!
+//! - [`destroy_held`], for drivers, who cannot be refused: `wait_cnt` is brought to zero first, and
+//!   `users` looked at then. No lookup touches `users` any more, so one that loses the race cannot
+//!   make this fail.
+//! - [`destroy`] and [`put_and_try_destroy`], which may be refused: under the table's lock `users`
+//!   is taken from one to zero, so that no lookup gets a loan, and the object out of the table;
+//!   then `wait_cnt` is waited for. A loan at that moment is `EBUSY`.
+//!
+//! Lookups do without the table's lock because the memory stays an object's (`ffi::memory`): one
+//! that comes too late may count in the `wait_cnt` of whatever object is there now, and lets go of
+//! it at once.
 //!
 //! [`Unpublished`]: crate::ffi::object::Unpublished
 //! [`Built`]: crate::ffi::object::Built
@@ -37,6 +45,7 @@ use crate::ffi::{
         Object,
         Taken, //
     },
+    table::Locked,
     ucmd::Ucmd, //
 };
 use crate::ioctl::Ioctl;
@@ -85,7 +94,7 @@ pub(crate) fn try_hold(ctx: &Ctx, object: &Object) -> Result {
 pub(crate) fn destroy(ctx: &Ctx, id: u32) -> Result {
     let taken = {
         let mut locked = ctx.objects().lock();
-        let taken = locked.find(id).ok_or(ENOENT)?.take().ok_or(EBUSY)?;
+        let taken = locked.find(id).ok_or(ENOENT)?.take(false).ok_or(EBUSY)?;
         ctx.forget_vfio_ioas(&taken, &locked);
         taken
     };
@@ -107,7 +116,7 @@ impl Ioctl for Destroy {
 ///
 /// `EBUSY` when something else depends on it.
 pub(crate) fn put_and_try_destroy(ctx: &Ctx, object: &Object) -> Result {
-    let taken = take_held(ctx, object, false).ok_or(EBUSY)?;
+    let taken = take_held(ctx, object, &mut ctx.objects().lock(), false)?;
     finish(taken)
 }
 
@@ -123,27 +132,34 @@ pub(crate) fn destroy_held(ctx: &Ctx, object: &Object, keep_id: bool) -> Result 
         object.users().dec();
         return Err(e);
     }
-    match take_held(ctx, object, keep_id) {
-        Some(taken) => {
-            taken.destroy();
-            Ok(())
-        }
-        None => {
-            // It stays, so it can be lent again.
-            object.wait_cnt().set(1);
-            Err(EBUSY)
-        }
-    }
+    let taken = {
+        let mut locked = ctx.objects().lock();
+        take_held(ctx, object, &mut locked, keep_id).inspect_err(|_| {
+            // It stays, so it can be lent again. Without the lock somebody else could destroy it
+            // before it can.
+            object.wait_cnt().set_release(1);
+        })?
+    };
+    taken.destroy();
+    Ok(())
 }
 
-/// Gives a hold back and takes the object, both under the lock so that nobody comes between.
-fn take_held(ctx: &Ctx, object: &Object, keep_id: bool) -> Option<Taken> {
-    let mut locked = ctx.objects().lock();
+/// Gives a hold back and takes the object, both under the lock so that nobody comes between. An
+/// object stays valid until the lock is given back.
+///
+/// # Errors
+///
+/// `EBUSY` when something else depends on it; `ENOENT` when the table has another object at its
+/// id, which is a bug.
+fn take_held(ctx: &Ctx, object: &Object, locked: &mut Locked<'_>, keep_id: bool) -> Result<Taken> {
     object.users().dec();
-    let taken = object.take()?;
-    locked.remove(&taken, keep_id);
-    ctx.forget_vfio_ioas(&taken, &locked);
-    Some(taken)
+    let slot = locked.find(object.id()).filter(|slot| slot.is(object));
+    if kernel::warn_on!(slot.is_none()) {
+        return Err(ENOENT);
+    }
+    let taken = slot.and_then(|slot| slot.take(keep_id)).ok_or(EBUSY)?;
+    ctx.forget_vfio_ioas(&taken, locked);
+    Ok(taken)
 }
 
 /// Waits for the loans on an object that left the table, and destroys it.
@@ -204,7 +220,7 @@ fn next(ctx: &Ctx, from: usize) -> Option<(u32, Option<Taken>)> {
     let object = locked.next(from)?;
     let (id, taken) = (object.id(), object.take());
     if let Some(taken) = &taken {
-        locked.remove(taken, false);
+        locked.remove(taken);
     }
     Some((id, taken))
 }

@@ -74,7 +74,7 @@ impl Count {
     }
 
     /// Sets a count that is zero, after everything that was written before.
-    pub(super) fn set_release(&self, n: i32) {
+    pub(crate) fn set_release(&self, n: i32) {
         // SAFETY: `self` is a valid `refcount_t`.
         unsafe { bindings::refcount_set_release(self.0.get(), n) }
     }

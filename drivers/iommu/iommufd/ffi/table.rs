@@ -227,16 +227,12 @@ impl Locked<'_> {
         Some(Slot { object, cursor })
     }
 
-    /// Takes an object out of the table; with `keep_id` the id stays reserved.
-    pub(crate) fn remove(&mut self, taken: &Taken, keep_id: bool) {
+    /// Takes an object out of the table, its id included.
+    pub(crate) fn remove(&mut self, taken: &Taken) {
         let mut cursor = self.table.cursor(taken.object().id());
-        let entry = if keep_id {
-            zero_entry()
-        } else {
-            ptr::null_mut()
-        };
         // SAFETY: The lock is held; the slot is there, so nothing is allocated.
-        unsafe { bindings::xas_store(&mut cursor, entry) };
+        let old = unsafe { bindings::xas_store(&mut cursor, ptr::null_mut()) };
+        kernel::warn_on!(!ptr::eq(old, taken.object().as_raw().cast()));
     }
 
     fn erase(&mut self, id: u32) {
@@ -265,12 +261,24 @@ pub(crate) struct Slot<'l> {
 }
 
 impl Slot<'_> {
-    /// Takes the object for good and out of the table, its id included, when the caller's is the
-    /// last count on it.
-    pub(crate) fn take(mut self) -> Option<Taken> {
+    /// Whether this object is there.
+    pub(crate) fn is(&self, object: &Object) -> bool {
+        ptr::eq(self.object, object)
+    }
+
+    /// Takes the object for good and out of the table when the caller's is the last count on it;
+    /// with `keep_id` its id stays reserved.
+    #[inline]
+    pub(crate) fn take(mut self, keep_id: bool) -> Option<Taken> {
         let taken = self.object.take()?;
-        // SAFETY: The lock is held since the cursor was placed.
-        unsafe { bindings::xas_store(&mut self.cursor, ptr::null_mut()) };
+        let entry = if keep_id {
+            zero_entry()
+        } else {
+            ptr::null_mut()
+        };
+        // SAFETY: The lock is held since the cursor was placed; the slot is there, so nothing is
+        // allocated.
+        unsafe { bindings::xas_store(&mut self.cursor, entry) };
         Some(taken)
     }
 }
