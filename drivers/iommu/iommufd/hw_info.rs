@@ -93,11 +93,11 @@ fn capabilities(dev: &PhysDev, max_pasids: u32) -> u64 {
     if max_pasids != 0 {
         match dev.pasid_control() {
             Some(Ok(control)) => {
-                kernel::warn_on!(control & uapi::PASID_ENABLED == 0);
+                kernel::warn_on_once!(control & uapi::PASID_ENABLED == 0);
                 capabilities |= pasid_capabilities(control);
             }
             Some(Err(_)) => {
-                kernel::warn_on!(true);
+                kernel::warn_on_once!(true);
             }
             None => (),
         }

@@ -260,7 +260,7 @@ fn alloc_paging(
 
 #[inline]
 fn alloc_nested(ucmd: &mut Ucmd<'_, HwptAlloc>, domain: Domain, below: Below) -> Result {
-    if kernel::warn_on!(!domain.is_nested()) {
+    if kernel::warn_on_once!(!domain.is_nested()) {
         return Err(EOPNOTSUPP);
     }
     let parts = Parts {

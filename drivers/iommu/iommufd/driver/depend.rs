@@ -27,7 +27,7 @@ pub(crate) fn depend(dependent: &Object, depended: &Object) -> Result {
 
 /// Lets go of `depended`.
 pub(crate) fn undepend(dependent: &Object, depended: &Object) {
-    if kernel::warn_on!(!may_depend(dependent, depended)) {
+    if kernel::warn_on_once!(!may_depend(dependent, depended)) {
         return;
     }
     depended.release();

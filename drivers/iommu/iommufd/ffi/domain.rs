@@ -298,7 +298,7 @@ impl<'a> Driver<'a> {
         // INVARIANT: that is what the operation returns.
         let info = HwInfo { kind, data, len };
         if kind == NONE && self.0.hw_info.is_some() {
-            kernel::warn_on!(true);
+            kernel::warn_on_once!(true);
             return Err(EOPNOTSUPP);
         }
         Ok(info)

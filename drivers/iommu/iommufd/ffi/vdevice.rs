@@ -53,7 +53,7 @@ impl Viommu {
         if ops.vdevice_size == 0 {
             return Ok((LEAST, ops.vdevice_init));
         }
-        if kernel::warn_on!(ops.vdevice_init.is_none()) {
+        if kernel::warn_on_once!(ops.vdevice_init.is_none()) {
             return Err(EOPNOTSUPP);
         }
         Ok((checked(ops.vdevice_size, LEAST)?, ops.vdevice_init))

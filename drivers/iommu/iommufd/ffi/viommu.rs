@@ -42,7 +42,7 @@ const VIOMMU: KindId = KindId(bindings::iommufd_object_type_IOMMUFD_OBJ_VIOMMU);
 ///
 /// `EOPNOTSUPP`: the driver has none (0), or that bug.
 pub(super) fn checked(size: usize, least: usize) -> Result<usize> {
-    if size == 0 || kernel::warn_on!(size < least) {
+    if size == 0 || kernel::warn_on_once!(size < least) {
         return Err(EOPNOTSUPP);
     }
     Ok(size)
@@ -65,7 +65,7 @@ impl ViommuDriver {
     /// `EOPNOTSUPP`: there is no IOMMU, or its driver makes none of this type.
     pub(crate) fn of(device: &Device, type_: u32) -> Result<Self> {
         let iommu_dev = device.dev().iommu_dev();
-        if device.is_noiommu() || kernel::warn_on!(iommu_dev.is_null()) {
+        if device.is_noiommu() || kernel::warn_on_once!(iommu_dev.is_null()) {
             return Err(EOPNOTSUPP);
         }
         // SAFETY: The device is bound, so that its IOMMU stays.
@@ -128,7 +128,7 @@ impl ViommuDriver {
         to_result(unsafe { (self.init)(raw, parent.domain().as_raw(), data) })?;
         // SAFETY: Nobody else knows the object yet.
         let ops = unsafe { (*raw).ops };
-        if kernel::warn_on!(ops.is_null()) {
+        if kernel::warn_on_once!(ops.is_null()) {
             return Err(EOPNOTSUPP);
         }
         Ok(object)

@@ -155,7 +155,7 @@ pub(crate) unsafe extern "C" fn iommufd_viommu_get_vdev_id(
     dev: *mut bindings::device,
     vdev_id: *mut c_ulong,
 ) -> c_int {
-    if kernel::warn_on!(vdev_id.is_null()) {
+    if kernel::warn_on_once!(vdev_id.is_null()) {
         return EINVAL.to_errno();
     }
     // SAFETY: By the contract of the function.
@@ -179,7 +179,7 @@ pub(crate) unsafe extern "C" fn iommufd_viommu_report_event(
     event_data: *mut c_void,
     data_len: usize,
 ) -> c_int {
-    if kernel::warn_on!(data_len == 0 || event_data.is_null()) {
+    if kernel::warn_on_once!(data_len == 0 || event_data.is_null()) {
         return EINVAL.to_errno();
     }
     // SAFETY: By the contract of the function.
