@@ -107,10 +107,22 @@ __rust_helper int rust_helper_copy_struct_from_user(void *dst, size_t ksize,
 	return copy_struct_from_user(dst, ksize, src, usize);
 }
 
-/* Returns what is left of the timeout, or 0 when the count is still not zero. */
+/*
+ * Returns what is left of the timeout, or 0 when the count is still not zero.
+ * What others did before they gave their counts back has been done afterwards.
+ */
 __rust_helper long rust_helper_iommu_wait_refcount_zero(refcount_t *r, unsigned long timeout)
 {
-	return wait_var_event_timeout(r, refcount_read(r) == 0, timeout);
+	return wait_var_event_timeout(r, atomic_read_acquire(&r->refs) == 0, timeout);
+}
+
+/* The same where it was one, and this made it zero. */
+__rust_helper bool rust_helper_iommu_refcount_dec_if_one(refcount_t *r)
+{
+	if (!refcount_dec_if_one(r))
+		return false;
+	smp_acquire__after_ctrl_dep();
+	return true;
 }
 
 /* For whoever brought the count to zero; it may be gone by now. */

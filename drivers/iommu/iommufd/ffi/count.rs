@@ -61,10 +61,11 @@ impl Count {
         unsafe { bindings::refcount_dec_and_test(self.0.get()) }
     }
 
-    /// Takes it from one to zero; returns whether it was one.
+    /// Takes it from one to zero; returns whether it was one. Then what others did before they
+    /// gave their counts back is seen.
     pub(crate) fn dec_if_one(&self) -> bool {
         // SAFETY: `self` is a valid `refcount_t`.
-        unsafe { bindings::refcount_dec_if_one(self.0.get()) }
+        unsafe { bindings::iommu_refcount_dec_if_one(self.0.get()) }
     }
 
     /// Sets a count that nobody else can change now.
@@ -79,7 +80,8 @@ impl Count {
         unsafe { bindings::refcount_set_release(self.0.get(), n) }
     }
 
-    /// Waits until it is zero; returns whether it is.
+    /// Waits until it is zero; returns whether it is. Then what others did before they gave their
+    /// counts back is seen.
     pub(crate) fn wait_for_zero(&self, timeout: Jiffies) -> bool {
         // SAFETY: `self` is a valid `refcount_t`, and this may sleep.
         unsafe { bindings::iommu_wait_refcount_zero(self.0.get(), timeout) != 0 }
