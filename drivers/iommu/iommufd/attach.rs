@@ -36,9 +36,7 @@ use kernel::{
 
 /// What a group, or a PASID of a device in it, is attached to.
 pub(crate) struct Attachment {
-    hwpt: Hold<Hwpt>,
-    /// `None` where there is no IOMMU.
-    handle: Option<Handle>,
+    handle: Handle,
     devices: KVec<Hold<Device>>,
 }
 
@@ -50,7 +48,11 @@ impl Attachment {
     }
 
     fn is_on(&self, hwpt: &Hwpt) -> bool {
-        core::ptr::eq(&raw const *self.hwpt, hwpt)
+        core::ptr::eq(self.hwpt(), hwpt)
+    }
+
+    fn hwpt(&self) -> &Hwpt {
+        self.handle.hwpt()
     }
 }
 
@@ -70,7 +72,8 @@ impl Attachments {
 
     /// Whether `hwpt` may be attached here, as far as PASIDs go.
     fn check_pasid(&self, hwpt: &Hwpt, pasid: Pasid) -> Result {
-        let plain = self.0.get(&NO_PASID).map(|it| it.hwpt.is_pasid_compat());
+        let plain = self.0.get(&NO_PASID);
+        let plain = plain.map(|it| it.hwpt().is_pasid_compat());
         let has_pasids = self.0.cursor_lower_bound(&(NO_PASID + 1)).is_some();
         check_pasid(pasid, hwpt.is_pasid_compat(), plain, has_pasids)
     }
@@ -162,19 +165,12 @@ fn start(group: &mut Locked<'_>, device: &Device, pasid: Pasid, hwpt: &Hwpt) -> 
     }
     check_faults(hwpt, device)?;
     group.check_pasid(hwpt, pasid)?;
-    let handle = match device.is_noiommu() {
-        true => None,
-        false => Some(Handle::attach(hwpt, device, pasid)?),
-    };
+    let handle = Handle::attach(hwpt, device, pasid)?;
     // From here on nothing can fail.
     if let Some(reserved) = reserved {
         reserved.keep();
     }
-    let attachment = Attachment {
-        hwpt: Hold::new(hwpt),
-        handle,
-        devices,
-    };
+    let attachment = Attachment { handle, devices };
     group.0.insert(node.into_node(pasid, attachment));
     Ok(())
 }
@@ -210,28 +206,21 @@ pub(crate) fn detach(device: &Device, pasid: Pasid) -> Option<Hold<Hwpt>> {
     let attachment = group.0.get_mut(&pasid)?;
     let index = attachment.find(device)?;
     _left = attachment.devices.remove(index).ok()?;
-    let is_last = match (attachment.devices.first(), attachment.handle.take()) {
-        (None, handle) => {
-            if let Some(handle) = handle {
-                handle.detach(&attachment.hwpt, device, pasid);
-            }
-            true
-        }
-        (Some(next), handle) => {
-            if let Some(handle) = &handle {
-                handle.lead_to(next);
-            }
-            attachment.handle = handle;
-            false
-        }
-    };
-    if let Some(paging) = restricted(&attachment.hwpt, device, pasid) {
-        paging.ioas().unreserve_for(device.dev());
-    }
-    if !is_last {
+    if let Some(next) = attachment.devices.first() {
+        attachment.handle.lead_to(next);
+        unreserve(attachment.hwpt(), device, pasid);
         return None;
     }
-    group.0.remove(&pasid).map(|attachment| attachment.hwpt)
+    let hwpt = group.0.remove(&pasid)?.handle.detach(device, pasid);
+    unreserve(&hwpt, device, pasid);
+    Some(hwpt)
+}
+
+/// Gives the ranges back that are reserved for a device which left a hwpt.
+fn unreserve(hwpt: &Hwpt, device: &Device, pasid: Pasid) {
+    if let Some(paging) = restricted(hwpt, device, pasid) {
+        paging.ioas().unreserve_for(device.dev());
+    }
 }
 
 /// Moves a device's group, or one of its PASIDs, to another hwpt, without a moment in which the
@@ -249,7 +238,7 @@ pub(crate) fn replace(device: &Device, pasid: Pasid, hwpt: &Hwpt) -> Result<Opti
     if attachment.is_on(hwpt) {
         return Ok(None);
     }
-    let old_ioas = restricted(&attachment.hwpt, device, pasid).map(PagingHwpt::ioas);
+    let old_ioas = restricted(attachment.hwpt(), device, pasid).map(PagingHwpt::ioas);
     let paging = restricted(hwpt, device, pasid);
     // Moving within an IOAS leaves its reserved ranges alone, also when it fails.
     let entered = paging
@@ -310,10 +299,7 @@ fn exchange(
     check_faults(hwpt, device)?;
     group.check_pasid(hwpt, pasid)?;
     let attachment = group.0.get_mut(&pasid).ok_or(EINVAL)?;
-    if let Some(handle) = &mut attachment.handle {
-        handle.replace(hwpt, &attachment.hwpt, device, pasid)?;
-    }
-    Ok(core::mem::replace(&mut attachment.hwpt, Hold::new(hwpt)))
+    attachment.handle.replace(hwpt, device, pasid)
 }
 
 /// Lets go of a hwpt that nothing is attached to any more by the caller's doing. One that the

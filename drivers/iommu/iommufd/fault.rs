@@ -101,12 +101,12 @@ pub(crate) fn read(fault: &FaultQueue, to: usize, count: usize) -> Result<usize>
 
 /// Copies a group's messages; returns how many bytes that were.
 fn hand_out(waiting: &Waiting<'_>, mut to: usize) -> Result<usize> {
-    waiting.group().each(waiting.cookie(), |message| {
+    waiting.each(|message| {
         write_struct(to, message)?;
         to = to.wrapping_add(MESSAGE);
         Ok(())
     })?;
-    Ok(waiting.group().count() * MESSAGE)
+    Ok(waiting.count() * MESSAGE)
 }
 
 /// Takes answers.
@@ -149,16 +149,8 @@ fn is_code(code: u32) -> bool {
 /// Answers all groups of a queue, or all of one attachment, read or not: invalid.
 pub(crate) fn answer_all(fault: &FaultQueue, handle: Option<Handle>) {
     let mut responses = fault.lock();
-    let next = || match handle {
-        Some(handle) => fault.pop_of(handle),
-        None => fault.pop(),
-    };
-    while let Some(group) = next() {
-        drop(group);
-    }
-    while let Some(group) = responses.take_any(handle) {
-        drop(group);
-    }
+    drop(fault.pop_all(handle));
+    drop(responses.take_all(handle));
 }
 
 #[cfg(CONFIG_KUNIT = "y")]

@@ -38,3 +38,4 @@ pub(crate) mod vdevice;
 pub(crate) mod veventq;
 pub(crate) mod vfio;
 pub(crate) mod viommu;
+mod xarray;

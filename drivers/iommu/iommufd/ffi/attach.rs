@@ -3,19 +3,28 @@
 //! What the IOMMU core knows about an attachment.
 //!
 //! A [`Handle`] is in the core's tables from attach to detach, and leads page faults and software
-//! MSIs to the device. It is a value: who has it knows that the hardware uses the domain. It is
+//! MSIs to the device. It is a value: who has it knows that the hardware uses the domain, and it
+//! has the hold on the domain's hwpt, so that its faults are looked for in the right queue. It is
 //! bound to be given to [`Handle::detach`]; dropped otherwise it leaks, rather than free what the
 //! core still refers to.
 //!
-//! All of it runs under the group's mutex, and takes the core's own.
+//! All of it runs under the group's mutex, and takes the core's own and a fault queue's.
 //!
 //! C header: [`drivers/iommu/iommu-priv.h`](srctree/drivers/iommu/iommu-priv.h)
 
 use super::{
     device::Device,
-    hwpt::Hwpt, //
+    fault::{
+        self,
+        FaultQueue, //
+    },
+    hwpt::Hwpt,
+    typed::Hold, //
 };
-use core::ptr::NonNull;
+use core::{
+    mem::ManuallyDrop,
+    ptr::NonNull, //
+};
 use kernel::{
     bindings,
     error::to_result,
@@ -30,13 +39,16 @@ pub(crate) const NO_PASID: Pasid = bindings::IOMMU_NO_PASID;
 
 type Raw = bindings::iommufd_attach_handle;
 
-/// `struct iommufd_attach_handle`, known to the core.
+/// What is attached. `raw` is a `struct iommufd_attach_handle`; `None` where there is no IOMMU.
 ///
 /// # Invariants
 ///
-/// It came from a `KBox`, and the core refers to it.
+/// `raw` came from a `KBox`, and the core refers to it and to the domain of `hwpt`.
 #[must_use = "the core refers to it until it is detached"]
-pub(crate) struct Handle(NonNull<Raw>);
+pub(crate) struct Handle {
+    raw: Option<NonNull<Raw>>,
+    hwpt: ManuallyDrop<Hold<Hwpt>>,
+}
 
 /// Makes one that the core does not know yet.
 fn make(device: &Device) -> Result<KBox<Raw>> {
@@ -48,13 +60,18 @@ fn make(device: &Device) -> Result<KBox<Raw>> {
 }
 
 impl Handle {
-    /// # Safety
-    ///
-    /// The core refers to it.
-    unsafe fn known(handle: KBox<Raw>) -> Self {
-        // INVARIANT: by the contract of this function.
-        // SAFETY: `into_raw()` is not null.
-        Self(unsafe { NonNull::new_unchecked(KBox::into_raw(handle)) })
+    /// One that the core knows by now, if there is an IOMMU.
+    fn known(raw: Option<KBox<Raw>>, hwpt: &Hwpt) -> Self {
+        // INVARIANT: by the callers, who gave both to the core.
+        Self {
+            raw: raw.and_then(|raw| NonNull::new(KBox::into_raw(raw))),
+            hwpt: ManuallyDrop::new(Hold::new(hwpt)),
+        }
+    }
+
+    /// What the DMA goes through.
+    pub(crate) fn hwpt(&self) -> &Hwpt {
+        &self.hwpt
     }
 
     /// Has DMA of the device with this PASID, or that of its whole group without one, go through
@@ -64,6 +81,9 @@ impl Handle {
     ///
     /// `EINVAL`: the domain does not fit the device; `EBUSY`: somebody else attached it; `ENOMEM`.
     pub(crate) fn attach(hwpt: &Hwpt, device: &Device, pasid: Pasid) -> Result<Self> {
+        if device.is_noiommu() {
+            return Ok(Self::known(None, hwpt));
+        }
         let mut handle = make(device)?;
         let (domain, raw) = (hwpt.domain().as_raw(), &raw mut handle.handle);
         to_result(if pasid == NO_PASID {
@@ -74,12 +94,12 @@ impl Handle {
             // SAFETY: As above.
             unsafe { bindings::iommu_attach_device_pasid(domain, dev, pasid, raw) }
         })?;
-        // SAFETY: The core took it.
-        Ok(unsafe { Self::known(handle) })
+        Ok(Self::known(Some(handle), hwpt))
     }
 
-    /// Has the DMA go through the domain of `new`, without a moment in which it goes nowhere.
-    /// Page faults on `old` that were not answered yet are.
+    /// Has the DMA go through the domain of `new`, without a moment in which it goes nowhere, and
+    /// returns the hold on what it went through before. Page faults on that which were not
+    /// answered yet are.
     ///
     /// # Errors
     ///
@@ -87,10 +107,14 @@ impl Handle {
     pub(crate) fn replace(
         &mut self,
         new: &Hwpt,
-        old: &Hwpt,
         device: &Device,
         pasid: Pasid,
-    ) -> Result {
+    ) -> Result<Hold<Hwpt>> {
+        if self.raw.is_none() {
+            let new = ManuallyDrop::new(Hold::new(new));
+            let old = core::mem::replace(&mut self.hwpt, new);
+            return Ok(ManuallyDrop::into_inner(old));
+        }
         let mut handle = make(device)?;
         let (domain, raw) = (new.domain().as_raw(), &raw mut handle.handle);
         to_result(if pasid == NO_PASID {
@@ -101,23 +125,29 @@ impl Handle {
             // SAFETY: As above.
             unsafe { bindings::iommu_replace_device_pasid(domain, dev, pasid, raw) }
         })?;
-        // SAFETY: The core took it.
-        let old_handle = core::mem::replace(self, unsafe { Self::known(handle) });
+        let old = core::mem::replace(self, Self::known(Some(handle), new));
         // SAFETY: The core knows the new one instead.
-        unsafe { old_handle.retire(old) };
-        Ok(())
+        Ok(unsafe { old.retire() })
     }
 
-    /// Leads faults and software MSIs of the group to another of its devices.
+    /// Leads faults and software MSIs of the group to another of its devices. May sleep.
     pub(crate) fn lead_to(&self, device: &Device) {
+        let Some(raw) = self.raw else { return };
+        // Who reads faults looks at the device under this mutex. Who prepares an MSI does so under
+        // that of the core's group, which a device takes when it gives the ownership of its DMA
+        // back, and so before it is freed.
+        let _reading = self.hwpt.fault().map(FaultQueue::lock);
         // SAFETY: By the type invariant it is valid; the field is read and written whole.
-        unsafe { (&raw mut (*self.0.as_ptr()).idev).write_volatile(device.as_raw()) };
+        unsafe { (&raw mut (*raw.as_ptr()).idev).write_volatile(device.as_raw()) };
     }
 
-    /// Blocks the DMA. Page faults that were not answered yet are.
-    pub(crate) fn detach(self, hwpt: &Hwpt, device: &Device, pasid: Pasid) {
-        let domain = hwpt.domain().as_raw();
-        if pasid == NO_PASID {
+    /// Blocks the DMA, and returns the hold on what it went through. Page faults that were not
+    /// answered yet are.
+    pub(crate) fn detach(self, device: &Device, pasid: Pasid) -> Hold<Hwpt> {
+        let domain = self.hwpt.domain().as_raw();
+        if self.raw.is_none() {
+            // There is no IOMMU to tell.
+        } else if pasid == NO_PASID {
             // SAFETY: All are valid; this is attached.
             unsafe { bindings::iommu_detach_group_handle(domain, device.group().core()) };
         } else {
@@ -125,16 +155,25 @@ impl Handle {
             unsafe { bindings::iommu_detach_device_pasid(domain, device.dev().as_raw(), pasid) };
         }
         // SAFETY: The core forgot it.
-        unsafe { self.retire(hwpt) };
+        unsafe { self.retire() }
     }
 
+    /// Answers the faults that came by it, frees it, and returns what it kept.
+    ///
     /// # Safety
     ///
-    /// The core does not refer to it any more.
-    unsafe fn retire(self, hwpt: &Hwpt) {
-        // SAFETY: Both are valid; no faults are reported for this handle any more.
-        unsafe { bindings::iommufd_auto_response_faults(hwpt.as_raw(), self.0.as_ptr()) };
-        // SAFETY: It came from a `KBox`, and nobody refers to it.
-        drop(unsafe { KBox::from_raw(self.0.as_ptr()) });
+    /// The core does not refer to it any more, and reports no more faults for it.
+    #[inline]
+    unsafe fn retire(self) -> Hold<Hwpt> {
+        if let Some(raw) = self.raw {
+            if let Some(queue) = self.hwpt.fault() {
+                // SAFETY: By the type invariant it is valid; only the address is taken.
+                let handle = fault::Handle(unsafe { &raw mut (*raw.as_ptr()).handle });
+                crate::fault::answer_all(queue, Some(handle));
+            }
+            // SAFETY: It came from a `KBox`, and by the caller nobody refers to it.
+            drop(unsafe { KBox::from_raw(raw.as_ptr()) });
+        }
+        ManuallyDrop::into_inner(self.hwpt)
     }
 }

@@ -23,7 +23,8 @@ use super::{
         Built,
         Kind,
         KindId, //
-    }, //
+    },
+    xarray::Entries, //
 };
 use core::{
     marker::PhantomData,
@@ -109,16 +110,20 @@ impl FaultQueue {
     pub(crate) fn build(ctx: &Ctx) -> Result<(Built<'_>, Descriptor)> {
         let object = ctx.reserve(size_of::<bindings::iommufd_fault>(), Self::ID)?;
         let raw = object.as_raw().cast::<bindings::iommufd_fault>();
-        // SAFETY: Zeroed memory of that size, ours alone; each field is initialised in its place.
+        // SAFETY: Zeroed memory of that size, ours alone, which stays where it is.
+        unsafe { EventQ::init(&raw mut (*raw).common) };
+        // SAFETY: Only the address is taken.
+        let response = unsafe { &raw mut (*raw).response };
+        // SAFETY: As for the queue.
+        unsafe { bindings::iommu_xa_init_flags(response, bindings::XA_FLAGS_ALLOC1) };
+        // SAFETY: As for the queue; the name and the class are static.
         unsafe {
-            EventQ::init(&raw mut (*raw).common);
-            bindings::iommu_xa_init_flags(&raw mut (*raw).response, bindings::XA_FLAGS_ALLOC1);
             bindings::__mutex_init(
                 &raw mut (*raw).mutex,
                 c_str!("fault->mutex").as_char_ptr(),
                 static_lock_class!().as_ptr(),
-            );
-        }
+            )
+        };
         // SAFETY: Initialised just now; there is no file yet, which is fine.
         let object = unsafe { object.built() };
         // SAFETY: As above.
@@ -155,38 +160,87 @@ impl FaultQueue {
     pub(crate) fn pop(&self) -> Option<Group> {
         let mut list = self.queue().lock();
         let node = list.first()?;
-        // SAFETY: Entries of this list are groups, which it owns until they are taken out.
-        unsafe {
-            bindings::iommu_list_del(node);
-            Some(Group::from_raw(kernel::container_of!(
-                node,
-                bindings::iopf_group,
-                node
-            )))
-        }
+        // SAFETY: It is on the list, which is locked.
+        unsafe { bindings::iommu_list_del(node) };
+        // SAFETY: Entries of this list are groups.
+        let group = unsafe { kernel::container_of!(node, bindings::iopf_group, node) };
+        // SAFETY: The list owned it until now.
+        Some(unsafe { Group::from_raw(group) })
     }
 
-    /// Takes the first group that came by `handle` out of what is to be read.
-    pub(crate) fn pop_of(&self, handle: Handle) -> Option<Group> {
+    /// Takes the groups that came by `handle`, or all, out of what is to be read.
+    pub(crate) fn pop_all(&self, handle: Option<Handle>) -> Groups {
+        let mut taken = Groups(ptr::null_mut());
         let mut list = self.queue().lock();
-        // SAFETY: The list is initialised and locked, and its entries are groups.
-        let groups = unsafe { clist_create!(list.list(), Queued, bindings::iopf_group, node) };
-        let group = groups.iter().find(|group| group.came_by(handle))?.0.get();
-        // SAFETY: It is on the list, which is locked; nobody walks it any more.
-        unsafe { bindings::iommu_list_del(&raw mut (*group).node) };
-        // SAFETY: The list owned it.
+        let head = list.list();
+        // SAFETY: The list is initialised and locked.
+        let mut node = unsafe { (*head).next };
+        while !ptr::eq(node, head) {
+            // SAFETY: Entries of this list are groups.
+            let group = unsafe { kernel::container_of!(node, bindings::iopf_group, node) };
+            // SAFETY: The list is locked.
+            let next = unsafe { (*node).next };
+            // SAFETY: The list owns the group.
+            if unsafe { came_by(group, handle) } {
+                // SAFETY: It is on the list, which is locked.
+                unsafe { bindings::iommu_list_del(node) };
+                // SAFETY: The list owned it until now.
+                taken.push(unsafe { Group::from_raw(group) });
+            }
+            node = next;
+        }
+        taken
+    }
+}
+
+/// Whether a group came by `handle`, if one is given.
+///
+/// # Safety
+///
+/// `group` must be valid.
+unsafe fn came_by(group: *const bindings::iopf_group, handle: Option<Handle>) -> bool {
+    // SAFETY: By the caller. Set before the group was queued, and not changed after.
+    let by = unsafe { (*group).attach_handle };
+    handle.is_none_or(|handle| ptr::eq(by, handle.0))
+}
+
+/// Groups that were taken out, one after the other.
+///
+/// # Invariants
+///
+/// Owns the groups whose nodes are chained by `next` from here on, to one without.
+pub(crate) struct Groups(*mut bindings::list_head);
+
+impl Groups {
+    fn push(&mut self, group: Group) {
+        // SAFETY: By the type invariant of the group; only the address is taken.
+        let node = unsafe { &raw mut (*group.into_raw()).node };
+        // INVARIANT: The group was given away just now.
+        // SAFETY: As above; the node is in no list.
+        unsafe { (*node).next = self.0 };
+        self.0 = node;
+    }
+}
+
+impl Iterator for Groups {
+    type Item = Group;
+
+    fn next(&mut self) -> Option<Group> {
+        if self.0.is_null() {
+            return None;
+        }
+        // SAFETY: By the type invariant it is the node of a group.
+        let group = unsafe { kernel::container_of!(self.0, bindings::iopf_group, node) };
+        // SAFETY: By the type invariant.
+        self.0 = unsafe { (*self.0).next };
+        // SAFETY: By the type invariant, and the chain goes on behind it now.
         Some(unsafe { Group::from_raw(group) })
     }
 }
 
-/// A group that is to be read.
-#[repr(transparent)]
-struct Queued(Opaque<bindings::iopf_group>);
-
-impl Queued {
-    fn came_by(&self, handle: Handle) -> bool {
-        // SAFETY: Set before the group was queued, and not changed after.
-        ptr::eq(unsafe { (*self.0.get()).attach_handle }, handle.0)
+impl Drop for Groups {
+    fn drop(&mut self) {
+        self.for_each(drop);
     }
 }
 
@@ -261,25 +315,19 @@ impl Responses<'_> {
         (!group.is_null()).then(|| unsafe { Group::from_raw(group.cast()) })
     }
 
-    /// Takes a group that waits for an answer; of `handle`, if one is given.
-    pub(crate) fn take_any(&mut self, handle: Option<Handle>) -> Option<Group> {
-        let mut index = 0;
-        // SAFETY: The table is initialised; entries are groups.
-        let mut group =
-            unsafe { bindings::xa_find(self.xa(), &mut index, usize::MAX, bindings::XA_PRESENT) }
-                .cast::<bindings::iopf_group>();
-        while !group.is_null() {
-            // SAFETY: The mutex keeps the group in the table.
-            if handle.is_none_or(|handle| ptr::eq(unsafe { (*group).attach_handle }, handle.0)) {
-                return self.take(index as u32);
+    /// Takes the groups that wait for an answer, or those of them that came by `handle`.
+    pub(crate) fn take_all(&mut self, handle: Option<Handle>) -> Groups {
+        let mut taken = Groups(ptr::null_mut());
+        // SAFETY: The table is initialised, and stays while the queue does.
+        for (cookie, group) in unsafe { Entries::of(self.xa(), 0) } {
+            // SAFETY: Entries are groups, which the mutex keeps in the table.
+            if unsafe { came_by(group.cast().as_ptr(), handle) } {
+                self.take(cookie as u32)
+                    .into_iter()
+                    .for_each(|group| taken.push(group));
             }
-            // SAFETY: As above.
-            group = unsafe {
-                bindings::xa_find_after(self.xa(), &mut index, usize::MAX, bindings::XA_PRESENT)
-            }
-            .cast();
         }
-        None
+        taken
     }
 }
 
@@ -290,8 +338,11 @@ impl Drop for Responses<'_> {
     }
 }
 
-/// A group that waits for its answer, and goes on to when this is dropped. The queue's mutex is
-/// held, so that the answer does not come before.
+/// A group that waits for its answer, and goes on to when this is dropped.
+///
+/// # Invariants
+///
+/// The queue's mutex is held, so that the answer does not come before; the table has the group.
 pub(crate) struct Waiting<'a> {
     xa: *mut bindings::xarray,
     group: ManuallyDrop<Group>,
@@ -301,12 +352,46 @@ pub(crate) struct Waiting<'a> {
 impl Waiting<'_> {
     /// What user space answers it by.
     pub(crate) fn cookie(&self) -> u32 {
-        // SAFETY: By the type invariant of the group; the field was set with it.
+        // SAFETY: By the type invariant of the group; the field was set when it came to the table.
         unsafe { self.group.0.as_ref() }.cookie
     }
 
-    pub(crate) fn group(&self) -> &Group {
-        &self.group
+    /// How many faults there are.
+    pub(crate) fn count(&self) -> usize {
+        self.group.count()
+    }
+
+    /// Calls `f` with each fault as user space sees it.
+    ///
+    /// # Errors
+    ///
+    /// The first of `f`.
+    pub(crate) fn each(&self, mut f: impl FnMut(&HwptPgfault) -> Result) -> Result {
+        let (group, cookie) = (self.group.0.as_ptr(), self.cookie());
+        // SAFETY: By the type invariant of the group; whoever attaches in this crate has such a
+        // handle, and frees it after this group was answered under the queue's mutex.
+        let handle = unsafe { (*group).attach_handle }.cast::<bindings::iommufd_attach_handle>();
+        // SAFETY: As above; the mutex, which is held, keeps it from being led to another device.
+        let idev = unsafe { (*handle).idev };
+        // SAFETY: A device is not let go of before its attachment leads to another one, or ends.
+        let dev_id = unsafe { (*idev).obj.id };
+        // SAFETY: By the type invariant nobody else uses the list; its entries are faults.
+        let faults =
+            unsafe { clist_create!(&raw mut (*group).faults, Fault, bindings::iopf_fault, list) };
+        faults.iter().try_for_each(|fault| {
+            let page = fault.page();
+            f(&HwptPgfault {
+                flags: page.flags,
+                dev_id,
+                pasid: page.pasid,
+                grpid: page.grpid,
+                perm: page.perm,
+                __reserved: 0,
+                addr: page.addr,
+                length: 0,
+                cookie,
+            })
+        })
     }
 
     /// Takes it out again; the cookie is free.
@@ -343,37 +428,6 @@ impl Group {
         unsafe { self.0.as_ref() }.fault_count
     }
 
-    /// Calls `f` with each fault as user space sees it.
-    ///
-    /// # Errors
-    ///
-    /// The first of `f`.
-    pub(crate) fn each(&self, cookie: u32, mut f: impl FnMut(&HwptPgfault) -> Result) -> Result {
-        let group = self.0.as_ptr();
-        // SAFETY: By the type invariant; whoever attaches in this crate has such a handle, and the
-        // attachment stays until its faults are answered.
-        let handle = unsafe { (*group).attach_handle }.cast::<bindings::iommufd_attach_handle>();
-        // SAFETY: As above; an attachment keeps its device.
-        let dev_id = unsafe { (*(*handle).idev).obj.id };
-        // SAFETY: By the type invariant nobody else uses the list; its entries are faults.
-        let faults =
-            unsafe { clist_create!(&raw mut (*group).faults, Fault, bindings::iopf_fault, list) };
-        faults.iter().try_for_each(|fault| {
-            let page = fault.page();
-            f(&HwptPgfault {
-                flags: page.flags,
-                dev_id,
-                pasid: page.pasid,
-                grpid: page.grpid,
-                perm: page.perm,
-                __reserved: 0,
-                addr: page.addr,
-                length: 0,
-                cookie,
-            })
-        })
-    }
-
     /// Answers the device.
     pub(crate) fn respond(self, code: u32) {
         let raw = self.into_raw();
@@ -400,11 +454,10 @@ pub(super) unsafe extern "C" fn destroy(obj: *mut bindings::iommufd_object) {
     let raw = obj.cast::<bindings::iommufd_fault>();
     // SAFETY: By the caller.
     crate::fault::answer_all(unsafe { FaultQueue::from_raw(raw) }, None);
-    // SAFETY: By the caller; both are empty.
-    unsafe {
-        bindings::xa_destroy(&raw mut (*raw).response);
-        bindings::mutex_destroy(&raw mut (*raw).mutex);
-    }
+    // SAFETY: By the caller; it is empty.
+    unsafe { bindings::xa_destroy(&raw mut (*raw).response) };
+    // SAFETY: By the caller.
+    unsafe { bindings::mutex_destroy(&raw mut (*raw).mutex) };
 }
 
 /// Queues a group of faults; the page-request code calls it for domains with a fault queue.
@@ -416,37 +469,19 @@ pub(super) unsafe extern "C" fn destroy(obj: *mut bindings::iommufd_object) {
 pub(crate) unsafe extern "C" fn iommufd_fault_iopf_handler(
     group: *mut bindings::iopf_group,
 ) -> c_int {
-    // SAFETY: By the caller; the attachment stays until its faults are answered.
-    let domain = unsafe { (*(*group).attach_handle).domain };
+    // SAFETY: By the caller.
+    let handle = unsafe { (*group).attach_handle };
+    // SAFETY: The attachment stays until its faults are answered.
+    let domain = unsafe { (*handle).domain };
     // SAFETY: By the caller it is a domain of this crate.
     let hwpt = unsafe { bindings::iommu_domain_hwpt(domain) };
+    // SAFETY: The domain's hwpt lives as long as it; the field does not change.
+    let fault = unsafe { (*hwpt).fault };
     // SAFETY: By the caller it has a queue, which it holds.
-    let fault = unsafe { FaultQueue::from_raw((*hwpt).fault) };
+    let fault = unsafe { FaultQueue::from_raw(fault) };
     // SAFETY: By the caller; it is on the list of what came by the attachment.
     unsafe { bindings::iopf_group_dequeue(group) };
     // SAFETY: Dequeued, the group is ours.
     crate::fault::deliver(fault, unsafe { Group::from_raw(group) });
     0
-}
-
-/// Answers what came by an attachment that goes, as far as its table has a queue.
-///
-/// # Safety
-///
-/// `hwpt` must be valid, and `handle` null or an attachment by which no more faults come.
-#[export]
-pub(crate) unsafe extern "C" fn iommufd_auto_response_faults(
-    hwpt: *mut bindings::iommufd_hw_pagetable,
-    handle: *mut bindings::iommufd_attach_handle,
-) {
-    // SAFETY: By the caller.
-    let fault = unsafe { (*hwpt).fault };
-    if fault.is_null() || handle.is_null() {
-        return;
-    }
-    // SAFETY: Only the address is taken.
-    let handle = Handle(unsafe { &raw mut (*handle).handle });
-    // SAFETY: By the caller; the table holds its queue.
-    let fault = unsafe { FaultQueue::from_raw(fault) };
-    crate::fault::answer_all(fault, Some(handle));
 }

@@ -204,6 +204,11 @@ impl Hwpt {
         &self.domain
     }
 
+    /// Where page faults are delivered to, if user space answers them.
+    pub(super) fn fault(&self) -> Option<&FaultQueue> {
+        self.fault.as_deref()
+    }
+
     /// Whether page faults are delivered to user space.
     pub(crate) fn has_fault_queue(&self) -> bool {
         self.fault.is_some()

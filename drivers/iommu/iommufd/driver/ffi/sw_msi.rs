@@ -10,7 +10,8 @@ use crate::sw_msi::{
 };
 use core::{
     marker::PhantomData,
-    mem::size_of, //
+    mem::size_of,
+    ptr, //
 };
 use kernel::{
     bindings,
@@ -229,9 +230,11 @@ impl Attached<'_> {
         let handle = from_err_ptr(handle).ok()?;
         // The handles of iommufd's attachments begin with the IOMMU core's.
         let handle = handle.cast::<bindings::iommufd_attach_handle>();
-        // SAFETY: By the caller, who knows that iommufd has attached it.
-        let idev = unsafe { (*handle).idev };
-        // INVARIANT: The attachment keeps all three.
+        // SAFETY: By the caller, who knows that iommufd has attached it. The field may change, from
+        // one device of the group to another, and is read and written whole.
+        let idev = unsafe { ptr::read_volatile(&raw const (*handle).idev) };
+        // INVARIANT: A device that was there takes the core's mutex, which is held, once more
+        // before it is freed. It keeps the other two.
         Some(Self(idev, PhantomData))
     }
 
