@@ -123,7 +123,7 @@ impl EventQ {
         let file = from_err_ptr(unsafe {
             bindings::anon_inode_getfile(
                 O::NAME.as_char_ptr(),
-                O::FOPS.0.get(),
+                &raw const O::FOPS.0,
                 self.as_raw().cast(),
                 bindings::O_RDWR as c_int,
             )
@@ -216,15 +216,16 @@ pub(super) trait Ops: 'static {
     fn write(queue: &EventQ, from: usize, count: usize) -> Result<usize>;
 }
 
-/// File operations in a static.
-pub(super) struct Fops(Opaque<bindings::file_operations>);
+/// File operations in a static, which lies where nobody can write.
+#[repr(transparent)]
+pub(super) struct Fops(bindings::file_operations);
 
 // SAFETY: Nobody changes them.
 unsafe impl Sync for Fops {}
 
 impl Fops {
     pub(super) const fn new<O: Ops>() -> Self {
-        Self(Opaque::new(bindings::file_operations {
+        Self(bindings::file_operations {
             owner: LocalModule::THIS_MODULE.as_ptr(),
             open: Some(bindings::nonseekable_open),
             read: Some(read::<O>),
@@ -233,7 +234,7 @@ impl Fops {
             release: Some(release),
             // SAFETY: Null function pointers are absent operations.
             ..unsafe { mem::zeroed() }
-        }))
+        })
     }
 }
 

@@ -40,11 +40,18 @@ use kernel::{
     ModuleMetadata, //
 };
 
+/// Operations in a static, which lies where nobody can write.
+#[repr(transparent)]
+struct Fixed<T>(T);
+
+// SAFETY: Nobody changes it, and what it points to are functions and the module.
+unsafe impl<T> Sync for Fixed<T> {}
+
 /// A C structure in a static that C reads and writes under its own rules.
 #[repr(transparent)]
 struct Shared<T>(UnsafeCell<T>);
 
-// SAFETY: Only C looks into it.
+// SAFETY: C looks into it, and `device`, at a field that does not change while anybody can ask.
 unsafe impl<T> Sync for Shared<T> {}
 
 #[cfg(MODULE)]
@@ -69,30 +76,28 @@ impl ModuleMetadata for LocalModule {
     const THIS_MODULE: ThisModule = unsafe { ThisModule::from_ptr(OWNER) };
 }
 
-static FOPS: Shared<bindings::file_operations> =
-    Shared(UnsafeCell::new(bindings::file_operations {
-        owner: LocalModule::THIS_MODULE.as_ptr(),
-        open: Some(open),
-        release: Some(release),
-        unlocked_ioctl: Some(unlocked_ioctl),
-        mmap: Some(mmap),
-        // SAFETY: Null function pointers are absent operations.
-        ..unsafe { mem::zeroed() }
-    }));
+static FOPS: Fixed<bindings::file_operations> = Fixed(bindings::file_operations {
+    owner: LocalModule::THIS_MODULE.as_ptr(),
+    open: Some(open),
+    release: Some(release),
+    unlocked_ioctl: Some(unlocked_ioctl),
+    mmap: Some(mmap),
+    // SAFETY: Null function pointers are absent operations.
+    ..unsafe { mem::zeroed() }
+});
 
-static VM_OPS: Shared<bindings::vm_operations_struct> =
-    Shared(UnsafeCell::new(bindings::vm_operations_struct {
-        open: Some(vma_open),
-        close: Some(vma_close),
-        // SAFETY: Null function pointers are absent operations.
-        ..unsafe { mem::zeroed() }
-    }));
+static VM_OPS: Fixed<bindings::vm_operations_struct> = Fixed(bindings::vm_operations_struct {
+    open: Some(vma_open),
+    close: Some(vma_close),
+    // SAFETY: Null function pointers are absent operations.
+    ..unsafe { mem::zeroed() }
+});
 
 static IOMMU: Shared<bindings::miscdevice> = Shared(UnsafeCell::new(bindings::miscdevice {
     minor: bindings::MISC_DYNAMIC_MINOR as c_int,
     name: c"iommu".to_bytes_with_nul().as_ptr().cast(),
     nodename: c"iommu".to_bytes_with_nul().as_ptr().cast(),
-    fops: FOPS.0.get(),
+    fops: &raw const FOPS.0,
     mode: 0o660,
     // SAFETY: The rest is C's to fill in.
     ..unsafe { mem::zeroed() }
@@ -102,7 +107,7 @@ static VFIO: Shared<bindings::miscdevice> = Shared(UnsafeCell::new(bindings::mis
     minor: bindings::VFIO_MINOR as c_int,
     name: c"vfio".to_bytes_with_nul().as_ptr().cast(),
     nodename: c"vfio/vfio".to_bytes_with_nul().as_ptr().cast(),
-    fops: FOPS.0.get(),
+    fops: &raw const FOPS.0,
     mode: 0o666,
     // SAFETY: The rest is C's to fill in.
     ..unsafe { mem::zeroed() }
@@ -159,13 +164,14 @@ pub(super) fn device() -> *mut bindings::device {
 ///
 /// `file` must be an open file.
 pub(super) unsafe fn context_of(file: *mut bindings::file) -> Result<*mut bindings::iommufd_ctx> {
-    // SAFETY: By the caller.
-    let file = unsafe { &*file };
+    // SAFETY: By the caller; it does not change while a file is open.
+    let operations = unsafe { (*file).f_op };
     // Another file's context would be taken for ours: EBADFD says so, and tells it from no file.
-    if !ptr::eq(file.f_op, FOPS.0.get()) {
+    if !ptr::eq(operations, &raw const FOPS.0) {
         return Err(Error::from_errno(-(bindings::EBADFD as c_int)));
     }
-    Ok(file.private_data.cast())
+    // SAFETY: As above; set by `open`.
+    Ok(unsafe { (*file).private_data }.cast())
 }
 
 /// # Safety
@@ -290,7 +296,7 @@ unsafe fn map_region(
     }
     vma.vm_pgoff = 0;
     vma.vm_private_data = region.cast();
-    vma.vm_ops = VM_OPS.0.get();
+    vma.vm_ops = &raw const VM_OPS.0;
     // SAFETY: A mapping that is being made; the driver vouches for the region.
     to_result(unsafe { bindings::iommu_remap_uncached(vma, mmio) }).inspect_err(|_| owner.dec())
 }
