@@ -270,7 +270,7 @@ pub(crate) fn replace(device: &Device, pasid: Pasid, hwpt: &Hwpt) -> Result<Opti
 /// Reserves the ranges of all devices in an IOAS, or of none.
 fn enter(attachment: &Attachment, ioas: &Ioas) -> Result {
     for (index, device) in attachment.devices.iter().enumerate() {
-        if let Err(e) = ioas.reserve_for(device.dev(), None) {
+        if let Err(e) = ioas.reserve_for(device.dev()) {
             leave(attachment.devices.get(..index).unwrap_or_default(), ioas);
             return Err(e);
         }

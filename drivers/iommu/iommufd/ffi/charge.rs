@@ -90,12 +90,13 @@ impl<'a> AllIoas<'a> {
                 bindings::interval_tree_iter_first(&raw mut (*tree).area_itree, 0, usize::MAX)
             };
             while !node.is_null() {
-                // SAFETY: The node is the first field of an area, and valid under the lock; what
-                // changes of the pages is guarded by the locks of all that map them.
+                // SAFETY: The node is the first field of an area, which the lock keeps.
                 let pages = unsafe { (*node.cast::<bindings::iopt_area>()).pages };
-                // SAFETY: As above.
+                // INVARIANT: All tables that are there are locked, and no others can be made.
+                //
+                // SAFETY: The area keeps its pages, and nobody else has such a reference.
                 f((!pages.is_null()).then(|| unsafe { &mut *pages.cast::<Pages>() }))?;
-                // SAFETY: As above.
+                // SAFETY: The lock that guards the tree is held.
                 node = unsafe { bindings::interval_tree_iter_next(node, 0, usize::MAX) };
             }
         }
@@ -124,47 +125,59 @@ fn next<'a>(ctx: &'a Ctx, from: &mut usize) -> Option<Held<'a>> {
 pub(crate) struct Pages(Opaque<bindings::iopt_pages>);
 
 impl Pages {
-    fn get(&self) -> &bindings::iopt_pages {
-        // SAFETY: By the type invariant nobody changes it.
-        unsafe { &*self.0.get() }
-    }
-
-    fn get_mut(&mut self) -> &mut bindings::iopt_pages {
-        // SAFETY: By the type invariant nobody else looks at it.
-        unsafe { &mut *self.0.get() }
-    }
-
     /// Whether they come from a file, and so need no process to be pinned again.
     pub(crate) fn of_file(&self) -> bool {
-        self.get().type_ == bindings::iopt_address_type_IOPT_ADDRESS_FILE
+        // SAFETY: It does not change.
+        let type_ = unsafe { (*self.0.get()).type_ };
+        type_ == bindings::iopt_address_type_IOPT_ADDRESS_FILE
     }
 
     /// How they are accounted for, an index below [`MODES`].
     pub(crate) fn mode(&self) -> usize {
-        usize::from(self.get().account_mode)
+        // SAFETY: It does not change.
+        usize::from(unsafe { (*self.0.get()).account_mode })
     }
 
     /// Whether somebody else than the current process pays for them.
     pub(crate) fn charged_to_other(&self) -> bool {
-        let pages = self.get();
         let who = current();
-        match pages.account_mode.into() {
+        // SAFETY: By the type invariant nobody changes it.
+        let is_other_mm = unsafe { (*self.0.get()).source_mm } != who.source_mm;
+        // SAFETY: As above.
+        let is_other_user = unsafe { (*self.0.get()).source_user } != who.source_user;
+        match self.mode() as u32 {
             bindings::IOPT_PAGES_ACCOUNT_NONE => false,
-            bindings::IOPT_PAGES_ACCOUNT_MM => pages.source_mm != who.source_mm,
+            bindings::IOPT_PAGES_ACCOUNT_MM => is_other_mm,
             // The user's pages count in the process's `pinned_vm` too.
-            _ => pages.source_user != who.source_user || pages.source_mm != who.source_mm,
+            _ => is_other_user || is_other_mm,
         }
     }
 
     /// The number of pages that are charged for, counted once: the next time it is 0.
     pub(crate) fn take_charged(&mut self) -> usize {
-        core::mem::take(&mut self.get_mut().last_npinned)
+        let last = self.last_npinned();
+        // SAFETY: By the type invariant nobody else looks at it.
+        let npinned = unsafe { *last };
+        // SAFETY: As above.
+        unsafe { *last = 0 };
+        npinned
     }
 
     /// Undoes [`Self::take_charged`].
     pub(crate) fn restore_charged(&mut self) {
-        let pages = self.get_mut();
-        pages.last_npinned = pages.npinned;
+        let npinned = self.npinned();
+        // SAFETY: By the type invariant nobody else looks at it.
+        unsafe { *self.last_npinned() = npinned };
+    }
+
+    fn npinned(&self) -> usize {
+        // SAFETY: By the type invariant nobody changes it.
+        unsafe { (*self.0.get()).npinned }
+    }
+
+    fn last_npinned(&mut self) -> *mut usize {
+        // SAFETY: Only the address is taken.
+        unsafe { &raw mut (*self.0.get()).last_npinned }
     }
 
     /// Gives the charge of who pays now back, and undoes [`Self::take_charged`] with it.
@@ -173,7 +186,7 @@ impl Pages {
     ///
     /// None that the core is known to have.
     pub(crate) fn uncharge(&mut self) -> Result {
-        let npinned = self.get().npinned;
+        let npinned = self.npinned();
         // SAFETY: By the type invariant the core may change it.
         to_result(unsafe {
             bindings::iopt_pages_update_pinned(self.0.get(), npinned, false, core::ptr::null_mut())
@@ -182,8 +195,7 @@ impl Pages {
 
     /// Makes the current process the one that pays.
     pub(crate) fn adopt(&mut self) {
-        let who = current();
-        let pages = self.get_mut();
+        let (who, pages) = (current(), self.0.get());
         // The new references are taken before the old ones go: they may be the same.
         //
         // SAFETY: The current task keeps its mm.
@@ -193,30 +205,33 @@ impl Pages {
         // SAFETY: The current task keeps its user.
         unsafe { bindings::iommu_get_uid(who.source_user) };
         // SAFETY: A reference that the pages have.
-        unsafe { bindings::mmdrop(pages.source_mm) };
+        unsafe { bindings::mmdrop((*pages).source_mm) };
         // SAFETY: A reference that the pages have.
-        unsafe { bindings::put_task_struct(pages.source_task) };
+        unsafe { bindings::put_task_struct((*pages).source_task) };
         // SAFETY: A reference that the pages have.
-        unsafe { bindings::free_uid(pages.source_user) };
-        pages.source_mm = who.source_mm;
-        pages.source_task = who.source_task;
-        pages.source_user = who.source_user;
+        unsafe { bindings::free_uid((*pages).source_user) };
+        // SAFETY: By the type invariant nobody else looks at it.
+        unsafe { (*pages).source_mm = who.source_mm };
+        // SAFETY: As above.
+        unsafe { (*pages).source_task = who.source_task };
+        // SAFETY: As above.
+        unsafe { (*pages).source_user = who.source_user };
     }
 }
 
 /// Pages that the current process would pay for, without references.
 fn current() -> bindings::iopt_pages {
-    // SAFETY: About the current task, whose fields stay while it runs here.
-    unsafe {
-        let task = bindings::get_current();
-        bindings::iopt_pages {
-            source_mm: bindings::iommu_current_mm(),
-            source_task: (*task).group_leader,
-            source_user: bindings::iommu_current_user(),
-            // Integers and pointers may all be zero.
-            ..core::mem::zeroed()
-        }
-    }
+    // SAFETY: There is always one.
+    let task = unsafe { bindings::get_current() };
+    // SAFETY: Integers and pointers may all be zero.
+    let mut pages: bindings::iopt_pages = unsafe { core::mem::zeroed() };
+    // SAFETY: It is about the current task.
+    pages.source_mm = unsafe { bindings::iommu_current_mm() };
+    // SAFETY: It does not change while the task runs here.
+    pages.source_task = unsafe { (*task).group_leader };
+    // SAFETY: It is about the current task.
+    pages.source_user = unsafe { bindings::iommu_current_user() };
+    pages
 }
 
 /// Charges the current process for pages, or takes that back.

@@ -51,10 +51,11 @@ impl PhysDev {
         unsafe { kernel::device::Device::from_raw(self.as_raw()) }
     }
 
-    /// What the IOMMU core keeps for it; `None` when no driver serves it.
-    fn iommu(&self) -> Option<&bindings::dev_iommu> {
-        // SAFETY: A device that is bound to iommufd keeps its IOMMU.
-        unsafe { (*self.as_raw()).iommu.as_ref() }
+    /// What the IOMMU core keeps for it, some of which others change; `None` when no driver serves
+    /// it. It is valid as long as the device, which is bound to iommufd and so keeps its IOMMU.
+    fn iommu(&self) -> Option<NonNull<bindings::dev_iommu>> {
+        // SAFETY: It is a valid device, whose IOMMU does not change while it is bound.
+        NonNull::new(unsafe { (*self.as_raw()).iommu })
     }
 
     /// Whether a driver of an IOMMU serves it. There may be a group without one.
@@ -64,13 +65,16 @@ impl PhysDev {
 
     /// The IOMMU that serves it, or null.
     pub(super) fn iommu_dev(&self) -> *mut bindings::iommu_device {
-        self.iommu()
-            .map_or(core::ptr::null_mut(), |iommu| iommu.iommu_dev)
+        // SAFETY: See `iommu`; it does not change.
+        let of = |iommu: NonNull<bindings::dev_iommu>| unsafe { (*iommu.as_ptr()).iommu_dev };
+        self.iommu().map_or(core::ptr::null_mut(), of)
     }
 
     /// The number of PASIDs that are enabled, 0 when the device has none.
     pub(crate) fn max_pasids(&self) -> u32 {
-        self.iommu().map_or(0, |iommu| iommu.max_pasids)
+        // SAFETY: See `iommu`; it does not change.
+        self.iommu()
+            .map_or(0, |iommu| unsafe { (*iommu.as_ptr()).max_pasids })
     }
 
     /// Whether it is one that the selftest made up.

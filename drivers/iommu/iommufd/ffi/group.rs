@@ -199,9 +199,10 @@ impl Locked<'_> {
     ///
     /// As there.
     pub(crate) fn reserve_for(&mut self, ioas: &Ioas, dev: &PhysDev) -> Result {
-        // SAFETY: The mutex guards the field.
-        let sw_msi_start = unsafe { &mut (*self.group.c.get()).sw_msi_start };
-        ioas.reserve_for(dev, Some(sw_msi_start))
+        // SAFETY: Only the address is taken: who prepares an MSI may be reading it.
+        let sw_msi_start = unsafe { &raw mut (*self.group.c.get()).sw_msi_start };
+        // SAFETY: The mutex keeps others from writing there.
+        unsafe { ioas.reserve_with_msi(dev, sw_msi_start) }
     }
 
     /// Maps all the pages that the group's devices signal MSIs through.

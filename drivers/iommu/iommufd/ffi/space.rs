@@ -98,19 +98,31 @@ impl Ioas {
         })
     }
 
-    /// Keeps user space from mapping where the hardware cannot translate for `dev`. Where the
-    /// window for software MSIs begins goes to `sw_msi_start`.
+    /// Keeps user space from mapping where the hardware cannot translate for `dev`.
     ///
     /// # Errors
     ///
     /// `EADDRINUSE`: something is mapped there; `ENOMEM`.
-    pub(crate) fn reserve_for(
+    pub(crate) fn reserve_for(&self, dev: &PhysDev) -> Result {
+        // SAFETY: Nothing is to be written.
+        unsafe { self.reserve_with_msi(dev, core::ptr::null_mut()) }
+    }
+
+    /// The same; where the window for software MSIs begins goes to `start`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::reserve_for`].
+    ///
+    /// # Safety
+    ///
+    /// `start` must be null or writable.
+    pub(super) unsafe fn reserve_with_msi(
         &self,
         dev: &PhysDev,
-        sw_msi_start: Option<&mut bindings::phys_addr_t>,
+        start: *mut bindings::phys_addr_t,
     ) -> Result {
-        let start = sw_msi_start.map_or(core::ptr::null_mut(), core::ptr::from_mut);
-        // SAFETY: All are valid; the page core does its own locking.
+        // SAFETY: All are valid, `start` by the caller; the page core does its own locking.
         to_result(unsafe {
             bindings::iopt_table_enforce_dev_resv_regions(self.iopt().as_raw(), dev.as_raw(), start)
         })

@@ -93,8 +93,9 @@ impl<'m> Spans<'m> {
 
     /// Whether it came to the end without a hole.
     pub(crate) fn is_done(&self) -> bool {
-        // SAFETY: The map is held still.
-        unsafe { self.iter.area.as_ref() }.is_some_and(|area| self.iter.last_iova <= area.node.last)
+        // SAFETY: The map is held still, and what it has mapped stays in place.
+        let ends_at = |area: NonNull<bindings::iopt_area>| unsafe { (*area.as_ptr()).node.last };
+        NonNull::new(self.iter.area).is_some_and(|area| self.iter.last_iova <= ends_at(area))
     }
 }
 
@@ -111,13 +112,15 @@ pub(crate) struct Span<'m> {
 }
 
 impl Span<'_> {
-    fn area(&self) -> &bindings::iopt_area {
-        // SAFETY: By the type invariant; what is read of it does not change meanwhile.
-        unsafe { self.area.as_ref() }
+    /// The last IOVA of the mapping. Like all that is read of one here it does not change while the
+    /// map is held still; other fields do.
+    fn end(&self) -> usize {
+        // SAFETY: By the type invariant.
+        unsafe { (*self.area.as_ptr()).node.last }
     }
 
     fn last(&self) -> usize {
-        self.wanted.min(self.area().node.last)
+        self.wanted.min(self.end())
     }
 
     /// How many bytes it has.
@@ -127,8 +130,14 @@ impl Span<'_> {
 
     /// How far into the memory behind the mapping an address is, in bytes.
     fn byte(&self, iova: usize) -> usize {
-        let area = self.area();
-        iova - area.node.start + area.page_offset as usize + area.pages_node.start * PAGE_SIZE
+        let area = self.area.as_ptr();
+        // SAFETY: By the type invariant.
+        let start = unsafe { (*area).node.start };
+        // SAFETY: As above.
+        let page_offset = unsafe { (*area).page_offset } as usize;
+        // SAFETY: As above.
+        let first_page = unsafe { (*area).pages_node.start };
+        iova - start + page_offset + first_page * PAGE_SIZE
     }
 
     fn indexes(&self) -> (usize, usize) {
@@ -140,7 +149,8 @@ impl Span<'_> {
 
     /// Whether the CPU may not touch it, now or ever.
     pub(crate) fn is_locked_away(&self) -> bool {
-        self.area().prevent_access()
+        // SAFETY: By the type invariant; the bit is changed under the write side of the lock.
+        unsafe { bindings::iopt_area::prevent_access_raw(self.area.as_ptr()) }
     }
 
     /// Whether it is mapped for what `flags` ask for.
@@ -150,12 +160,14 @@ impl Span<'_> {
         } else {
             bindings::IOMMU_READ
         };
-        self.area().iommu_prot as u32 & wanted != 0
+        // SAFETY: By the type invariant.
+        let prot = unsafe { (*self.area.as_ptr()).iommu_prot };
+        prot as u32 & wanted != 0
     }
 
     /// Whether it begins and, unless it is the last, ends with a whole page.
     pub(crate) fn is_page_aligned(&self) -> bool {
-        let end = self.area().node.last;
+        let end = self.end();
         self.byte(self.first) % PAGE_SIZE == 0
             && (self.wanted <= end || self.byte(end) % PAGE_SIZE == PAGE_SIZE - 1)
     }
@@ -190,10 +202,10 @@ impl Span<'_> {
     /// `EFAULT`: there is no memory behind it; `ENOMEM`; `EPERM`: it must not be written.
     pub(crate) fn copy(&self, buffer: &mut Buffer, flags: u32) -> Result {
         let (start, len) = (self.byte(self.first), self.len());
+        // SAFETY: By the type invariant.
+        let pages = unsafe { (*self.area.as_ptr()).pages };
         // SAFETY: By the type invariant; whoever made `buffer` has room for the range.
-        to_result(unsafe {
-            bindings::iopt_pages_rw_access(self.area().pages, start, buffer.0, len, flags)
-        })?;
+        to_result(unsafe { bindings::iopt_pages_rw_access(pages, start, buffer.0, len, flags) })?;
         buffer.0 = buffer.0.wrapping_byte_add(len);
         Ok(())
     }
