@@ -7,7 +7,7 @@
 //! of user space on top of a paging one, and needs no lock.
 //!
 //! Everything that can fail for user space's sake is asked first, in the order in which the user
-//! API documents the errors: flags, then the driver, then the fault queue.
+//! API documents the errors: flags, then the driver, then what is mapped, then the fault queue.
 //!
 //! UAPI: [`include/uapi/linux/iommufd.h`](srctree/include/uapi/linux/iommufd.h)
 
@@ -152,18 +152,17 @@ fn driver_flags(flags: u32) -> u32 {
 }
 
 /// Makes a paging hwpt for a device on an IOAS. Nothing is mapped yet: that is
-/// [`NewPaging::fill`]'s. `fault` is asked for the fault queue once the domain is there.
+/// [`NewPaging::fill`]'s, and page faults go nowhere yet.
 ///
 /// # Errors
 ///
 /// `ENODEV`: the device has no IOMMU any more; `EOPNOTSUPP`: `flags` or `data` are not what the
-/// driver can do; `ENOMEM`; what `fault` and the driver say.
+/// driver can do; `ENOMEM`; what the driver says.
 pub(crate) fn new_paging<'l>(
     ctx: &'l Ctx,
     ioas: &'l Locked<'l>,
     device: &Device,
     request: &PagingRequest<'_>,
-    fault: impl FnOnce() -> Result<Option<Hold<FaultQueue>>>,
 ) -> Result<NewPaging<'l>> {
     let (dev, driver, flags) = (device.dev(), device.driver()?, request.flags);
     check_paging(flags, request.data.is_some(), driver.takes_flags(), || {
@@ -179,7 +178,7 @@ pub(crate) fn new_paging<'l>(
     let parts = PagingParts {
         common: Parts {
             domain,
-            fault: fault()?,
+            fault: None,
             pasid_compat: flags & uapi::PASID != 0,
         },
         enforce_cache_coherency,
@@ -250,8 +249,11 @@ fn alloc_paging(
         data: (!data.is_empty()).then_some(data),
         automatic: false,
     };
-    let new = new_paging(ctx, &ioas, device, &request, || fault_queue(ctx, ucmd))?;
+    let mut new = new_paging(ctx, &ioas, device, &request)?;
     new.fill()?;
+    if let Some(fault) = fault_queue(ctx, ucmd)? {
+        new.deliver_faults(fault);
+    }
     ucmd.out_hwpt_id = new.hwpt().id();
     ucmd.respond()?;
     new.publish();

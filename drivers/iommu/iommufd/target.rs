@@ -108,7 +108,7 @@ fn automatic(
         automatic: true,
         ..Default::default()
     };
-    let new = new_paging(ctx, &ioas, device, &request, || Ok(None))?;
+    let new = new_paging(ctx, &ioas, device, &request)?;
     let given_up = match how {
         How::Attach => {
             attach_and_fill(device, pasid, &new)?;

@@ -151,7 +151,7 @@ impl Viommu {
 /// # Invariants
 ///
 /// It is the beginning of a [`PagingHwpt`] or of a [`NestedHwpt`], as its kind says, and does not
-/// change once it is published.
+/// change once it is published. While `fault` is there the domain has a fault handler.
 #[repr(C)]
 pub(crate) struct Hwpt {
     object: Object,
@@ -443,6 +443,14 @@ impl<'l> NewPaging<'l> {
     /// `ENOMEM`; what mapping runs into.
     pub(crate) fn fill(&self) -> Result {
         self.hwpt.enlist(self.ioas)
+    }
+
+    /// Has page faults delivered to a queue. Nothing may be attached yet.
+    pub(crate) fn deliver_faults(&mut self, fault: Hold<FaultQueue>) {
+        self.hwpt.domain().set_fault_handler();
+        // SAFETY: It is not published, and who finds it on the IOAS's list, whose mutex is held,
+        // does not look at the field.
+        unsafe { (&raw mut (*self.hwpt.as_ptr()).common.fault).write(Some(fault)) };
     }
 
     /// Puts it into the table, which cannot fail.

@@ -161,6 +161,10 @@ impl<'a, T: Kind> Reserved<'a, T> {
         })
     }
 
+    pub(super) fn as_ptr(&self) -> *mut T {
+        self.object.as_raw().cast()
+    }
+
     /// Puts it into the table. From here on anybody may use or destroy it.
     pub(crate) fn publish(self) {
         self.object.publish();
@@ -172,6 +176,6 @@ impl<T: Kind> Deref for Reserved<'_, T> {
 
     fn deref(&self) -> &T {
         // SAFETY: By the type invariant.
-        unsafe { &*self.object.as_raw().cast() }
+        unsafe { &*self.as_ptr() }
     }
 }

@@ -386,6 +386,37 @@ TEST_F(regress, vfio_unmap_on_the_way)
 	test_ioctl_destroy(stdev);
 }
 
+/* What cannot be mapped is told first, and then that there is no such fault queue. */
+TEST_F(regress, fault_queue_comes_last)
+{
+	void *gone = mmap(NULL, PG, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	__u32 stdev, hwpt, idev, other, none;
+
+	ASSERT_NE(MAP_FAILED, gone);
+	test_cmd_mock_domain(self->ioas_id, &stdev, &hwpt, &idev);
+	test_ioctl_ioas_alloc(&other);
+	test_err_hwpt_alloc_iopf(ENOENT, idev, other, 0x7fffffff, IOMMU_HWPT_FAULT_ID_VALID, &none,
+				 IOMMU_HWPT_DATA_NONE, NULL, 0);
+	/* Nothing is pinned before there is a hwpt. */
+	{
+		struct iommu_ioas_map map = {
+			.size = sizeof(map),
+			.flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_READABLE,
+			.ioas_id = other,
+			.user_va = (uintptr_t)gone,
+			.length = PG,
+			.iova = IOVA,
+		};
+		ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_MAP, &map));
+	}
+	munmap(gone, PG);
+	test_err_hwpt_alloc_iopf(EFAULT, idev, other, 0x7fffffff, IOMMU_HWPT_FAULT_ID_VALID, &none,
+				 IOMMU_HWPT_DATA_NONE, NULL, 0);
+	/* Neither left anything behind. */
+	test_ioctl_destroy(other);
+	test_ioctl_destroy(stdev);
+}
+
 /* Shifts by and divisions through what user space says: CVE-2025-21724, CVE-2025-40293. */
 TEST_F(regress, dirty_bitmap_bounds)
 {
