@@ -8,6 +8,9 @@
 //! allocated from it meanwhile is an object again, whose `wait_cnt` is where the old one's was.
 //! [`Table::lend`] takes a count first and sees then whose it is.
 //!
+//! Where a driver's structure begins with an object, it is the driver's as if it came from
+//! kmalloc(), but for its size: no more than 16384 bytes.
+//!
 //! C header: [`include/linux/slab.h`](srctree/include/linux/slab.h), `SLAB_TYPESAFE_BY_RCU`
 //!
 //! [`Table::lend`]: super::table::Table::lend
@@ -98,12 +101,16 @@ pub(super) unsafe fn exit() {
 }
 
 /// Zeroed memory for an object of `size` bytes; `None` when there is none, or it would be larger
-/// than the largest class.
+/// than the largest class, which is a driver's bug.
 ///
 /// Somebody who has not noticed yet that it was freed may try to get a count on what was there
 /// before, so `wait_cnt` must stay zero until all of the object is ready to be found.
 pub(super) fn alloc(size: usize) -> Option<NonNull<bindings::iommufd_object>> {
-    let class = CLASSES.iter().position(|class| size <= class.size)?;
+    let class = CLASSES.iter().position(|class| size <= class.size);
+    if kernel::warn_on_once!(class.is_none()) {
+        return None;
+    }
+    let class = class?;
     // SAFETY: There are no changes while objects are made, see `init` and `exit`.
     let cache = unsafe { (*CACHES.0.get())[class] };
     // SAFETY: The cache is there as long as the module.
