@@ -39,7 +39,7 @@ EXPORT_SYMBOL_NS_GPL(iommufd_device_unbind, "IOMMUFD");
 bool iommufd_allow_unsafe_interrupts;
 module_param_named(allow_unsafe_interrupts, iommufd_allow_unsafe_interrupts, bool, 0644);
 MODULE_PARM_DESC(allow_unsafe_interrupts,
-		 "Bind devices although the platform does not isolate their MSIs, which lets a guest interrupt the host");
+		 "Allow IOMMUFD to bind to devices even if the platform cannot isolate the MSI interrupt window. Enabling this is a security weakness.");
 
 static int __init iommufd_init(void)
 {
