@@ -6,6 +6,13 @@
 //! their layout is that of `iommufd_private.h` and `include/linux/iommufd.h`. Each is wrapped in
 //! a type here that gives out what its locks and counts allow.
 
+use kernel::prelude::*;
+
+/// The number by which C knows a result: 0, or an errno below it.
+fn errno(result: Result) -> c_int {
+    result.map_or_else(Error::to_errno, |()| 0)
+}
+
 pub(crate) mod access;
 pub(crate) mod attach;
 pub(crate) mod charge;

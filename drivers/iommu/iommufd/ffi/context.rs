@@ -5,7 +5,6 @@
 use super::{
     object::{
         KindId,
-        Object,
         Taken,
         Unpublished, //
     },
@@ -203,14 +202,4 @@ impl AccountMode {
             0
         }
     }
-}
-
-/// An object as the caller of an in-kernel entry names it.
-///
-/// # Safety
-///
-/// `raw` must be an object on which the caller has a count.
-pub(super) unsafe fn object<'a>(raw: *mut bindings::iommufd_object) -> &'a Object {
-    // SAFETY: By the caller.
-    unsafe { Object::from_raw(raw) }
 }

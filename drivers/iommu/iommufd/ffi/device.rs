@@ -14,6 +14,7 @@ use super::{
         Driver,
         PhysDev, //
     },
+    errno,
     group::{
         Group,
         GroupRef,
@@ -26,6 +27,7 @@ use super::{
         Object, //
     },
     typed::{
+        downcast,
         Head,
         Hold,
         Reserved, //
@@ -312,10 +314,6 @@ pub(crate) fn clear_user(at: usize, len: usize) -> Result {
     }
 }
 
-fn errno(result: Result) -> c_int {
-    result.map_or_else(Error::to_errno, |()| 0)
-}
-
 /// Binds a device to a context; the id of the new object goes to `id`.
 ///
 /// # Safety
@@ -369,24 +367,9 @@ pub(crate) unsafe extern "C" fn iommufd_ctx_has_group(
     // SAFETY: By the contract of this function.
     let ctx = unsafe { Ctx::from_raw(ictx) };
     // What is in the table is complete while its lock is held.
-    let _locked = ctx.objects().lock();
-    // SAFETY: Only the address is taken.
-    let table = unsafe { &raw mut (*ictx).objects };
-    let mut index = 0;
-    // SAFETY: The table is initialised.
-    let mut entry =
-        unsafe { bindings::xa_find(table, &mut index, usize::MAX, bindings::XA_PRESENT) };
-    while !entry.is_null() {
-        // SAFETY: The table has objects, which leave it under its lock before they are destroyed.
-        let object = unsafe { Object::from_raw(entry.cast()) };
-        if super::typed::downcast::<Device>(object).is_some_and(|it| it.group.is(group)) {
-            return true;
-        }
-        // SAFETY: As above.
-        entry =
-            unsafe { bindings::xa_find_after(table, &mut index, usize::MAX, bindings::XA_PRESENT) };
-    }
-    false
+    let objects = ctx.objects().lock();
+    let mut devices = objects.iter().filter_map(downcast::<Device>);
+    devices.any(|device| device.group.is(group))
 }
 
 /// The context that a device is bound to.

@@ -91,8 +91,3 @@ pub(super) fn ops(kind: KindId) -> &'static Ops {
     // PANIC: Objects are only made with a kind of the enumeration.
     &OPS[kind.0 as usize]
 }
-
-/// Whether objects of this kind need more than their destroy when they never were published.
-pub(super) fn has_abort(kind: KindId) -> bool {
-    ops(kind).abort.is_some()
-}

@@ -197,8 +197,9 @@ impl<'a, T: Kind> Loan<'a, T> {
     ///
     /// # Safety
     ///
-    /// The object must be a `T`, and the loan one that [`Self::into_raw`] gave away.
-    pub(super) unsafe fn from_raw(_ctx: &'a Ctx, object: &Object) -> Self {
+    /// The object must be a `T`, and the loan one that [`Self::leave`] left, once.
+    pub(super) unsafe fn adopt(_ctx: &'a Ctx, object: &Object) -> Self {
+        // INVARIANT: By the contract of this function.
         Self {
             counted: Counted {
                 object: NonNull::from(object),
@@ -208,9 +209,9 @@ impl<'a, T: Kind> Loan<'a, T> {
         }
     }
 
-    /// Gives the loan to C, which ends it with iommufd_put_object().
-    pub(super) fn into_raw(self) -> *mut bindings::iommufd_object {
-        ManuallyDrop::new(self).counted.object.as_ptr().cast()
+    /// Leaves the loan to an object that refers to this one, and ends it by [`Self::adopt`].
+    pub(super) fn leave(self) {
+        core::mem::forget(self);
     }
 }
 
@@ -290,23 +291,6 @@ impl<'a> Unpublished<'a> {
             table,
             _owned: PhantomData,
         })
-    }
-
-    /// # Safety
-    ///
-    /// `raw` must come from [`Self::into_raw`], once, with the same table.
-    pub(super) unsafe fn from_raw(raw: *mut bindings::iommufd_object, table: &'a Table) -> Self {
-        Self {
-            // SAFETY: By the caller it is not null.
-            raw: unsafe { NonNull::new_unchecked(raw) },
-            table,
-            _owned: PhantomData,
-        }
-    }
-
-    /// Gives the object to C, which hands it back to finalize or abort.
-    pub(super) fn into_raw(self) -> *mut bindings::iommufd_object {
-        ManuallyDrop::new(self).raw.as_ptr()
     }
 
     /// Says that the object is complete: from here on its kind's operations work on it.

@@ -7,10 +7,13 @@
 //!
 //! C header: [`include/linux/xarray.h`](srctree/include/linux/xarray.h)
 
-use super::object::{
-    Counted,
-    Object,
-    Taken, //
+use super::{
+    object::{
+        Counted,
+        Object,
+        Taken, //
+    },
+    xarray::Entries, //
 };
 use core::ptr;
 use kernel::{
@@ -193,18 +196,19 @@ impl Locked<'_> {
 
     /// The first object at `from` or behind it.
     pub(crate) fn next(&self, from: usize) -> Option<&Object> {
-        let mut index = from;
-        // SAFETY: The lock is held; zero entries are passed over.
-        let raw = unsafe {
-            bindings::xa_find(
-                self.table.0.get(),
-                &mut index,
-                usize::MAX,
-                bindings::XA_PRESENT,
-            )
-        };
-        // SAFETY: As in `load`.
-        (!raw.is_null()).then(|| unsafe { Object::from_raw(raw.cast()) })
+        self.iter_from(from).next()
+    }
+
+    /// All objects, in the order of their ids.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Object> {
+        self.iter_from(0)
+    }
+
+    fn iter_from(&self, from: usize) -> impl Iterator<Item = &Object> {
+        // SAFETY: The table is initialised, and outlives what borrows it.
+        let entries = unsafe { Entries::of(self.table.0.get(), from) };
+        // SAFETY: As in `load`: the lock is held as long as `self` is borrowed.
+        entries.map(|(_, object)| unsafe { Object::from_raw(object.as_ptr().cast()) })
     }
 
     /// Puts an object at its reserved id.

@@ -4,10 +4,7 @@
 //!
 //! C header: [`include/uapi/linux/iommufd.h`](srctree/include/uapi/linux/iommufd.h)
 
-use super::{
-    context::Ctx,
-    object::Unpublished, //
-};
+use super::context::Ctx;
 use crate::ioctl::Ioctl;
 use core::{
     marker::PhantomData,
@@ -222,6 +219,7 @@ pub(crate) fn execute(
         ubuffer: arg as *mut c_void,
         user_size,
         cmd: buffer.0.as_mut_ptr().cast(),
+        // Objects are values here, and published by who makes them.
         new_obj: core::ptr::null_mut(),
     };
     // SAFETY: The buffer has room for each structure, see `Entry::new`.
@@ -231,14 +229,5 @@ pub(crate) fn execute(
     // SAFETY: `raw` is what `execute` asks for: `op.size` bytes are initialised.
     let ret = unsafe { (op.execute)(&mut raw) };
     // A test ioctl gives a descriptor; the others give 0.
-    let ret = to_result(ret).map(|()| ret as isize);
-    if !raw.new_obj.is_null() {
-        // SAFETY: C got it from `into_raw`, of this table, and has completed it.
-        let object = unsafe { Unpublished::from_raw(raw.new_obj, ctx.objects()).built() };
-        match ret {
-            Ok(_) => object.publish(),
-            Err(_) => drop(object),
-        }
-    }
-    ret
+    to_result(ret).map(|()| ret as isize)
 }

@@ -151,7 +151,7 @@ impl Drop for Slot<'_> {
 /// Lets a vDEVICE that was published keep the loan on its device.
 pub(crate) fn keep_device(device: Loan<'_, Device>) {
     // `destroy_vdevice` ends it.
-    device.into_raw();
+    device.leave();
 }
 
 /// Undoes a vDEVICE that was not published. With the lock of its device's group.
@@ -204,5 +204,5 @@ pub(super) unsafe extern "C" fn destroy_vdevice(obj: *mut bindings::iommufd_obje
     unsafe { abort_vdevice(obj) };
     drop(group);
     // SAFETY: The loan that `keep_device` gave to the vDEVICE.
-    drop(unsafe { Loan::<Device>::from_raw(device.ctx(), device.object()) });
+    drop(unsafe { Loan::<Device>::adopt(device.ctx(), device.object()) });
 }

@@ -6,6 +6,7 @@
 
 use super::{
     context::Ctx,
+    errno,
     hwpt::PagingHwpt,
     ioas::Ioas,
     iopt::Iopt,
@@ -14,8 +15,10 @@ use super::{
         Loan,
         Object, //
     },
-    table::Locked, //
+    table::Locked,
+    xarray::Entries, //
 };
+use crate::vfio_compat;
 use core::ptr;
 use kernel::{
     bindings,
@@ -86,19 +89,18 @@ impl Iopt {
         // SAFETY: Initialised with the table.
         let domains = unsafe { RwSem::from_raw(&raw mut (*self.as_raw()).domains_rwsem) };
         let _lock = domains.read();
-        let (mut sizes, mut index) = (usize::MAX, 0);
-        // SAFETY: The xarray changes under the write side of the lock; its entries are domains.
-        unsafe {
-            let xa = &raw mut (*self.as_raw()).domains;
-            let mut domain = bindings::xa_find(xa, &mut index, usize::MAX, bindings::XA_PRESENT)
-                .cast::<bindings::iommu_domain>();
-            while !domain.is_null() {
-                sizes &= (*domain).pgsize_bitmap;
-                domain = bindings::xa_find_after(xa, &mut index, usize::MAX, bindings::XA_PRESENT)
-                    .cast();
-            }
-            (sizes, (*self.as_raw()).iova_alignment)
-        }
+        // SAFETY: Only the address is taken.
+        let xa = unsafe { &raw mut (*self.as_raw()).domains };
+        // SAFETY: It was initialised with the table, and changes under the write side of the lock.
+        let entries = unsafe { Entries::of(xa, 0) };
+        let sizes = entries.fold(usize::MAX, |sizes, (_, domain)| {
+            let domain = domain.cast::<bindings::iommu_domain>().as_ptr();
+            // SAFETY: The entries are domains, which stay while the lock is held.
+            sizes & unsafe { (*domain).pgsize_bitmap }
+        });
+        // SAFETY: Whoever changes it holds the lock, too, for writing, or waits for us.
+        let alignment = unsafe { (*self.as_raw()).iova_alignment };
+        (sizes, alignment)
     }
 
     /// Makes sure that no mapping goes across these IOVAs.
@@ -114,13 +116,6 @@ impl Iopt {
     }
 }
 
-fn errno(result: Result) -> c_int {
-    match result {
-        Ok(()) => 0,
-        Err(e) => e.to_errno(),
-    }
-}
-
 /// The id of the container's IOAS, for VFIO; `ENODEV` when there is none.
 ///
 /// # Safety
@@ -132,12 +127,11 @@ pub(crate) unsafe extern "C" fn iommufd_vfio_compat_ioas_get_id(
     out_ioas_id: *mut u32,
 ) -> c_int {
     // SAFETY: By the caller.
-    errno(
-        crate::vfio_compat::ioas_id(unsafe { Ctx::from_raw(ictx) }).map(|id| {
-            // SAFETY: By the caller.
-            unsafe { *out_ioas_id = id }
-        }),
-    )
+    let ctx = unsafe { Ctx::from_raw(ictx) };
+    errno(vfio_compat::ioas_id(ctx).map(|id| {
+        // SAFETY: By the caller.
+        unsafe { *out_ioas_id = id };
+    }))
 }
 
 /// Called when a device without an IOMMU joins the container; `EINVAL` when it has an IOAS.
@@ -150,9 +144,7 @@ pub(crate) unsafe extern "C" fn iommufd_vfio_compat_set_no_iommu(
     ictx: *mut bindings::iommufd_ctx,
 ) -> c_int {
     // SAFETY: By the caller.
-    errno(crate::vfio_compat::set_no_iommu(unsafe {
-        Ctx::from_raw(ictx)
-    }))
+    errno(vfio_compat::set_no_iommu(unsafe { Ctx::from_raw(ictx) }))
 }
 
 /// Makes the container's IOAS unless there is one; `EINVAL` for one without an IOMMU.
@@ -165,7 +157,5 @@ pub(crate) unsafe extern "C" fn iommufd_vfio_compat_ioas_create(
     ictx: *mut bindings::iommufd_ctx,
 ) -> c_int {
     // SAFETY: By the caller.
-    errno(crate::vfio_compat::create_ioas(unsafe {
-        Ctx::from_raw(ictx)
-    }))
+    errno(vfio_compat::create_ioas(unsafe { Ctx::from_raw(ictx) }))
 }

@@ -17,11 +17,13 @@ use crate::{
     access,
     ffi::{
         context::Ctx,
+        errno,
         object::Loan,
         typed::{
             Head,
             Hold, //
-        }, //
+        },
+        xarray::Entries, //
     }, //
 };
 use kernel::{
@@ -34,30 +36,24 @@ use kernel::{
 fn for_each(iopt: *mut bindings::io_pagetable, mut f: impl FnMut(&Access)) {
     // SAFETY: Only the address is taken.
     let list = unsafe { &raw mut (*iopt).access_list };
-    let mut index = 0;
+    // SAFETY: The list is initialised with the IOAS, which the caller has.
+    let mut accesses = unsafe { Entries::of(list, 0) };
     loop {
         // SAFETY: The list is initialised.
         unsafe { bindings::xa_lock(list) };
-        // SAFETY: As above.
-        let found =
-            unsafe { bindings::xa_find(list, &mut index, usize::MAX, bindings::XA_PRESENT) };
-        // SAFETY: The list has accesses, which leave it before they are freed.
-        let access = unsafe { found.cast::<Access>().as_ref() };
+        let found = accesses.next();
+        // SAFETY: The list has accesses, which leave it under its lock before they are freed.
+        let access = found.map(|(_, access)| unsafe { access.cast::<Access>().as_ref() });
         let loan = access.and_then(|it| Loan::<'_, Access>::of(it.ctx()?, it.object()));
         // SAFETY: It is held.
         unsafe { bindings::xa_unlock(list) };
-        if access.is_none() {
+        if found.is_none() {
             return;
         }
         if let Some(access) = loan {
             f(&access);
         }
-        index += 1;
     }
-}
-
-fn errno(result: Result) -> c_int {
-    result.map_or_else(Error::to_errno, |()| 0)
 }
 
 /// Has every driver undo its pins in a range, which is about to be unmapped.
@@ -74,31 +70,6 @@ pub(crate) unsafe extern "C" fn iommufd_access_notify_unmap(
     for_each(iopt, |access| access.unmap(iova, length));
 }
 
-fn created(access: Result<Hold<Access>>, id: Option<&mut u32>) -> *mut bindings::iommufd_access {
-    match access {
-        Ok(access) => {
-            if let Some(id) = id {
-                *id = access.id();
-            }
-            access.into_raw().as_ptr().cast()
-        }
-        Err(e) => e.to_ptr(),
-    }
-}
-
-/// Makes an access of the kernel's own.
-///
-/// # Safety
-///
-/// `ictx` is open.
-#[export]
-pub(crate) unsafe extern "C" fn iommufd_access_create_internal(
-    ictx: *mut bindings::iommufd_ctx,
-) -> *mut bindings::iommufd_access {
-    // SAFETY: By the contract of this function.
-    created(access::create(unsafe { Ctx::from_raw(ictx) }, None), None)
-}
-
 /// Makes an access for a driver; the id of the new object goes to `id`.
 ///
 /// # Safety
@@ -112,9 +83,16 @@ pub(crate) unsafe extern "C" fn iommufd_access_create(
     id: *mut u32,
 ) -> *mut bindings::iommufd_access {
     // SAFETY: By the contract of this function.
-    let (ctx, id) = unsafe { (Ctx::from_raw(ictx), &mut *id) };
+    let ctx = unsafe { Ctx::from_raw(ictx) };
     // INVARIANT: by the contract of this function.
-    created(access::create(ctx, Some(Client { ops, data })), Some(id))
+    match access::create(ctx, Some(Client { ops, data })) {
+        Ok(access) => {
+            // SAFETY: By the contract of this function.
+            unsafe { *id = access.id() };
+            access.into_raw().as_ptr().cast()
+        }
+        Err(e) => e.to_ptr(),
+    }
 }
 
 /// Destroys an access. Its driver does not use it any more.
@@ -139,7 +117,8 @@ pub(crate) unsafe extern "C" fn iommufd_access_destroy(access: *mut bindings::io
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_access_detach(access: *mut bindings::iommufd_access) {
     // SAFETY: By the contract of this function.
-    access::detach(unsafe { &*access.cast() });
+    let access = unsafe { &*access.cast() };
+    access::detach(access);
 }
 
 /// Puts an access on an IOAS.
@@ -153,21 +132,8 @@ pub(crate) unsafe extern "C" fn iommufd_access_attach(
     ioas_id: u32,
 ) -> c_int {
     // SAFETY: By the contract of this function.
-    errno(access::attach_id(unsafe { &*access.cast() }, ioas_id))
-}
-
-/// Puts an access of the kernel's own on an IOAS.
-///
-/// # Safety
-///
-/// `access` is the caller's, who has a count on `ioas`.
-#[export]
-pub(crate) unsafe extern "C" fn iommufd_access_attach_internal(
-    access: *mut bindings::iommufd_access,
-    ioas: *mut bindings::iommufd_ioas,
-) -> c_int {
-    // SAFETY: By the contract of this function.
-    errno(unsafe { access::attach(&*access.cast(), &*ioas.cast()) })
+    let access = unsafe { &*access.cast() };
+    errno(access::attach_id(access, ioas_id))
 }
 
 /// Moves an access to another IOAS.
@@ -181,7 +147,8 @@ pub(crate) unsafe extern "C" fn iommufd_access_replace(
     ioas_id: u32,
 ) -> c_int {
     // SAFETY: By the contract of this function.
-    errno(access::replace_id(unsafe { &*access.cast() }, ioas_id))
+    let access = unsafe { &*access.cast() };
+    errno(access::replace_id(access, ioas_id))
 }
 
 /// Undoes a pin.
@@ -196,7 +163,8 @@ pub(crate) unsafe extern "C" fn iommufd_access_unpin_pages(
     length: c_ulong,
 ) {
     // SAFETY: By the contract of this function.
-    access::unpin(unsafe { &*access.cast() }, iova, length);
+    let access = unsafe { &*access.cast() };
+    access::unpin(access, iova, length);
 }
 
 /// Pins pages and hands them out.
@@ -214,13 +182,8 @@ pub(crate) unsafe extern "C" fn iommufd_access_pin_pages(
 ) -> c_int {
     let mut out = PageSlots(out_pages);
     // SAFETY: By the contract of this function.
-    errno(access::pin(
-        unsafe { &*access.cast() },
-        iova,
-        length,
-        &mut out,
-        flags,
-    ))
+    let access = unsafe { &*access.cast() };
+    errno(access::pin(access, iova, length, &mut out, flags))
 }
 
 /// Reads or writes through an IOAS.
@@ -238,13 +201,8 @@ pub(crate) unsafe extern "C" fn iommufd_access_rw(
 ) -> c_int {
     let mut buffer = Buffer(data);
     // SAFETY: By the contract of this function.
-    errno(access::copy(
-        unsafe { &*access.cast() },
-        iova,
-        length,
-        &mut buffer,
-        flags,
-    ))
+    let access = unsafe { &*access.cast() };
+    errno(access::copy(access, iova, length, &mut buffer, flags))
 }
 
 /// Destroys an access.
