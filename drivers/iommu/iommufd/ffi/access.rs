@@ -73,7 +73,7 @@ pub(crate) struct Access {
     iova_alignment: usize,
     list_id: UnsafeCell<u32>,
     // What C does not need to know.
-    context: Option<CtxRef>,
+    context: UnsafeCell<Option<CtxRef>>,
 }
 
 macro_rules! assert_offsets {
@@ -135,19 +135,33 @@ impl Access {
             // SAFETY: As above.
             unsafe { (*this).iova_alignment = PAGE_SIZE };
             let Some(client) = client else { return };
-            // SAFETY: As above; the operations are valid.
-            unsafe {
-                if (*client.ops).needs_pin_pages() == 0 {
-                    (*this).iova_alignment = 1;
-                }
-                (*this).ictx = ctx.as_raw();
-                (*this).ops = client.ops;
-                (*this).data = client.data;
-                (&raw mut (*this).context).write(Some(CtxRef::new(ctx)));
+            // SAFETY: By the type invariant of `Client`.
+            if unsafe { bindings::iommufd_access_ops::needs_pin_pages_raw(client.ops) } == 0 {
+                // SAFETY: As for the mutex.
+                unsafe { (*this).iova_alignment = 1 };
             }
+            // SAFETY: As for the mutex.
+            unsafe { (*this).ictx = ctx.as_raw() };
+            // SAFETY: As for the mutex.
+            unsafe { (*this).ops = client.ops };
+            // SAFETY: As for the mutex.
+            unsafe { (*this).data = client.data };
+            let context = UnsafeCell::new(Some(CtxRef::new(ctx)));
+            // SAFETY: As for the mutex.
+            unsafe { (&raw mut (*this).context).write(context) };
         };
         // SAFETY: `init` fills in all fields but those that may be zero.
         unsafe { Reserved::new(ctx, init) }
+    }
+
+    /// Takes its reference to the context over.
+    ///
+    /// # Safety
+    ///
+    /// Only for who destroys an access.
+    unsafe fn take_context(&self) -> Option<CtxRef> {
+        // SAFETY: By the caller nobody else looks at the field.
+        unsafe { (*self.context.get()).take() }
     }
 
     /// The context, which the kernel's own accesses do not keep.
@@ -205,14 +219,18 @@ pub(crate) struct Locked<'a> {
 impl<'a> Locked<'a> {
     /// The IOAS that can be pinned; `None` also while the access moves.
     pub(crate) fn ioas(&self) -> Option<&Ioas> {
+        // SAFETY: The mutex guards the field.
+        let ioas = unsafe { *self.access.ioas.get() };
         // SAFETY: By the type invariant, under the mutex.
-        unsafe { (*self.access.ioas.get()).as_ref() }
+        unsafe { ioas.as_ref() }
     }
 
     /// The IOAS that pins can be undone in.
     pub(crate) fn unpin_ioas(&self) -> Option<&Ioas> {
+        // SAFETY: The mutex guards the field.
+        let ioas = unsafe { *self.access.ioas_unpin.get() };
         // SAFETY: By the type invariant, under the mutex.
-        unsafe { (*self.access.ioas_unpin.get()).as_ref() }
+        unsafe { ioas.as_ref() }
     }
 
     /// Begins to move to another IOAS, or to none: puts the access on the new one's list, and
@@ -284,10 +302,9 @@ impl<'a> Change<'a> {
         let new = self
             .new
             .map_or(ptr::null_mut(), |new| new.into_raw().as_ptr());
-        // SAFETY: The mutex guards both fields.
-        unsafe {
-            *access.ioas.get() = new;
-            *access.ioas_unpin.get() = new;
-        }
+        // SAFETY: The mutex guards the field.
+        unsafe { *access.ioas.get() = new };
+        // SAFETY: As above.
+        unsafe { *access.ioas_unpin.get() = new };
     }
 }

@@ -66,26 +66,34 @@ impl Ctx {
             GFP_KERNEL_ACCOUNT,
         )?;
         let raw = KBox::into_raw(ctx);
-        // SAFETY: The fields are ours alone until the file gets the context; each is initialised
-        // once and stays where it is.
+        // SAFETY: The structure is ours alone until the file gets it.
+        unsafe { (*raw).account_mode = account_mode };
+        // SAFETY: As above.
+        unsafe { (*raw).file = file };
+        // SAFETY: As above; from here on it stays where it is. The name and the class are static.
         unsafe {
-            (*raw).account_mode = account_mode;
-            (*raw).file = file;
             bindings::__init_rwsem(
                 &raw mut (*raw).ioas_creation_lock,
                 c_str!("ioas_creation_lock").as_char_ptr(),
                 static_lock_class!().as_ptr(),
-            );
-            Table::init(&raw mut (*raw).objects);
-            bindings::iommu_xa_init_flags(&raw mut (*raw).groups, 0);
-            bindings::mt_init_flags(&raw mut (*raw).mt_mmap, bindings::MT_FLAGS_ALLOC_RANGE);
+            )
+        };
+        // SAFETY: As above.
+        unsafe { Table::init(&raw mut (*raw).objects) };
+        // SAFETY: As above.
+        unsafe { bindings::iommu_xa_init_flags(&raw mut (*raw).groups, 0) };
+        // SAFETY: As above.
+        unsafe { bindings::mt_init_flags(&raw mut (*raw).mt_mmap, bindings::MT_FLAGS_ALLOC_RANGE) };
+        // SAFETY: As above.
+        unsafe {
             bindings::__mutex_init(
                 &raw mut (*raw).sw_msi_lock,
                 c_str!("sw_msi_lock").as_char_ptr(),
                 static_lock_class!().as_ptr(),
-            );
-            bindings::INIT_LIST_HEAD(&raw mut (*raw).sw_msi_list);
-        }
+            )
+        };
+        // SAFETY: As above.
+        unsafe { bindings::INIT_LIST_HEAD(&raw mut (*raw).sw_msi_list) };
         Ok(raw)
     }
 
@@ -142,12 +150,12 @@ impl Ctx {
 
     /// Forgets that VFIO compatibility uses this IOAS. Under the table's lock.
     pub(crate) fn forget_vfio_ioas(&self, taken: &Taken, _locked: &Locked<'_>) {
+        // SAFETY: Only the address is taken.
+        let ioas = unsafe { &raw mut (*self.as_raw()).vfio_ioas };
         // SAFETY: The field is guarded by the table's lock.
-        unsafe {
-            let ioas = &raw mut (*self.as_raw()).vfio_ioas;
-            if ptr::addr_eq(*ioas, taken.object().as_raw()) {
-                *ioas = ptr::null_mut();
-            }
+        if ptr::addr_eq(unsafe { *ioas }, taken.object().as_raw()) {
+            // SAFETY: As above.
+            unsafe { *ioas = ptr::null_mut() };
         }
     }
 

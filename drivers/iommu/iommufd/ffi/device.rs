@@ -104,8 +104,7 @@ impl CtxRef {
         // SAFETY: The context is open.
         unsafe { bindings::iommufd_ctx_get(ctx.as_raw()) };
         // INVARIANT: taken just now.
-        // SAFETY: It is not null.
-        Self(unsafe { NonNull::new_unchecked(ctx.as_raw()) })
+        Self(NonNull::from(ctx).cast())
     }
 }
 
@@ -134,7 +133,7 @@ pub(crate) struct Device {
     destroying: UnsafeCell<bool>,
     // What C does not need to know.
     owner: Option<DmaOwner>,
-    context: Option<CtxRef>,
+    context: UnsafeCell<Option<CtxRef>>,
 }
 
 macro_rules! assert_offsets {
@@ -190,18 +189,19 @@ impl Device {
         // The selftest's devices go away with the context, so they cannot keep it.
         let context = (!dev.is_mock()).then(|| CtxRef::new(ctx));
         let init = |this: *mut Self| {
-            // SAFETY: `this` is zeroed memory for a device, and both pointers are not null.
-            unsafe {
-                (&raw mut (*this).ictx).write(NonNull::new_unchecked(ctx.as_raw()));
-                (&raw mut (*this).dev).write(NonNull::new_unchecked(dev.as_raw()));
-            }
+            let enforces = parts.enforce_cache_coherency;
+            // SAFETY: `this` is zeroed memory for a device, ours alone.
+            unsafe { (&raw mut (*this).ictx).write(NonNull::from(ctx).cast()) };
             // SAFETY: As above.
-            unsafe {
-                (&raw mut (*this).group).write(parts.group);
-                (&raw mut (*this).enforce_cache_coherency).write(parts.enforce_cache_coherency);
-                (&raw mut (*this).owner).write(parts.owner);
-                (&raw mut (*this).context).write(context);
-            }
+            unsafe { (&raw mut (*this).dev).write(NonNull::from(dev).cast()) };
+            // SAFETY: As above.
+            unsafe { (&raw mut (*this).group).write(parts.group) };
+            // SAFETY: As above.
+            unsafe { (&raw mut (*this).enforce_cache_coherency).write(enforces) };
+            // SAFETY: As above.
+            unsafe { (&raw mut (*this).owner).write(parts.owner) };
+            // SAFETY: As above.
+            unsafe { (&raw mut (*this).context).write(UnsafeCell::new(context)) };
         };
         // SAFETY: `init` fills in all fields but those that may be zero.
         unsafe { Reserved::new(ctx, init) }
@@ -209,6 +209,16 @@ impl Device {
 
     pub(super) fn as_raw(&self) -> *mut bindings::iommufd_device {
         ptr::from_ref(self).cast_mut().cast()
+    }
+
+    /// Takes its reference to the context over.
+    ///
+    /// # Safety
+    ///
+    /// Only for who unbinds the device.
+    unsafe fn take_context(&self) -> Option<CtxRef> {
+        // SAFETY: By the caller nobody else looks at the field.
+        unsafe { (*self.context.get()).take() }
     }
 
     /// The context that it is bound to.
@@ -289,7 +299,8 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        // Before the group, which goes before the context.
+        // Before the group, which goes before the context: that one the caller has, see
+        // `iommufd_device_unbind`.
         self.owner = None;
     }
 }
@@ -326,7 +337,9 @@ pub(crate) unsafe extern "C" fn iommufd_device_bind(
     id: *mut u32,
 ) -> *mut bindings::iommufd_device {
     // SAFETY: By the contract of this function.
-    let (ctx, dev) = unsafe { (Ctx::from_raw(ictx), PhysDev::from_raw(dev)) };
+    let ctx = unsafe { Ctx::from_raw(ictx) };
+    // SAFETY: By the contract of this function.
+    let dev = unsafe { PhysDev::from_raw(dev) };
     match device::bind(ctx, dev) {
         Ok(device) => {
             // SAFETY: By the contract of this function.
@@ -344,9 +357,16 @@ pub(crate) unsafe extern "C" fn iommufd_device_bind(
 /// `idev` was bound, and is not used again.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_device_unbind(idev: *mut bindings::iommufd_device) {
-    // SAFETY: By the contract of this function; bind gave the caller a hold.
-    let device = unsafe { Hold::adopt(&*idev.cast::<Device>()) };
-    // SAFETY: The device keeps it; a context is not freed before those who call from it return.
+    // SAFETY: By the contract of this function.
+    let device = unsafe { &*idev.cast::<Device>() };
+    // SAFETY: As above; bind gave the caller a hold.
+    let device = unsafe { Hold::adopt(device) };
+    // The context may be gone with the device's reference, which therefore goes last.
+    //
+    // SAFETY: By the contract of this function.
+    let _context = unsafe { device.take_context() };
+    // SAFETY: The reference keeps it. The selftest's devices have none, and are unbound by ioctls
+    // of the context or by its end.
     let ctx = unsafe { Ctx::from_raw(device.ictx.as_ptr()) };
     device::unbind(ctx, device);
 }
@@ -406,7 +426,9 @@ unsafe fn change(
     how: target::How,
 ) -> c_int {
     // SAFETY: By the contract of this function.
-    let (device, pt_id) = unsafe { (&*idev.cast::<Device>(), &mut *pt_id) };
+    let device = unsafe { &*idev.cast::<Device>() };
+    // SAFETY: By the contract of this function.
+    let pt_id = unsafe { &mut *pt_id };
     errno(target::change(device, pasid, *pt_id, how).map(|id| *pt_id = id))
 }
 

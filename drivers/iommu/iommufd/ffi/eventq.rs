@@ -95,20 +95,24 @@ impl EventQ {
     ///
     /// `raw` must be the zeroed queue of an object that nobody else knows yet.
     pub(super) unsafe fn init(raw: *mut bindings::iommufd_eventq) {
-        // SAFETY: By the caller; each field is initialised in its place.
+        // SAFETY: By the caller; it stays where it is. The name and the class are static.
         unsafe {
             bindings::__spin_lock_init(
                 &raw mut (*raw).lock,
                 c_str!("eventq->lock").as_char_ptr(),
                 static_lock_class!().as_ptr(),
-            );
-            bindings::INIT_LIST_HEAD(&raw mut (*raw).deliver);
+            )
+        };
+        // SAFETY: As above.
+        unsafe { bindings::INIT_LIST_HEAD(&raw mut (*raw).deliver) };
+        // SAFETY: As above.
+        unsafe {
             bindings::__init_waitqueue_head(
                 &raw mut (*raw).wait_queue,
                 c_str!("eventq->wait_queue").as_char_ptr(),
                 static_lock_class!().as_ptr(),
-            );
-        }
+            )
+        };
     }
 
     /// Makes the file and reserves a descriptor for it. Until [`Descriptor::install`] the queue's
@@ -129,12 +133,13 @@ impl EventQ {
             )
         })?;
         // SAFETY: The queue is ours alone until it is published.
-        unsafe {
-            (*self.as_raw()).ictx = ctx.as_raw();
-            (*self.as_raw()).filep = file;
-            // The file's reference to the context.
-            bindings::get_file((*ctx.as_raw()).file);
-        }
+        unsafe { (*self.as_raw()).ictx = ctx.as_raw() };
+        // SAFETY: As above.
+        unsafe { (*self.as_raw()).filep = file };
+        // The file's reference to the context.
+        //
+        // SAFETY: The context is open; the callee gives the reference back in `release`.
+        unsafe { bindings::iommufd_ctx_get(ctx.as_raw()) };
         self.object().users().inc();
         Ok(Descriptor {
             fd: FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?,
@@ -186,9 +191,10 @@ impl Descriptor {
     /// Opens it: from here on user space has the file. The object must have been published, or be
     /// sure to be.
     pub(crate) fn install(self) {
+        // SAFETY: It was made by `make_file`, and is not null.
+        let file = unsafe { ptr::NonNull::new_unchecked(self.file.cast::<File>()) };
         // SAFETY: The reference that the queue's object had until now.
-        let file = unsafe { ARef::from_raw(ptr::NonNull::new_unchecked(self.file.cast::<File>())) };
-        self.fd.fd_install(file);
+        self.fd.fd_install(unsafe { ARef::from_raw(file) });
     }
 }
 
@@ -220,7 +226,7 @@ pub(super) trait Ops: 'static {
 #[repr(transparent)]
 pub(super) struct Fops(bindings::file_operations);
 
-// SAFETY: Nobody changes them.
+// SAFETY: Nobody changes them, and what they point to are functions and the module.
 unsafe impl Sync for Fops {}
 
 impl Fops {
@@ -242,8 +248,10 @@ impl Fops {
 ///
 /// `file` must be an open file of a queue.
 unsafe fn queue_of<'a>(file: *mut bindings::file) -> &'a EventQ {
-    // SAFETY: By the caller; such files have their queue there, and a count on it.
-    unsafe { EventQ::from_raw((*file).private_data.cast()) }
+    // SAFETY: By the caller; it does not change.
+    let queue = unsafe { (*file).private_data }.cast();
+    // SAFETY: Such files have their queue there, and a count on it.
+    unsafe { EventQ::from_raw(queue) }
 }
 
 fn transferred(result: Result<usize>) -> isize {
@@ -317,7 +325,7 @@ unsafe extern "C" fn release(_: *mut bindings::inode, file: *mut bindings::file)
         // Without this count the queue may go at any time.
         queue.object().users().dec();
         // SAFETY: The file's reference to the context, taken in `make_file`.
-        unsafe { bindings::fput((*ctx).file) };
+        unsafe { bindings::iommufd_ctx_put(ctx) };
         Ok(0)
     })
 }

@@ -22,7 +22,10 @@ use crate::{
 use core::{
     cell::UnsafeCell,
     mem,
-    ptr, //
+    ptr::{
+        self,
+        NonNull, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -214,8 +217,10 @@ unsafe extern "C" fn unlocked_ioctl(
     cmd: c_uint,
     arg: c_ulong,
 ) -> c_long {
-    // SAFETY: Set by `open`; the file is open during an ioctl.
-    let ctx = unsafe { Ctx::from_raw((*file).private_data.cast()) };
+    // SAFETY: Set by `open`, and not changed.
+    let raw = unsafe { (*file).private_data }.cast();
+    // SAFETY: The file is open during an ioctl, and with it the context.
+    let ctx = unsafe { Ctx::from_raw(raw) };
     match ioctl::dispatch(ctx, cmd, arg) {
         Ok(value) => value,
         Err(e) => e.to_errno() as c_long,
@@ -228,11 +233,12 @@ unsafe extern "C" fn unlocked_ioctl(
 ///
 /// `vma` must be one that `mmap` below has set up.
 unsafe fn owner_of<'a>(vma: *mut bindings::vm_area_struct) -> &'a Count {
-    // SAFETY: By the caller; the region stays while a mapping counts on its owner.
-    unsafe {
-        let region = (*vma).vm_private_data.cast::<bindings::iommufd_mmap>();
-        Count::from_raw(&raw mut (*(*region).owner).users)
-    }
+    // SAFETY: By the caller; it does not change.
+    let region = unsafe { (*vma).vm_private_data }.cast::<bindings::iommufd_mmap>();
+    // SAFETY: The region stays while a mapping counts on its owner, which is named there for good.
+    let owner = unsafe { (*region).owner };
+    // SAFETY: The mapping's count keeps the owner.
+    unsafe { Count::from_raw(&raw mut (*owner).users) }
 }
 
 /// # Safety
@@ -284,11 +290,16 @@ unsafe fn map_region(
     if flags & flags::EXEC != 0 {
         return Err(EPERM);
     }
-    // SAFETY: By the caller; regions leave the tree before they are freed, under the tree's lock.
-    let (region, owner) = unsafe { region_at(&raw mut (*ctx).mt_mmap, vma.vm_pgoff) }?;
-    // SAFETY: The count on its owner, taken there, keeps the region.
-    let (pgoff, mmio, size) =
-        unsafe { ((*region).vm_pgoff, (*region).mmio_addr, (*region).length) };
+    // SAFETY: Only the address is taken.
+    let tree = unsafe { &raw mut (*ctx).mt_mmap };
+    // SAFETY: By the caller it is initialised.
+    let (region, owner) = unsafe { region_at(tree, vma.vm_pgoff) }?;
+    // SAFETY: The count on its owner, taken there, keeps the region, which does not change.
+    let pgoff = unsafe { (*region).vm_pgoff };
+    // SAFETY: As above.
+    let mmio = unsafe { (*region).mmio_addr };
+    // SAFETY: As above.
+    let size = unsafe { (*region).length };
     // The tree gives a region for any offset within; only the whole of it may be mapped.
     if vma.vm_pgoff != pgoff || length != size {
         owner.dec();
@@ -330,8 +341,12 @@ unsafe fn region_at<'a>(
     // SAFETY: By the caller.
     let entry = unsafe { bindings::mtree_load(tree, pgoff << bindings::PAGE_SHIFT) };
     let region = entry.cast::<bindings::iommufd_mmap>();
-    // SAFETY: Regions leave the tree under its lock, before they and their owners are freed.
-    let owner = (!region.is_null()).then(|| unsafe { Object::from_raw((*region).owner) });
+    let owner = NonNull::new(region).map(|region| {
+        // SAFETY: Regions leave the tree under its lock, before they and their owners are freed.
+        let owner = unsafe { (*region.as_ptr()).owner };
+        // SAFETY: As above.
+        unsafe { Object::from_raw(owner) }
+    });
     let owner = owner.and_then(hold_published);
     // SAFETY: Taken above.
     unsafe { bindings::iommu_mtree_unlock(tree) };

@@ -107,11 +107,11 @@ impl Group {
         // SAFETY: As above.
         let core = unsafe { (*this).core.as_ref() };
         // SAFETY: As above; all of its fields may be written.
-        unsafe {
-            (*c).group = core.map_or(ptr::null_mut(), |core| core.0.as_ptr());
-            (*c).ictx = ctx.as_raw();
-            (*c).sw_msi_start = NO_SW_MSI;
-        }
+        unsafe { (*c).group = core.map_or(ptr::null_mut(), |core| core.0.as_ptr()) };
+        // SAFETY: As above.
+        unsafe { (*c).ictx = ctx.as_raw() };
+        // SAFETY: As above.
+        unsafe { (*c).sw_msi_start = NO_SW_MSI };
         // SAFETY: As above; the mutex does not move from here on.
         unsafe {
             bindings::__mutex_init(
@@ -166,8 +166,10 @@ impl Group {
     /// Takes the group out of its context's table. The last reference is gone.
     fn forget(&self) {
         let Some(core) = &self.core else { return };
+        // SAFETY: By the type invariant; it does not change.
+        let ctx = unsafe { (*self.c.get()).ictx };
         // SAFETY: By the type invariant the context is valid.
-        let groups = unsafe { &raw mut (*(*self.c.get()).ictx).groups };
+        let groups = unsafe { &raw mut (*ctx).groups };
         let this = ptr::from_ref(self).cast_mut().cast();
         // SAFETY: The table is initialised. Somebody may have put a new group in its place.
         unsafe { bindings::xa_lock(groups) };
@@ -230,7 +232,9 @@ impl Locked<'_> {
             // The item is the map's first field.
             let map: *mut bindings::iommufd_sw_msi_map = item.cast();
             // SAFETY: As above.
-            let (its_start, id) = unsafe { ((*map).sw_msi_start, (*map).id) };
+            let its_start = unsafe { (*map).sw_msi_start };
+            // SAFETY: As above.
+            let id = unsafe { (*map).id };
             // SAFETY: As above; ids are below the number of the bitmap's bits.
             let required = unsafe { (*c).required_sw_msi.bitmap[0] } & (1 << id) != 0;
             if its_start == start && required {

@@ -62,16 +62,18 @@ impl Ioas {
     pub(crate) fn build(ctx: &Ctx) -> Result<Built<'_>> {
         let object = ctx.reserve(size_of::<bindings::iommufd_ioas>(), Self::ID)?;
         let raw = object.as_raw().cast::<bindings::iommufd_ioas>();
-        // SAFETY: Zeroed memory of that size, ours alone; each field is initialised in its place.
+        // SAFETY: Zeroed memory of that size, ours alone, which stays where it is.
+        unsafe { bindings::iopt_init_table(&raw mut (*raw).iopt) };
+        // SAFETY: As above.
+        unsafe { bindings::INIT_LIST_HEAD(&raw mut (*raw).hwpt_list) };
+        // SAFETY: As above; the name and the class are static.
         unsafe {
-            bindings::iopt_init_table(&raw mut (*raw).iopt);
-            bindings::INIT_LIST_HEAD(&raw mut (*raw).hwpt_list);
             bindings::__mutex_init(
                 &raw mut (*raw).mutex,
                 c_str!("ioas->mutex").as_char_ptr(),
                 static_lock_class!().as_ptr(),
-            );
-        }
+            )
+        };
         // SAFETY: Initialised just now.
         Ok(unsafe { object.built() })
     }

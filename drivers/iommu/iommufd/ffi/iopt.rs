@@ -346,13 +346,13 @@ impl Allowed {
             GFP_KERNEL_ACCOUNT,
         )?;
         let node = KBox::into_raw(allowed).cast::<bindings::interval_tree_node>();
-        // SAFETY: A fresh node, which is the entry's first field; from here the tree owns it, and
-        // so does the page core, which frees it with kfree().
-        unsafe {
-            (*node).start = start;
-            (*node).last = last;
-            bindings::interval_tree_insert(node, &mut self.0);
-        }
+        // SAFETY: A fresh node, which is the entry's first field.
+        unsafe { (*node).start = start };
+        // SAFETY: As above.
+        unsafe { (*node).last = last };
+        // SAFETY: As above; from here the tree owns it, and with the tree the page core, which
+        // frees it with kfree().
+        unsafe { bindings::interval_tree_insert(node, &mut self.0) };
         Ok(())
     }
 }
@@ -365,11 +365,11 @@ impl Drop for Allowed {
             if node.is_null() {
                 return;
             }
-            // SAFETY: It is in the tree; all nodes came from a box as in `insert`.
-            unsafe {
-                bindings::interval_tree_remove(node, &mut self.0);
-                drop(KBox::from_raw(node.cast::<bindings::iopt_allowed>()));
-            }
+            // SAFETY: It is in the tree.
+            unsafe { bindings::interval_tree_remove(node, &mut self.0) };
+            // SAFETY: All nodes came from a box as in `insert`, or from the kmalloc() of the page
+            // core, which is the same.
+            drop(unsafe { KBox::from_raw(node.cast::<bindings::iopt_allowed>()) });
         }
     }
 }

@@ -90,10 +90,9 @@ unsafe impl Head for SoftwareTable {
             )
         };
         // SAFETY: As above.
-        unsafe {
-            (*this).amdv1.iommu.nid = bindings::NUMA_NO_NODE;
-            (*this).amdv1.iommu.driver_ops = &TOP_OPS.0;
-        }
+        unsafe { (*this).amdv1.iommu.nid = bindings::NUMA_NO_NODE };
+        // SAFETY: As above.
+        unsafe { (*this).amdv1.iommu.driver_ops = &TOP_OPS.0 };
         let mut cfg = bindings::pt_iommu_amdv1_cfg::default();
         cfg.common.features = FEATURES;
         cfg.common.hw_max_vasz_lg2 = 64;
@@ -108,7 +107,9 @@ unsafe impl Head for SoftwareTable {
     unsafe fn deinit(this: *mut Self) {
         let table: *mut bindings::pt_iommu = this.cast();
         // SAFETY: By the contract of this function `init()` succeeded, so there are operations.
-        if let Some(deinit) = unsafe { (*(*table).ops).deinit } {
+        let ops = unsafe { (*table).ops };
+        // SAFETY: They are static.
+        if let Some(deinit) = unsafe { (*ops).deinit } {
             // SAFETY: Nobody uses it any more.
             unsafe { deinit(table) };
         }

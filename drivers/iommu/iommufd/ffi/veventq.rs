@@ -95,14 +95,16 @@ impl<'a> Queues<'a> {
         let object = ctx.reserve(size_of::<bindings::iommufd_veventq>(), VeventQ::ID)?;
         let raw = object.as_raw().cast::<bindings::iommufd_veventq>();
         self.viommu.object().users().inc();
-        // SAFETY: Zeroed memory of that size, ours alone, and a list that is locked.
-        unsafe {
-            EventQ::init(&raw mut (*raw).common);
-            (*raw).type_ = type_;
-            (*raw).viommu = self.viommu.as_raw();
-            (*raw).depth = depth;
-            (*raw).lost_events_header.header.flags = VEVENTQ_FLAG_LOST_EVENTS;
-        }
+        // SAFETY: Zeroed memory of that size, ours alone, which stays where it is.
+        unsafe { EventQ::init(&raw mut (*raw).common) };
+        // SAFETY: As above.
+        unsafe { (*raw).type_ = type_ };
+        // SAFETY: As above.
+        unsafe { (*raw).viommu = self.viommu.as_raw() };
+        // SAFETY: As above.
+        unsafe { (*raw).depth = depth };
+        // SAFETY: As above.
+        unsafe { (*raw).lost_events_header.header.flags = VEVENTQ_FLAG_LOST_EVENTS };
         // SAFETY: The list is locked, and the queue is on none.
         unsafe { bindings::list_add_tail(&raw mut (*raw).node, self.list()) };
         // SAFETY: Initialised just now; there is no file yet, which is fine.
@@ -177,16 +179,16 @@ impl VeventQ {
     pub(crate) fn pop(&self) -> Option<Taken> {
         let mut list = self.queue().lock();
         let node = list.first()?;
-        // SAFETY: The list is locked; entries are events which it owns, or the queue's own.
-        unsafe {
-            bindings::iommu_list_del(node);
-            let event = kernel::container_of!(node, bindings::iommufd_vevent, node);
-            Some(if ptr::eq(node, self.lost()) {
-                Taken::Lost((*event).header)
-            } else {
-                Taken::Event(Event(NonNull::new_unchecked(event)))
-            })
+        // SAFETY: It is on the list, which is locked.
+        unsafe { bindings::iommu_list_del(node) };
+        // SAFETY: Entries are events.
+        let event = unsafe { kernel::container_of!(node, bindings::iommufd_vevent, node) };
+        if ptr::eq(node, self.lost()) {
+            // SAFETY: The queue's own entry, guarded by the list's lock.
+            return Some(Taken::Lost(unsafe { (*event).header }));
         }
+        // INVARIANT: The list owned it until now.
+        NonNull::new(event).map(|event| Taken::Event(Event(event)))
     }
 
     /// Puts back what was taken. Lost events need no second mention when others came meanwhile,
@@ -230,14 +232,13 @@ impl Event {
 
     /// What the driver said, as the UAPI header defines for the queue's type.
     pub(crate) fn data(&self) -> &[u8] {
-        // SAFETY: By the type invariant; the driver's bytes lie behind the structure.
-        unsafe {
-            let event = self.0.as_ptr();
-            core::slice::from_raw_parts(
-                (&raw const (*event).event_data).cast::<u8>(),
-                (*event).data_len as usize,
-            )
-        }
+        let event = self.0.as_ptr();
+        // SAFETY: Only the address is taken.
+        let data = unsafe { &raw const (*event).event_data }.cast::<u8>();
+        // SAFETY: By the type invariant.
+        let len = unsafe { (*event).data_len } as usize;
+        // SAFETY: By the type invariant; so many bytes lie behind the structure.
+        unsafe { core::slice::from_raw_parts(data, len) }
     }
 }
 

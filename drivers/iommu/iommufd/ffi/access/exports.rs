@@ -102,9 +102,15 @@ pub(crate) unsafe extern "C" fn iommufd_access_create(
 /// `access` was made by [`iommufd_access_create`], and is not used again.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_access_destroy(access: *mut bindings::iommufd_access) {
-    // SAFETY: By the contract of this function; create gave the caller a hold.
-    let access = unsafe { Hold::adopt(&*access.cast::<Access>()) };
-    // SAFETY: The access keeps it; a context is not freed before those who call from it return.
+    // SAFETY: By the contract of this function.
+    let access = unsafe { &*access.cast::<Access>() };
+    // SAFETY: As above; create gave the caller a hold.
+    let access = unsafe { Hold::adopt(access) };
+    // The context may be gone with the access's reference, which therefore goes last.
+    //
+    // SAFETY: By the contract of this function.
+    let _context = unsafe { access.take_context() };
+    // SAFETY: The reference keeps it.
     let ctx = unsafe { Ctx::from_raw(access.ictx) };
     kernel::warn_on!(access.destroy(ctx, false).is_err());
 }
