@@ -279,7 +279,8 @@ impl Ioctl for IoasNoiommuGetPa {
 ///
 /// # Errors
 ///
-/// `ENOENT` for no IOAS; `EINVAL` for another value than 0 and 1; `EBUSY` when it is too late.
+/// `ENOENT` for no IOAS; `EINVAL` for another value than 0 and 1, and when a domain has something
+/// mapped already; `EADDRINUSE` when something is mapped that is not aligned well enough.
 pub(crate) fn huge_pages(ucmd: &mut Ucmd<'_, OptionCmd>) -> Result {
     let ioas = lend::<Ioas>(ucmd.ctx(), ucmd.object_id)?;
     match ucmd.op.into() {

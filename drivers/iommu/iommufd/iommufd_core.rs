@@ -17,9 +17,22 @@
 //!
 //! # Lock order
 //!
-//! `ioas_creation_lock` -> an IOAS's `domains_rwsem` -> its `iova_rwsem` -> the page core's
-//! mutexes; an IOAS's mutex -> a group's lock. The object table's spinlock is innermost and is
-//! held for a few instructions only; lookups take no lock.
+//! From the outermost to the innermost; who takes two takes them in this order:
+//!
+//! 1. a context's `ioas_creation_lock`
+//! 2. an IOAS's mutex
+//! 3. a group's mutex
+//! 4. a vIOMMU's `veventqs_rwsem`
+//! 5. a fault queue's mutex, which is also held while user memory is copied
+//! 6. an access's mutex
+//! 7. the mutex of the IOMMU core's group
+//! 8. a context's `sw_msi_lock`
+//! 9. an IOAS's `domains_rwsem`
+//! 10. its `iova_rwsem`; all of a context are taken under its `ioas_creation_lock`
+//! 11. the mutexes of the page core
+//! 12. spinlocks: those of the object table, of the lists of groups, accesses, vDEVICEs and
+//!     regions, and of an event queue. None is taken under another, and they are held for a few
+//!     instructions; lookups take no lock.
 
 mod access;
 mod attach;

@@ -179,8 +179,9 @@ fn check_extension(ctx: &Ctx, extension: usize) -> Result<bool> {
 ///
 /// # Errors
 ///
-/// `EINVAL` for another type, or one that does not go with the devices; `ENODEV` without a group;
-/// `EPERM`; `EBUSY` when type 1 comes after the first mapping.
+/// `EINVAL` for another type, one that does not go with the devices, and type 1 after the first
+/// mapping; `EADDRINUSE` for type 1 where something is mapped that is not aligned well enough;
+/// `ENODEV` without a group; `EPERM`.
 fn set_iommu(ctx: &Ctx, type_: usize) -> Result {
     let type_ = u32::try_from(type_).map_err(|_| EINVAL)?;
     let no_iommu = ctx.no_iommu();

@@ -60,12 +60,12 @@ impl RwSem {
     }
 
     /// Excludes everybody else, as one of any number of semaphores of one class that are taken
-    /// under `_outer`.
+    /// under `outer`, which must not be given back before.
     #[inline]
-    pub fn write_nested<'a>(&'a self, _outer: &WriteGuard<'_>) -> WriteGuard<'a> {
+    pub fn write_nested<'a>(&'a self, outer: &WriteGuard<'a>) -> WriteGuard<'a> {
         // SAFETY: By the type invariant of both, and the outer one is held; the guard gives this
         // one back.
-        unsafe { bindings::down_write_nest_lock(self.0.get(), _outer.0 .0.get()) };
+        unsafe { bindings::down_write_nest_lock(self.0.get(), outer.0 .0.get()) };
         WriteGuard(self, PhantomData)
     }
 }

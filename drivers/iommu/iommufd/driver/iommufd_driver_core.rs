@@ -17,9 +17,7 @@
 //!
 //! # Lock order
 //!
-//! an IOMMU group's mutex -> a context's `sw_msi_lock`; a vIOMMU's `veventqs_rwsem` -> an event
-//! queue's spinlock. The spinlock of a vIOMMU's vDEVICEs and that of a context's regions are
-//! leaves.
+//! That of `iommufd_core.rs`.
 
 mod depend;
 mod events;

@@ -226,7 +226,8 @@ impl Iopt {
     ///
     /// # Errors
     ///
-    /// `EBUSY` when it would change and something is mapped or a domain is attached already.
+    /// `EINVAL` when a domain has something mapped already; `EADDRINUSE` when something is mapped
+    /// that is not aligned well enough then.
     pub(crate) fn set_large_pages(&self, allow: bool) -> Result {
         if allow {
             // SAFETY: The table is valid.

@@ -107,7 +107,9 @@ impl Iopt {
     ///
     /// # Errors
     ///
-    /// `EBUSY` where one cannot be split; `ENOMEM`.
+    /// `EBUSY` for a mapping that is being made or unmapped; `EOPNOTSUPP` for one of a dma-buf;
+    /// `EINVAL` where the cut is not aligned, a driver has pinned pages, or a domain may have large
+    /// ones; `ENOMEM`.
     pub(crate) fn cut(&self, iovas: &mut [usize]) -> Result {
         // SAFETY: The table is valid, and the core reads as many IOVAs as there are.
         kernel::error::to_result(unsafe {
