@@ -393,10 +393,7 @@ mod tests {
             pasid: NO_PASID,
             device,
         };
-        let targets = [
-            to(Kind::Iotlb, None),
-            to(Kind::DevTlb, Some((dev, true))),
-        ];
+        let targets = [to(Kind::Iotlb, None), to(Kind::DevTlb, Some((dev, true)))];
         // 7 pages that straddle a boundary, so two blocks, 16 MiB from one another.
         let entry = |n: u64| (n << 24) + (1 << 23) - 0x1000;
         for entries in [

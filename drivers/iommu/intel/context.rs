@@ -216,7 +216,13 @@ pub(crate) fn tear_down(dev: &Device<'_>, bus: u8, devfn: u8) {
 /// What the end of a context entry takes, when no PASID entry below it is present any more.
 fn plan(dev: &Device<'_>, did: u16, sid: u16) -> Plan {
     let twice = dev.snapshot().extra_inval;
-    Plan::context(sid, did, &dev.scope(NO_PASID), !dev.unit().scalable(), twice)
+    Plan::context(
+        sid,
+        did,
+        &dev.scope(NO_PASID),
+        !dev.unit().scalable(),
+        twice,
+    )
 }
 
 /// Invalidates a context entry that was present, when no PASID entry below it is any more.

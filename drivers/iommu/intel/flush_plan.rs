@@ -326,7 +326,10 @@ mod tests {
         let context = [0x1ff_0002_0031, 0];
         let iotlb = [0x2_0022, 0];
         let device_tlb = [0x8_0000_8003, 0x7fff_ffff_ffff_f001];
-        is(Plan::context(0x1ff, 2, &scope(0, None), false, true), &[context]);
+        is(
+            Plan::context(0x1ff, 2, &scope(0, None), false, true),
+            &[context],
+        );
         is(
             Plan::context(0x1ff, 2, &scope(0, None), true, true),
             &[context, iotlb],
@@ -341,8 +344,14 @@ mod tests {
         );
         // Of a crashed kernel: the whole PASID-cache and the whole IOTLB.
         let inherited = [[0x1ff_0000_0031, 0], [0x37, 0], [0x12, 0], device_tlb];
-        is(Plan::inherited_context(0x1ff, &scope(0, None)), &inherited[..3]);
-        is(Plan::inherited_context(0x1ff, &scope(0, device)), &inherited);
+        is(
+            Plan::inherited_context(0x1ff, &scope(0, None)),
+            &inherited[..3],
+        );
+        is(
+            Plan::inherited_context(0x1ff, &scope(0, device)),
+            &inherited,
+        );
         is(Plan::new_context(0x1ff, &Caps::new(0, 0)), &[]);
         is(
             Plan::new_context(0x1ff, &Caps::new(CM, 0)),

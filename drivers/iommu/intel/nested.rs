@@ -35,11 +35,7 @@ const NO_PASID: u32 = 0;
 /// suit the unit or the unit cannot do what the user asks, with the device attached as it was;
 /// `ENOMEM`, `ENOSPC` when domain-ids are used up, those of page-request set-up and of the
 /// invalidation queue, with the device blocked.
-pub(crate) fn attach(
-    domain: &Domain<'_>,
-    dev: &Device<'_>,
-    old: Option<Replaced<'_>>,
-) -> Result {
+pub(crate) fn attach(domain: &Domain<'_>, dev: &Device<'_>, old: Option<Replaced<'_>>) -> Result {
     if dev.real_dma_subdevice() {
         return Err(ENODEV);
     }
@@ -157,7 +153,11 @@ impl Gathered {
         let before = |other: &Range| other.ends_before(range, self.gap);
         let at = self.ranges.iter().rposition(before).map_or(0, |n| n + 1);
         let mut end = at;
-        while let Some(near) = self.ranges.get(end).filter(|r| !range.ends_before(**r, self.gap)) {
+        while let Some(near) = self
+            .ranges
+            .get(end)
+            .filter(|r| !range.ends_before(**r, self.gap))
+        {
             range = range.hull(*near);
             end += 1;
         }

@@ -411,4 +411,3 @@ impl Drop for New {
 /// Points to a tag that is in no list.
 #[must_use]
 pub(crate) struct Removed(NonNull<bindings::cache_tag>);
-

@@ -10,6 +10,7 @@
  * One line each, as of iommufd_bench. VTD_DEVICE=bdf names the device; by
  * default it is QEMU's `pasid-dma`. No DMA is done. `-q` needs kprobe events.
  */
+#include "kselftest.h"
 #include "iommufd_bench.h"
 #include "vtd_pdma.h"
 
@@ -214,7 +215,7 @@ int main(int argc, char **argv)
 	}
 	if (queue)
 		probe();
-	for (unsigned int i = 0; i < sizeof(benches) / sizeof(benches[0]); i++) {
+	for (unsigned int i = 0; i < ARRAY_SIZE(benches); i++) {
 		const struct bench *b = &benches[i];
 		bool wanted = optind == argc;
 		struct ctx c;
