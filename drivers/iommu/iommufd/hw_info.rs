@@ -110,9 +110,7 @@ fn capabilities(dev: &PhysDev, max_pasids: u32) -> u64 {
 fn write(at: u64, room: u32, bytes: &[u8]) -> Result {
     let (at, room) = (at as usize, room as usize);
     let bytes = bytes.get(..room).unwrap_or(bytes);
-    if !bytes.is_empty() {
-        write_bytes(at, bytes)?;
-    }
+    write_bytes(at, bytes)?;
     match room - bytes.len() {
         0 => Ok(()),
         rest => clear_user(at.wrapping_add(bytes.len()), rest),
@@ -133,11 +131,12 @@ impl Ioctl for HwInfo {
         let dev = device.dev();
         let info = device.driver()?.hw_info(dev, wanted)?;
         let bytes = info.bytes();
-        let max_pasids = dev.max_pasids();
         let cmd: &mut Self = ucmd;
-        write(cmd.data_uptr, cmd.data_len, bytes)?;
+        let (at, room) = (cmd.data_uptr, cmd.data_len);
         set_out_type(cmd, info.kind());
         cmd.data_len = bytes.len() as u32;
+        write(at, room, bytes)?;
+        let max_pasids = dev.max_pasids();
         cmd.out_capabilities = capabilities(dev, max_pasids);
         cmd.out_max_pasid_log2 = pasid_bits(max_pasids);
         ucmd.respond()

@@ -276,8 +276,8 @@ impl<'a> Driver<'a> {
     pub(crate) fn of(dev: &'a PhysDev) -> Result<Self> {
         // SAFETY: A device that is bound to iommufd keeps its IOMMU.
         let iommu_dev = unsafe { dev.iommu_dev().as_ref() }.ok_or(ENODEV)?;
-        // SAFETY: Tables are static.
-        unsafe { iommu_dev.ops.as_ref() }.map(Self).ok_or(ENODEV)
+        // SAFETY: An IOMMU has its table since it was registered, and tables are static.
+        Ok(Self(unsafe { &*iommu_dev.ops }))
     }
 
     /// What hardware serves the device, of the type that user space wants, 0 for any. Of a driver
