@@ -87,6 +87,18 @@ TEST_F(mock, width_of_pasids)
 	EXPECT_EQ(MOCK_PASID_WIDTH, width);
 }
 
+TEST_F(mock, who_tracks_what_it_writes)
+{
+	__u32 stdev, hwpt, idev, capabilities;
+
+	test_cmd_get_hw_capabilities(self->idev, capabilities);
+	EXPECT_NE(0, capabilities & IOMMU_HW_CAP_DIRTY_TRACKING);
+	test_cmd_mock_domain_flags(self->ioas_id, MOCK_FLAGS_DEVICE_NO_DIRTY, &stdev, &hwpt,
+				   &idev);
+	test_cmd_get_hw_capabilities(idev, capabilities);
+	EXPECT_EQ(0, capabilities & IOMMU_HW_CAP_DIRTY_TRACKING);
+}
+
 TEST_F(mock, data_of_page_tables)
 {
 	static const struct {
