@@ -18,7 +18,7 @@ use kernel::{
 
 use crate::{
     ffi::{
-        context::Slot,
+        self,
         device::Device,
         table::Directory, //
     },
@@ -173,7 +173,7 @@ pub(crate) fn set_up(dev: &Device<'_>, bus: u8, devfn: u8) -> Result {
     let sid = u16::from(bus) << 8 | u16::from(devfn);
     {
         let guard = unit.lock();
-        let slot = Slot::find(&unit, bus, devfn, true, &guard).ok_or(ENOMEM)?;
+        let slot = ffi::context::entry(&unit, bus, devfn, true, &guard).ok_or(ENOMEM)?;
         let absent = match State::of(slot, &guard) {
             State::Absent(absent) => absent,
             State::Present(_) if !unit.context_copied(bus, devfn) => return Ok(()),
@@ -196,7 +196,7 @@ pub(crate) fn set_up(dev: &Device<'_>, bus: u8, devfn: u8) -> Result {
 pub(crate) fn tear_down(dev: &Device<'_>, bus: u8, devfn: u8) {
     let unit = dev.unit();
     let guard = unit.lock();
-    let Some(slot) = Slot::find(&unit, bus, devfn, false, &guard) else {
+    let Some(slot) = ffi::context::entry(&unit, bus, devfn, false, &guard) else {
         return;
     };
     let State::Present(present) = State::of(slot, &guard) else {
@@ -240,6 +240,11 @@ pub(crate) fn flush(dev: &Device<'_>, did: u16, sid: u16) -> Result {
 #[kunit_tests(vtd_context)]
 mod tests {
     use super::*;
+    use crate::pasid::recorder::{
+        Recorder,
+        Step,
+        NO_STEPS, //
+    };
 
     #[test]
     fn directory_sizes() {
@@ -259,74 +264,19 @@ mod tests {
             assert_eq!(directory_size(pasids).get(), want);
         }
     }
-    /// What happened to an entry, in order.
-    #[derive(Clone, Copy, PartialEq, Eq)]
-    enum Step {
-        Nothing,
-        Store(usize, u64),
-        Order,
-        WriteBack,
-        Desc(u64),
-    }
-
-    /// Memory that remembers, and a queue that can fail.
-    struct Recorder<'a> {
-        words: &'a mut [u64; 2],
-        steps: &'a mut [Step; 16],
-        count: &'a mut usize,
-        fail: bool,
-    }
-
-    impl Recorder<'_> {
-        fn note(&mut self, step: Step) {
-            self.steps[*self.count] = step;
-            *self.count += 1;
-        }
-    }
-
-    impl Hardware for Recorder<'_> {
-        type Guard = ();
-
-        fn load(&self, word: usize) -> u64 {
-            self.words[word]
-        }
-
-        fn store(&mut self, word: usize, value: u64) {
-            self.words[word] = value;
-            self.note(Step::Store(word, value));
-        }
-
-        fn order(&mut self) {
-            self.note(Step::Order);
-        }
-
-        fn write_back(&mut self) {
-            self.note(Step::WriteBack);
-        }
-
-        fn flush(&mut self, plan: &Plan) -> Result {
-            for desc in plan.batch.iter() {
-                self.note(Step::Desc(desc.0[0]));
-            }
-            if self.fail {
-                return Err(EIO);
-            }
-            Ok(())
-        }
-    }
-
     /// A whole life, in caching mode: each write and each descriptor.
     #[test]
     fn life() {
         let entry = Low::from_raw(0x7000 | 3 << 9 | 1 << 3 | 1);
         for fail in [false, true] {
             let (mut words, mut count) = ([0, 0], 0);
-            let mut steps = [Step::Nothing; 16];
+            let mut steps = NO_STEPS;
             let hw = Recorder {
                 words: &mut words,
                 steps: &mut steps,
                 count: &mut count,
                 fail,
+                tell: true,
             };
             if let State::Absent(absent) = State::of(hw, &()) {
                 absent.publish(entry, &());
@@ -336,6 +286,7 @@ mod tests {
                 steps: &mut steps,
                 count: &mut count,
                 fail,
+                tell: true,
             };
             let scope = crate::flush_plan::Scope {
                 caps: crate::caps::Caps::new(1 << 7, 0),
@@ -361,7 +312,8 @@ mod tests {
                 Step::Store(0, 0x7608),
                 Step::Order,
                 Step::WriteBack,
-                Step::Desc(9 << 32 | 0x31),
+                Step::Flush(1),
+                Step::Desc(9 << 32 | 0x31, 0),
                 Step::Store(1, 0),
                 Step::Store(0, 0),
                 Step::WriteBack,

@@ -17,7 +17,7 @@ use crate::{
     ffi::{
         device::Device,
         domain::Domain,
-        table::Slot,
+        table,
         unit::Unit, //
     },
     invalidate::pasid as checked,
@@ -42,7 +42,7 @@ const DEFAULT_DID: u16 = 1;
 fn publish(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32, entry: &Entry) -> Result {
     let scope = dev.scope(checked(pasid)?);
     let guard = unit.lock();
-    let slot = Slot::find(dev, unit, pasid).ok_or(ENODEV)?;
+    let slot = table::entry(dev, unit, pasid).ok_or(ENODEV)?;
     let State::Absent(absent) = State::of(slot, &guard) else {
         return Err(EBUSY);
     };
@@ -185,7 +185,7 @@ pub(crate) fn set_dirty_tracking(
 ) -> Result {
     let id = checked(pasid)?;
     let guard = unit.lock();
-    let Some(slot) = Slot::find(dev, unit, pasid) else {
+    let Some(slot) = table::entry(dev, unit, pasid) else {
         drop(guard);
         dev.complain(c"no PASID entry for dirty tracking");
         return Err(ENODEV);
@@ -216,7 +216,7 @@ pub(crate) fn set_dirty_tracking(
 pub(crate) fn force_snoop(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32) -> Result {
     let id = checked(pasid)?;
     let guard = unit.lock();
-    let slot = Slot::find(dev, unit, pasid).ok_or(ENODEV)?;
+    let slot = table::entry(dev, unit, pasid).ok_or(ENODEV)?;
     let State::Present(present) = State::of(slot, &guard) else {
         drop(guard);
         warn_on!(true);
@@ -240,7 +240,7 @@ pub(crate) fn tear_down(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32, faults_of
     let id = checked(pasid)?;
     let cleared = loop {
         let guard = unit.lock();
-        let slot = Slot::find(dev, unit, pasid).ok_or(ENODEV)?;
+        let slot = table::entry(dev, unit, pasid).ok_or(ENODEV)?;
         match State::of(slot, &guard) {
             State::Present(present) => break present.clear(&guard),
             State::Absent(absent) if absent.faults_off() => {

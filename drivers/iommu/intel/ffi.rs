@@ -17,3 +17,4 @@ pub(crate) mod table;
 pub(crate) mod tags;
 pub(crate) mod unit;
 pub(crate) mod user;
+pub(crate) mod words;

@@ -260,29 +260,14 @@ fn wipe<H: Hardware>(hw: &mut H, low: Low) {
     hw.write_back();
 }
 
+/// What a test gives a chain of steps instead of hardware.
 #[cfg(CONFIG_INTEL_IOMMU_RUST_KUNIT_TEST)]
-#[kunit_tests(vtd_pasid)]
-mod tests {
-    use kernel::num::Bounded;
-
+pub(crate) mod recorder {
     use super::*;
-    use crate::{
-        caps::Caps,
-        invalidate::{
-            DevTlb,
-            NO_PASID, //
-        },
-        pasid_entry::{
-            FirstStage,
-            Levels,
-            SecondStage,
-            UserStage, //
-        },
-    };
 
     /// What happened to an entry, in order.
     #[derive(Clone, Copy, PartialEq, Eq)]
-    enum Step {
+    pub(crate) enum Step {
         Nothing,
         Store(usize, u64),
         Order,
@@ -292,24 +277,27 @@ mod tests {
         Desc(u64, u64),
     }
 
+    /// Before anything happened.
+    pub(crate) const NO_STEPS: [Step; 48] = [Step::Nothing; 48];
+
     /// Memory that remembers, and a queue that can fail.
-    struct Recorder<'a> {
-        words: &'a mut [u64; WORDS],
-        steps: &'a mut [Step; 48],
-        count: &'a mut usize,
-        fail: bool,
+    pub(crate) struct Recorder<'a, const N: usize> {
+        pub(crate) words: &'a mut [u64; N],
+        pub(crate) steps: &'a mut [Step; 48],
+        pub(crate) count: &'a mut usize,
+        pub(crate) fail: bool,
         /// Note what is flushed, too.
-        tell: bool,
+        pub(crate) tell: bool,
     }
 
-    impl Recorder<'_> {
+    impl<const N: usize> Recorder<'_, N> {
         fn note(&mut self, step: Step) {
             self.steps[*self.count] = step;
             *self.count += 1;
         }
     }
 
-    impl Hardware for Recorder<'_> {
+    impl<const N: usize> Hardware for Recorder<'_, N> {
         type Guard = ();
 
         fn load(&self, word: usize) -> u64 {
@@ -347,6 +335,34 @@ mod tests {
             }
         }
     }
+}
+
+#[cfg(CONFIG_INTEL_IOMMU_RUST_KUNIT_TEST)]
+#[kunit_tests(vtd_pasid)]
+mod tests {
+    use kernel::num::Bounded;
+
+    use super::{
+        recorder::{
+            Recorder,
+            Step,
+            NO_STEPS, //
+        },
+        *, //
+    };
+    use crate::{
+        caps::Caps,
+        invalidate::{
+            DevTlb,
+            NO_PASID, //
+        },
+        pasid_entry::{
+            FirstStage,
+            Levels,
+            SecondStage,
+            UserStage, //
+        },
+    };
 
     fn entry() -> Entry {
         let table = SecondStage {
@@ -371,9 +387,9 @@ mod tests {
     fn record(
         words: &mut [u64; WORDS],
         fail: bool,
-        f: impl FnOnce(State<Recorder<'_>>),
+        f: impl FnOnce(State<Recorder<'_, WORDS>>),
     ) -> ([Step; 48], usize) {
-        let mut steps = [Step::Nothing; 48];
+        let mut steps = NO_STEPS;
         let mut count = 0;
         let hw = Recorder {
             words,
@@ -502,7 +518,7 @@ mod tests {
 
     fn life(entry: &Entry, iotlb: u64, cm: bool, scope: &Scope) {
         let mut words = [0; WORDS];
-        let mut steps = [Step::Nothing; 48];
+        let mut steps = NO_STEPS;
         let mut count = 0;
         let hw = Recorder {
             words: &mut words,

@@ -6,32 +6,21 @@
 //! released, so an entry that was found stays where it is.
 
 use core::{
-    marker::PhantomData,
     mem::ManuallyDrop,
     ptr::NonNull, //
 };
 
 use kernel::{
     bindings,
-    prelude::*,
-    sync::barrier::{
-        dma_mb,
-        Write, //
-    },
+    prelude::*, //
 };
 
 use super::{
     device::Device,
-    unit::{
-        Guard,
-        Unit, //
-    },
+    unit::Unit,
+    words::Words, //
 };
-use crate::{
-    flush_plan::Plan,
-    pasid::Hardware,
-    pasid_entry::WORDS, //
-};
+use crate::pasid_entry::WORDS;
 
 /// PASIDs in a table.
 const TABLE_PASIDS: u32 = 64;
@@ -158,72 +147,20 @@ impl Drop for Flushed {
     }
 }
 
-/// A PASID table entry of a device.
-///
-/// # Invariants
-///
-/// `at` points to the [`WORDS`] words of an entry that stays for `'a`.
-pub(crate) struct Slot<'a> {
-    at: NonNull<u64>,
-    unit: Unit<'a>,
-    _lives: PhantomData<&'a ()>,
-}
-
-impl<'a> Slot<'a> {
-    /// The entry of a PASID. None, with a warning, when the directory does not reach so far, and
-    /// when there is no memory for the table. Does not sleep.
-    pub(crate) fn find(dev: &Device<'a>, unit: &Unit<'a>, pasid: u32) -> Option<Self> {
-        let dir = dev.directory();
-        if kernel::warn_on!(dir.as_ref().is_none_or(|dir| pasid >= dir.max_pasid())) {
-            return None;
-        }
-        let table = dir?.table_of(pasid)?;
-        // CAST: Less than 64.
-        let n = (pasid % TABLE_PASIDS) as usize * WORDS;
-        // INVARIANT: Tables stay until the device is released.
-        Some(Self {
-            // SAFETY: A table has 64 entries.
-            at: unsafe { table.add(n) },
-            unit: *unit,
-            _lives: PhantomData,
-        })
+/// The entry of a PASID. None, with a warning, when the directory does not reach so far, and when
+/// there is no memory for the table. Does not sleep.
+pub(crate) fn entry<'a>(dev: &Device<'a>, unit: &Unit<'a>, pasid: u32) -> Option<Words<'a, WORDS>> {
+    let dir = dev.directory();
+    if kernel::warn_on!(dir.as_ref().is_none_or(|dir| pasid >= dir.max_pasid())) {
+        return None;
     }
-
-    fn word(&self, n: usize) -> *mut u64 {
-        kernel::build_assert::static_assert!(WORDS == 8);
-        // SAFETY: Callers stay below `WORDS`, as the trait wants it.
-        unsafe { self.at.add(n & (WORDS - 1)) }.as_ptr()
-    }
-}
-
-impl<'a> Hardware for Slot<'a> {
-    type Guard = Guard<'a>;
-
-    fn load(&self, word: usize) -> u64 {
-        // SAFETY: By the invariant; words are read and written whole.
-        unsafe { self.word(word).read_volatile() }
-    }
-
-    fn store(&mut self, word: usize, value: u64) {
-        // SAFETY: By the invariant; words are read and written whole.
-        unsafe { self.word(word).write_volatile(value) };
-    }
-
-    fn order(&mut self) {
-        dma_mb(Write);
-    }
-
-    fn write_back(&mut self) {
-        // SAFETY: An entry has as many bytes.
-        unsafe {
-            self.unit
-                .write_back(self.at.as_ptr().cast(), WORDS * size_of::<u64>())
-        };
-    }
-
-    fn flush(&mut self, plan: &Plan) -> Result {
-        self.unit.flush(plan)
-    }
+    let table = dir?.table_of(pasid)?;
+    // CAST: Less than 64.
+    let n = (pasid % TABLE_PASIDS) as usize * WORDS;
+    // SAFETY: A table has 64 entries.
+    let at = unsafe { table.add(n) };
+    // SAFETY: Tables stay until the device is released.
+    Some(unsafe { Words::new(at, *unit) })
 }
 
 /// Gives a device a PASID directory. Sleeps; nobody else may do this to the device meanwhile.
