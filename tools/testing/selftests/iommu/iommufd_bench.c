@@ -431,8 +431,9 @@ static void run_many_objects(void *ctx)
 
 /*
  * The first one has nothing to do with /dev/iommu: what a system call costs, and
- * how processors share them, for all others to be seen beside. Those that free much after a grace period run so often that what is
- * still waiting at the end does not count.
+ * how processors share them, for all others to be seen beside. Those that free
+ * much after a grace period run so often that what is still waiting at the end
+ * does not count.
  */
 static const struct bench benches[] = {
 	{ "getppid", "op", with_ioas, run_getppid, 20000, 1 },
