@@ -251,7 +251,10 @@ pub(crate) fn tear_down(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32, faults_of
             }
             State::Absent(_) => return Ok(()),
             // As long as the hardware takes: the caller frees what the entry names.
-            State::Leaving => spin_loop(),
+            State::Leaving => {
+                drop(guard);
+                spin_loop();
+            }
         }
     };
     let (flushed, result) = cleared.flush(&dev.scope(id));

@@ -52,10 +52,13 @@ impl Scope {
     }
 }
 
+/// Descriptors of a plan, at most.
+const MOST: usize = 4;
+
 /// What to submit.
 pub(crate) struct Plan {
     /// One submission, one wait.
-    pub(crate) batch: Batch<4>,
+    pub(crate) batch: Batch<MOST>,
     /// The write buffer is to be flushed where the unit requires it.
     pub(crate) write_buffer: bool,
 }
@@ -86,11 +89,13 @@ impl Plan {
         }
     }
 
-    /// Adds those that there are. No plan has more than a batch has room for.
+    /// Adds those that there are, for which there is room.
     #[inline(always)]
     fn with<const M: usize>(mut self, descs: [Option<Desc>; M]) -> Self {
+        const { assert!(M <= MOST) };
         for desc in descs.into_iter().flatten() {
             let fits = self.batch.push(desc);
+            // Only a plan that is filled twice could see this.
             warn_on!(fits.is_err());
         }
         self

@@ -623,7 +623,7 @@ TEST_F(nested, refused_by_hardware)
 
 	if (!where)
 		SKIP(return, "no invalidation is known that this hardware refuses");
-	/* The bad one comes first, in the middle and last. */
+	/* First, in the middle and last in the array; by address it is in the middle. */
 	for (bad = 0; bad < ARRAY_SIZE(inv); bad++) {
 		uint64_t good[2] = { IOVA, other };
 		unsigned int i, n = 0;
