@@ -9,7 +9,6 @@
 
 use crate::ffi::noiommu::SoftwareTable;
 use kernel::{
-    device::Device,
     iommu::{
         domain::{
             AnyDomain,
@@ -20,7 +19,8 @@ use kernel::{
         ops::{
             DomainOps,
             DomainTable,
-            Gather, //
+            Gather,
+            Served, //
         },
     },
     prelude::*,
@@ -40,7 +40,7 @@ pub(crate) fn alloc(flags: u32, has_data: bool) -> Result<Owned<Software>> {
     if flags != 0 || has_data {
         return Err(EOPNOTSUPP);
     }
-    Owned::new(Kind::Unmanaged, &(), Software)
+    Owned::new(Kind::Unmanaged, &(), Software, GFP_KERNEL)
 }
 
 #[vtable]
@@ -51,7 +51,7 @@ impl DomainOps for Software {
         &TABLE
     }
 
-    fn attach_dev(_domain: &Domain<Self>, _dev: &Device, _old: Option<&AnyDomain>) -> Result {
+    fn attach_dev(_domain: &Domain<Self>, _dev: &Served, _old: Option<&AnyDomain>) -> Result {
         // Such a device is attached in iommufd's books only.
         Err(ENODEV)
     }

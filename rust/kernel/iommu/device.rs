@@ -14,7 +14,10 @@ use crate::{
     prelude::*,
     sync::aref::ARef, //
 };
-use core::ptr::NonNull;
+use core::{
+    ops::Deref,
+    ptr::NonNull, //
+};
 
 /// What an IOMMU and its driver can do for one device.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -50,6 +53,44 @@ impl Capability {
             Self::PciAts => bindings::iommu_cap_IOMMU_CAP_PCI_ATS_SUPPORTED,
             Self::Other(other) => other,
         }
+    }
+}
+
+/// A device that an IOMMU driver serves, as the core hands it to the operations of a domain.
+///
+/// # Invariants
+///
+/// The core has probed the device with its IOMMU driver, and does not have it released while this
+/// is borrowed: the mutex of its group is held.
+#[repr(transparent)]
+pub struct Served(Device);
+
+impl Served {
+    /// Borrows a device from its C pointer.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is probed by its IOMMU driver, and the mutex of its group is held for `'a`.
+    #[inline]
+    pub(super) unsafe fn from_raw<'a>(dev: *mut bindings::device) -> &'a Self {
+        // INVARIANT: by the contract of this function.
+        // SAFETY: A probed device is a valid one; both types are transparent.
+        unsafe { &*dev.cast() }
+    }
+
+    /// The device as C knows it.
+    #[inline]
+    pub fn as_raw(&self) -> *mut bindings::device {
+        self.0.as_raw()
+    }
+}
+
+impl Deref for Served {
+    type Target = Device;
+
+    #[inline]
+    fn deref(&self) -> &Device {
+        &self.0
     }
 }
 

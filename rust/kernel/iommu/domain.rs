@@ -22,6 +22,7 @@ use super::ops::{
     IommuTable, //
 };
 use crate::{
+    alloc::Flags,
     bindings,
     prelude::*,
     types::Opaque, //
@@ -307,17 +308,22 @@ impl<T: DomainOps> Deref for Domain<T> {
 pub struct Owned<T: DomainOps>(NonNull<Domain<T>>);
 
 impl<T: DomainOps> Owned<T> {
-    /// Makes a domain of the kernel's own memory (`GFP_KERNEL`). May sleep.
+    /// Makes a domain, in memory of `flags`. May sleep.
     ///
     /// # Errors
     ///
     /// `ENOMEM`, or what [`Head::init`] fails with. `EINVAL`: the table of the type is that of a
     /// static domain.
-    pub fn new(kind: Kind, config: &<T::Head as Head>::Config, data: T) -> Result<Self> {
+    pub fn new(
+        kind: Kind,
+        config: &<T::Head as Head>::Config,
+        data: T,
+        flags: Flags,
+    ) -> Result<Self> {
         if !T::table().frees() {
             return Err(EINVAL);
         }
-        let memory = KBox::<Domain<T>>::new_uninit(GFP_KERNEL | __GFP_ZERO)?;
+        let memory = KBox::<Domain<T>>::new_uninit(flags | __GFP_ZERO)?;
         let this: *mut Domain<T> = KBox::into_raw(memory).cast();
         // SAFETY: It was just allocated.
         let head = unsafe { (*this).head.get() };

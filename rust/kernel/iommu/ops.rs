@@ -17,7 +17,10 @@
 //!
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
-pub use super::device::Capability;
+pub use super::device::{
+    Capability,
+    Served, //
+};
 
 use super::{
     domain::{
@@ -80,8 +83,9 @@ pub trait DomainOps: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// `EINVAL`: device and domain do not fit, others may. On any error nothing has changed.
-    fn attach_dev(domain: &Domain<Self>, dev: &Device, old: Option<&AnyDomain>) -> Result;
+    /// `EINVAL`: device and domain do not fit, others may; nothing has changed. What a lack of
+    /// memory or the hardware answers: the DMA is where it was, or blocked if that cannot be.
+    fn attach_dev(domain: &Domain<Self>, dev: &Served, old: Option<&AnyDomain>) -> Result;
 
     /// Puts the DMA of `dev` with this PASID into this domain. `old` is where it was.
     ///
@@ -90,7 +94,7 @@ pub trait DomainOps: Sized + Send + Sync + 'static {
     /// As for [`DomainOps::attach_dev`].
     fn set_dev_pasid(
         _domain: &Domain<Self>,
-        _dev: &Device,
+        _dev: &Served,
         _pasid: Pasid,
         _old: Option<&AnyDomain>,
     ) -> Result {
@@ -191,7 +195,9 @@ impl AllocFlags {
     /// It can be attached to a PASID.
     pub const PASID: Self = Self(bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_PASID);
 
-    pub(super) const fn new(raw: u32) -> Self {
+    /// What user space passed, not looked at yet.
+    #[inline]
+    pub const fn from_raw(raw: u32) -> Self {
         Self(raw)
     }
 
@@ -396,8 +402,8 @@ impl<T: DomainOps> DomainTable<T> {
     ) -> c_int {
         // SAFETY: The domain has this table.
         let domain = unsafe { Domain::<T>::from_raw(domain) };
-        // SAFETY: The core holds the device.
-        let dev = unsafe { Device::from_raw(dev) };
+        // SAFETY: The core holds the mutex of the group.
+        let dev = unsafe { Served::from_raw(dev) };
         // SAFETY: The device is still attached to it.
         let old = unsafe { AnyDomain::from_nullable(old) };
         from_result(|| T::attach_dev(domain, dev, old).map(|()| 0))
@@ -414,8 +420,8 @@ impl<T: DomainOps> DomainTable<T> {
     ) -> c_int {
         // SAFETY: The domain has this table.
         let domain = unsafe { Domain::<T>::from_raw(domain) };
-        // SAFETY: The core holds the device.
-        let dev = unsafe { Device::from_raw(dev) };
+        // SAFETY: The core holds the mutex of the group.
+        let dev = unsafe { Served::from_raw(dev) };
         // SAFETY: The PASID is still attached to it.
         let old = unsafe { AnyDomain::from_nullable(old) };
         from_result(|| T::set_dev_pasid(domain, dev, pasid, old).map(|()| 0))
@@ -692,8 +698,8 @@ mod tests {
             (AllocFlags::PASID, AllocFlags::NONE, Err(EOPNOTSUPP)),
             (AllocFlags::PASID, AllocFlags::NEST_PARENT, Err(EOPNOTSUPP)),
             (every, AllocFlags::PASID, Err(EOPNOTSUPP)),
-            (AllocFlags::new(1 << 31), every, Err(EOPNOTSUPP)),
-            (AllocFlags::new(u32::MAX), every, Err(EOPNOTSUPP)),
+            (AllocFlags::from_raw(1 << 31), every, Err(EOPNOTSUPP)),
+            (AllocFlags::from_raw(u32::MAX), every, Err(EOPNOTSUPP)),
         ] {
             assert_eq!(flags.only(known), result);
         }

@@ -467,7 +467,11 @@ impl<T: ViommuOps> ViommuTable<T> {
         let viommu = unsafe { Viommu::<T>::from_raw(core) };
         // SAFETY: On the stack of the caller.
         let data = unsafe { UserData::from_raw(data) };
-        give(T::alloc_domain_nested(viommu, AllocFlags::new(flags), data))
+        give(T::alloc_domain_nested(
+            viommu,
+            AllocFlags::from_raw(flags),
+            data,
+        ))
     }
 
     /// # Safety

@@ -21,7 +21,6 @@ use crate::ffi::selftest::pagetable::{
     Config, //
 };
 use kernel::{
-    device::Device,
     iommu::{
         domain::{
             AnyDomain,
@@ -38,7 +37,8 @@ use kernel::{
             DomainOps,
             DomainTable,
             Gather,
-            Pasid, //
+            Pasid,
+            Served, //
         },
         user_data::UserData, //
     },
@@ -110,7 +110,7 @@ impl Paging {
             return Err(EOPNOTSUPP);
         }
         let tracking = Atomic::new(false);
-        let mut domain = Owned::new(Kind::Unmanaged, &FORMAT, Self { tracking })?;
+        let mut domain = Owned::new(Kind::Unmanaged, &FORMAT, Self { tracking }, GFP_KERNEL)?;
         if kind == uapi::IOMMUPT_HUGE {
             // iommufd takes no domain that cannot map a page of the CPU's.
             domain.set_page_sizes(uapi::HUGE_PAGE_SIZE | PAGE_SIZE);
@@ -135,13 +135,13 @@ impl DomainOps for Paging {
         &PAGING
     }
 
-    fn attach_dev(domain: &Domain<Self>, dev: &Device, _old: Option<&AnyDomain>) -> Result {
+    fn attach_dev(domain: &Domain<Self>, dev: &Served, _old: Option<&AnyDomain>) -> Result {
         device::attach(domain.as_any(), dev)
     }
 
     fn set_dev_pasid(
         domain: &Domain<Self>,
-        dev: &Device,
+        dev: &Served,
         pasid: Pasid,
         old: Option<&AnyDomain>,
     ) -> Result {
@@ -185,13 +185,13 @@ impl DomainOps for Blocking {
         &BLOCKING
     }
 
-    fn attach_dev(domain: &Domain<Self>, dev: &Device, _old: Option<&AnyDomain>) -> Result {
+    fn attach_dev(domain: &Domain<Self>, dev: &Served, _old: Option<&AnyDomain>) -> Result {
         device::attach(domain.as_any(), dev)
     }
 
     fn set_dev_pasid(
         domain: &Domain<Self>,
-        dev: &Device,
+        dev: &Served,
         pasid: Pasid,
         old: Option<&AnyDomain>,
     ) -> Result {

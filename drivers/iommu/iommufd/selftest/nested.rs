@@ -12,7 +12,6 @@ use super::{
     viommu::MockViommu, //
 };
 use kernel::{
-    device::Device,
     iommu::{
         domain::{
             AnyDomain,
@@ -24,7 +23,8 @@ use kernel::{
         ops::{
             DomainOps,
             DomainTable,
-            Pasid, //
+            Pasid,
+            Served, //
         },
         user_data::{
             Handled,
@@ -62,7 +62,7 @@ impl Nested {
         }
         let wanted: HwptData = data.read()?;
         let iotlb = core::array::from_fn(|_| Atomic::new(wanted.iotlb));
-        Owned::new(Kind::Nested, &(), Self { viommu, iotlb })
+        Owned::new(Kind::Nested, &(), Self { viommu, iotlb }, GFP_KERNEL)
     }
 
     /// The vIOMMU that it was made on.
@@ -108,13 +108,13 @@ impl DomainOps for Nested {
         &NESTED
     }
 
-    fn attach_dev(domain: &Domain<Self>, dev: &Device, _old: Option<&AnyDomain>) -> Result {
+    fn attach_dev(domain: &Domain<Self>, dev: &Served, _old: Option<&AnyDomain>) -> Result {
         device::attach(domain.as_any(), dev)
     }
 
     fn set_dev_pasid(
         domain: &Domain<Self>,
-        dev: &Device,
+        dev: &Served,
         pasid: Pasid,
         old: Option<&AnyDomain>,
     ) -> Result {
