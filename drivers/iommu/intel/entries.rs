@@ -18,7 +18,8 @@ use crate::{
         device::Device,
         domain::Domain,
         table,
-        unit::Unit, //
+        unit::Unit,
+        user::HwptVtdS1, //
     },
     invalidate::pasid as checked,
     pasid::State,
@@ -122,18 +123,17 @@ pub(crate) fn set_up_pass_through(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32)
 /// # Errors
 ///
 /// `EINVAL` when the unit cannot.
-pub(crate) fn check_nested(dev: &Device<'_>, domain: &Domain<'_>) -> Result<UserStage> {
-    let asked = domain.user_stage();
-    let Some(levels) = Levels::from_width(asked.width) else {
+pub(crate) fn check_nested(dev: &Device<'_>, asked: &HwptVtdS1) -> Result<UserStage> {
+    let Some(levels) = Levels::from_width(asked.addr_width) else {
         dev.complain(c"invalid stage-1 address width");
         return Err(EINVAL);
     };
     let user = UserStage {
-        root: asked.root,
+        root: asked.pgtbl_addr,
         levels,
-        supervisor: asked.supervisor,
-        write_protect: asked.write_protect,
-        extended_accessed: asked.extended_accessed,
+        supervisor: asked.supervisor(),
+        write_protect: asked.write_protect(),
+        extended_accessed: asked.extended_accessed(),
     };
     if let Some(what) = user.lacks(&dev.unit().caps()) {
         dev.complain(what);

@@ -18,3 +18,20 @@ pub(crate) mod tags;
 pub(crate) mod unit;
 pub(crate) mod user;
 pub(crate) mod words;
+
+use core::ptr;
+
+use kernel::{
+    prelude::*,
+    ModuleMetadata, //
+};
+
+/// What `#[vtable]` asks for: this driver is always built in.
+pub(crate) struct LocalModule;
+
+impl ModuleMetadata for LocalModule {
+    const NAME: &'static CStr = c"intel_iommu";
+
+    // SAFETY: Built-in code has a null pointer.
+    const THIS_MODULE: ThisModule = unsafe { ThisModule::from_ptr(ptr::null_mut()) };
+}

@@ -5,6 +5,28 @@
 //! User API: `struct iommu_hwpt_vtd_s1` and `struct iommu_hwpt_vtd_s1_invalidate`.
 
 use kernel::{
+    iommu::{
+        domain::{
+            AnyDomain,
+            Domain as OfCore,
+            Kind,
+            Owned, //
+        },
+        ops::{
+            AllocFlags,
+            DomainOps,
+            DomainTable,
+            Pasid,
+            Served,
+            NO_PASID, //
+        },
+        user_data::{
+            Handled,
+            UserData,
+            UserDataArray,
+            UserStruct, //
+        }, //
+    },
     page::PAGE_SIZE,
     prelude::*,
     types::ScopeGuard, //
@@ -19,88 +41,162 @@ use crate::{
             Replaced, //
         },
         stack::Stack,
-        user::Requests, //
+        user::{
+            HwptVtdS1,
+            HwptVtdS1Invalidate,
+            NestedHead,
+            Parent, //
+        }, //
     },
     range::Range,
 };
 
-/// PASID of requests that have none (`IOMMU_NO_PASID`), as C has it.
-const NO_PASID: u32 = 0;
+/// A nested domain: what its user described.
+pub(crate) struct Nested(HwptVtdS1);
 
-/// Attaches a device to a nested domain, whatever it was attached to before.
-///
-/// # Errors
-///
-/// `ENODEV` for a device that does its DMA in another's name, `EINVAL` when the parent does not
-/// suit the unit or the unit cannot do what the user asks, with the device attached as it was;
-/// `ENOMEM`, `ENOSPC` when domain-ids are used up, those of page-request set-up and of the
-/// invalidation queue, with the device blocked.
-pub(crate) fn attach(domain: &Domain<'_>, dev: &Device<'_>, old: Option<Replaced<'_>>) -> Result {
-    if dev.real_dma_subdevice() {
-        return Err(ENODEV);
+static NESTED: DomainTable<Nested> = DomainTable::new();
+
+impl Nested {
+    /// Makes one, or says why not. `parent` is missing if what user space named cannot be one.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` where units do not nest and for other flags and data; `EINVAL` for a parent
+    /// that is none; `EINVAL` and `EFAULT` for what cannot be read; `ENOMEM`.
+    pub(crate) fn alloc(
+        dev: &Device<'_>,
+        parent: Option<Parent>,
+        flags: AllocFlags,
+        data: &UserData,
+    ) -> Result<Owned<Self>> {
+        if !dev.unit().nested_supported() {
+            return Err(EOPNOTSUPP);
+        }
+        flags.only(AllocFlags::PASID)?;
+        if data.data_type() != HwptVtdS1::TYPE {
+            return Err(EOPNOTSUPP);
+        }
+        let parent = parent.ok_or(EINVAL)?;
+        let asked = data.read()?;
+        Owned::new(Kind::Nested, &parent, Self(asked), GFP_KERNEL_ACCOUNT)
     }
-    domain.parent().compatible(dev).inspect_err(|_| {
-        dev.complain(c"s2 domain is not compatible");
-    })?;
-    let user = entries::check_nested(dev, domain)?;
-    dev.block_translation();
-    let unit = dev.unit();
-    domain.attach_unit(&unit).inspect_err(|_| {
-        dev.complain(c"failed to attach domain to iommu");
-    })?;
-    let id = ScopeGuard::new(|| domain.detach_unit(&unit));
-    cache::assign_domain(domain, dev, NO_PASID)?;
-    let tags = ScopeGuard::new(|| cache::unassign_domain(domain, dev, NO_PASID));
-    domain.set_iopf(dev)?;
-    let iopf = ScopeGuard::new(|| domain.remove_iopf(dev));
-    entries::set_up_nested(&unit, dev, domain, &user, NO_PASID, || domain.list(dev))?;
-    iopf.dismiss();
-    tags.dismiss();
-    id.dismiss();
-    if let Some(old) = old {
-        old.remove_iopf(dev);
+
+    /// Attaches a device to a nested domain, whatever it was attached to before. The mutex of its
+    /// group is held. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` for a device that does its DMA in another's name, `EINVAL` when the parent does not
+    /// suit the unit or the unit cannot do what the user asks; `ENOMEM`, `ENOSPC` when domain-ids
+    /// are used up, those of page-request set-up: with the device attached as it was. Those of the
+    /// invalidation queue: with the device blocked.
+    fn attach(&self, domain: &Domain<'_>, dev: &Device<'_>, old: Option<Replaced<'_>>) -> Result {
+        if dev.real_dma_subdevice() {
+            return Err(ENODEV);
+        }
+        domain.parent().compatible(dev).inspect_err(|_| {
+            dev.complain(c"s2 domain is not compatible");
+        })?;
+        let user = entries::check_nested(dev, &self.0)?;
+        let unit = dev.unit();
+        domain.attach_unit(&unit).inspect_err(|_| {
+            dev.complain(c"failed to attach domain to iommu");
+        })?;
+        let id = ScopeGuard::new(|| domain.detach_unit(&unit));
+        cache::assign_domain(domain, dev, NO_PASID)?;
+        let tags = ScopeGuard::new(|| cache::unassign_domain(domain, dev, NO_PASID));
+        domain.set_iopf(dev)?;
+        let iopf = ScopeGuard::new(|| domain.remove_iopf(dev));
+        dev.block_translation();
+        entries::set_up_nested(&unit, dev, domain, &user, NO_PASID, || domain.list(dev))?;
+        iopf.dismiss();
+        tags.dismiss();
+        id.dismiss();
+        if let Some(old) = old {
+            old.remove_iopf(dev);
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Attaches a PASID of a device to a nested domain in place of `old`, if any. The mutex of the
+    /// device's group is held. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` where there are no PASIDs, `EBUSY` while the device uses the tables of a
+    /// crashed kernel, and those of [`Self::attach`]. After those of the invalidation queue the
+    /// PASID is attached to nothing.
+    fn attach_pasid(
+        &self,
+        domain: &Domain<'_>,
+        dev: &Device<'_>,
+        pasid: Pasid,
+        old: Option<Replaced<'_>>,
+    ) -> Result {
+        let unit = dev.unit();
+        let is = dev.snapshot();
+        if !unit.pasid_supported() || dev.real_dma_subdevice() {
+            return Err(EOPNOTSUPP);
+        }
+        if unit.context_copied(is.bus, is.devfn) {
+            return Err(EBUSY);
+        }
+        domain.parent().compatible(dev)?;
+        let user = entries::check_nested(dev, &self.0)?;
+        domain.add_pasid(dev, pasid)?;
+        let listed = ScopeGuard::new(|| domain.remove_pasid(dev, pasid));
+        // Page requests end with the old entry, and are drained while there is a queue for them.
+        domain.set_iopf(dev)?;
+        let iopf = ScopeGuard::new(|| domain.remove_iopf(dev));
+        if old.is_some() && entries::tear_down(&unit, dev, pasid, false).is_err() {
+            dev.complain(c"PASID entry: invalidation failed");
+        }
+        entries::set_up_nested(&unit, dev, domain, &user, pasid, || ())?;
+        iopf.dismiss();
+        listed.dismiss();
+        if let Some(old) = old {
+            old.remove_iopf(dev);
+            old.remove_pasid(dev, pasid);
+        }
+        Ok(())
+    }
 }
 
-/// Attaches a PASID of a device to a nested domain in place of `old`, if any.
-///
-/// # Errors
-///
-/// `EOPNOTSUPP` where there are no PASIDs, `EBUSY` while the device uses the tables of a crashed
-/// kernel, and those of [`attach`]. The PASID is then attached to nothing.
-pub(crate) fn set_pasid(
-    domain: &Domain<'_>,
-    dev: &Device<'_>,
-    pasid: u32,
-    old: Option<Replaced<'_>>,
-) -> Result {
-    let unit = dev.unit();
-    let is = dev.snapshot();
-    if !unit.pasid_supported() || dev.real_dma_subdevice() {
-        return Err(EOPNOTSUPP);
+#[vtable]
+impl DomainOps for Nested {
+    type Head = NestedHead;
+
+    fn table() -> &'static DomainTable<Self> {
+        &NESTED
     }
-    if unit.context_copied(is.bus, is.devfn) {
-        return Err(EBUSY);
+
+    fn attach_dev(domain: &OfCore<Self>, dev: &Served, old: Option<&AnyDomain>) -> Result {
+        let (dev, old) = (Device::of(dev)?, old.map(Replaced::of).transpose()?);
+        domain.attach(&Domain::of(domain), &dev, old)
     }
-    domain.parent().compatible(dev)?;
-    let user = entries::check_nested(dev, domain)?;
-    domain.add_pasid(dev, pasid)?;
-    let listed = ScopeGuard::new(|| domain.remove_pasid(dev, pasid));
-    // Page requests end with the old entry, and are drained while there is still a queue for them.
-    domain.set_iopf(dev)?;
-    let iopf = ScopeGuard::new(|| domain.remove_iopf(dev));
-    if old.is_some() && entries::tear_down(&unit, dev, pasid, false).is_err() {
-        dev.complain(c"PASID entry: invalidation failed");
+
+    fn set_dev_pasid(
+        domain: &OfCore<Self>,
+        dev: &Served,
+        pasid: Pasid,
+        old: Option<&AnyDomain>,
+    ) -> Result {
+        let (dev, old) = (Device::of(dev)?, old.map(Replaced::of).transpose()?);
+        domain.attach_pasid(&Domain::of(domain), &dev, pasid, old)
     }
-    entries::set_up_nested(&unit, dev, domain, &user, pasid, || ())?;
-    iopf.dismiss();
-    listed.dismiss();
-    if let Some(old) = old {
-        old.remove_iopf(dev);
-        old.remove_pasid(dev, pasid);
+
+    /// All of the array is read and checked, then submitted once. An entry that is wrong ends the
+    /// array, those before it count; when the hardware fails none does.
+    fn cache_invalidate_user(domain: &OfCore<Self>, requests: &UserDataArray) -> Handled {
+        let mut gathered = Gathered::new();
+        let read = requests.each(|request| gathered.add_request(request));
+        if !gathered.ranges().is_empty() {
+            if let Err(e) = cache::flush_ranges(&Domain::of(domain), gathered.ranges()) {
+                return Handled::failed(0, e);
+            }
+        }
+        read
     }
-    Ok(())
 }
 
 /// Ranges of a submission.
@@ -118,7 +214,6 @@ pub(crate) const RANGES: usize = 16;
 pub(crate) struct Gathered {
     ranges: Stack<Range, RANGES>,
     gap: u64,
-    entries: u32,
 }
 
 impl Gathered {
@@ -129,13 +224,7 @@ impl Gathered {
         Self {
             ranges: Stack::new(),
             gap: 0,
-            entries: 0,
         }
-    }
-
-    /// Entries that are in.
-    pub(crate) fn entries(&self) -> u32 {
-        self.entries
     }
 
     /// What they ask for, and perhaps more.
@@ -143,9 +232,22 @@ impl Gathered {
         &self.ranges
     }
 
+    /// Takes the range of one more entry of a user's in.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` for unknown flags and reserved bits, those of [`Range::from_user`].
+    fn add_request(&mut self, request: HwptVtdS1Invalidate) -> Result {
+        if request.flags & !HwptVtdS1Invalidate::LEAF != 0 || request.__reserved != 0 {
+            return Err(EOPNOTSUPP);
+        }
+        let leaf = request.flags & HwptVtdS1Invalidate::LEAF != 0;
+        self.add(Range::from_user(request.addr, request.npages, leaf)?);
+        Ok(())
+    }
+
     /// Takes the range of one more entry in.
     pub(crate) fn add(&mut self, range: Option<Range>) {
-        self.entries += 1;
         let Some(mut range) = range else {
             return;
         };
@@ -171,7 +273,6 @@ impl Gathered {
             self.ranges[at..].rotate_right(1);
         } else {
             self.make_room();
-            self.entries -= 1;
             self.add(Some(range));
         }
     }
@@ -197,35 +298,6 @@ impl Gathered {
     }
 }
 
-/// Invalidates what a user's array asks for: all of it is read and checked, then submitted once.
-///
-/// Returns for how many entries the caches are clean, and whether that is all of them: an entry
-/// that is wrong ends the array, those before it count. When the hardware fails none does.
-///
-/// # Errors
-///
-/// `EFAULT` and `EINVAL` for what cannot be read, `EOPNOTSUPP` for unknown flags and reserved
-/// bits, `EINVAL` for ranges that [`Range::from_user`] refuses, those of the invalidation queue.
-pub(crate) fn invalidate(domain: &Domain<'_>, requests: &Requests<'_>) -> (u32, Result) {
-    let mut gathered = Gathered::new();
-    let mut result = Ok(());
-    for index in 0..requests.len() {
-        match requests.range(index) {
-            Ok(range) => gathered.add(range),
-            Err(e) => {
-                result = Err(e);
-                break;
-            }
-        }
-    }
-    if !gathered.ranges().is_empty() {
-        if let Err(e) = cache::flush_ranges(domain, gathered.ranges()) {
-            return (0, Err(e));
-        }
-    }
-    (gathered.entries(), result)
-}
-
 #[cfg(CONFIG_INTEL_IOMMU_RUST_KUNIT_TEST)]
 #[kunit_tests(vtd_nested)]
 mod tests {
@@ -242,11 +314,9 @@ mod tests {
             gathered.add(page(n)?);
         }
         assert_eq!(gathered.ranges().len(), 1);
-        assert_eq!(gathered.entries(), 1000);
-        // An entry of no pages counts and takes no room.
+        // An entry of no pages takes no room.
         gathered.add(None);
         assert_eq!(gathered.ranges().len(), 1);
-        assert_eq!(gathered.entries(), 1001);
         Ok(())
     }
 
@@ -276,7 +346,6 @@ mod tests {
         let got = gathered.ranges();
         assert_eq!(got.len(), RANGES);
         assert!(got[8].ends() == (0x42000, 0x46fff));
-        assert_eq!(gathered.entries() as usize, RANGES + 3);
         Ok(())
     }
 

@@ -33,4 +33,6 @@ mod pasid;
 mod pasid_entry;
 mod range;
 
+use ffi::LocalModule;
+
 const __LOG_PREFIX: &[u8] = b"DMAR\0";

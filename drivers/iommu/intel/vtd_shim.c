@@ -15,6 +15,7 @@
 #include "trace.h"
 #include "vtd_shim.h"
 #include "../iommu-pages.h"
+#include "../iommu-priv.h"
 
 /* System-wide, lowered by iommu.c to what every unit can do. */
 u32 intel_pasid_max_id = PASID_MAX;
@@ -240,18 +241,9 @@ void vtd_trace_flush_np(struct cache_tag *tag, unsigned long start, unsigned lon
 	trace_cache_tag_flush_range_np(tag, start, end, addr, mask);
 }
 
-struct dmar_domain *vtd_nested_alloc(struct dmar_domain *s2, const struct iommu_hwpt_vtd_s1 *cfg,
-				     const struct iommu_domain_ops *ops)
+void vtd_nested_init(struct dmar_domain *domain, struct dmar_domain *s2)
 {
-	struct dmar_domain *domain = kzalloc_obj(*domain, GFP_KERNEL_ACCOUNT);
-
-	if (!domain)
-		return NULL;
-
 	domain->s2_domain = s2;
-	domain->s1_cfg = *cfg;
-	domain->domain.ops = ops;
-	domain->domain.type = IOMMU_DOMAIN_NESTED;
 	INIT_LIST_HEAD(&domain->devices);
 	INIT_LIST_HEAD(&domain->dev_pasids);
 	INIT_LIST_HEAD(&domain->cache_tags);
@@ -262,17 +254,15 @@ struct dmar_domain *vtd_nested_alloc(struct dmar_domain *s2, const struct iommu_
 	spin_lock(&s2->s1_lock);
 	list_add(&domain->s2_link, &s2->s1_domains);
 	spin_unlock(&s2->s1_lock);
-	return domain;
 }
 
-void vtd_nested_free(struct dmar_domain *domain)
+void vtd_nested_deinit(struct dmar_domain *domain)
 {
 	struct dmar_domain *s2 = domain->s2_domain;
 
 	spin_lock(&s2->s1_lock);
 	list_del(&domain->s2_link);
 	spin_unlock(&s2->s1_lock);
-	kfree(domain);
 }
 
 /* Lists a device whose entry names the domain. */
@@ -307,14 +297,15 @@ bool vtd_pasid_supported(struct intel_iommu *iommu)
 	return pasid_supported(iommu);
 }
 
-int vtd_copy_s1(struct iommu_hwpt_vtd_s1 *cfg, const struct iommu_user_data *data)
+/* Whether the device is served by this driver. The core does not release it meanwhile. */
+bool vtd_serves(struct device *dev)
 {
-	return iommu_copy_struct_from_user(cfg, data, IOMMU_HWPT_DATA_VTD_S1, __reserved);
+	return dev_iommu_ops(dev) == &intel_iommu_ops;
 }
 
-int vtd_copy_invalidate(struct iommu_hwpt_vtd_s1_invalidate *inv,
-			const struct iommu_user_data_array *array, unsigned int index)
+/* Whether the domain was made by this driver, or is one of those that nobody owns. */
+bool vtd_is_own_domain(struct iommu_domain *domain)
 {
-	return iommu_copy_struct_from_user_array(inv, array, IOMMU_HWPT_INVALIDATE_DATA_VTD_S1,
-						 index, __reserved);
+	return domain->owner == &intel_iommu_ops ||
+	       domain->type == IOMMU_DOMAIN_IDENTITY || domain->type == IOMMU_DOMAIN_BLOCKED;
 }

@@ -15,11 +15,6 @@ struct device_domain_info;
 struct dmar_domain;
 struct intel_iommu;
 struct iommu_domain;
-struct iommu_domain_ops;
-struct iommu_hwpt_vtd_s1;
-struct iommu_hwpt_vtd_s1_invalidate;
-struct iommu_user_data;
-struct iommu_user_data_array;
 struct pci_dev;
 
 /* The class of descriptors that are left out, see invalidate.rs; 0: none. */
@@ -94,16 +89,14 @@ void vtd_trace_flush(struct cache_tag *tag, unsigned long start, unsigned long e
 void vtd_trace_flush_np(struct cache_tag *tag, unsigned long start, unsigned long end,
 			unsigned long addr, unsigned long mask);
 
-struct dmar_domain *vtd_nested_alloc(struct dmar_domain *s2, const struct iommu_hwpt_vtd_s1 *cfg,
-				     const struct iommu_domain_ops *ops);
-void vtd_nested_free(struct dmar_domain *domain);
+void vtd_nested_init(struct dmar_domain *domain, struct dmar_domain *s2);
+void vtd_nested_deinit(struct dmar_domain *domain);
 void vtd_nested_attached(struct dmar_domain *domain, struct device_domain_info *info);
 int vtd_iopf_set(struct iommu_domain *domain, struct device *dev);
 void vtd_iopf_remove(struct iommu_domain *domain, struct device *dev);
 bool vtd_nested_supported(struct intel_iommu *iommu);
 bool vtd_pasid_supported(struct intel_iommu *iommu);
-int vtd_copy_s1(struct iommu_hwpt_vtd_s1 *cfg, const struct iommu_user_data *data);
-int vtd_copy_invalidate(struct iommu_hwpt_vtd_s1_invalidate *inv,
-			const struct iommu_user_data_array *array, unsigned int index);
+bool vtd_serves(struct device *dev);
+bool vtd_is_own_domain(struct iommu_domain *domain);
 
 #endif

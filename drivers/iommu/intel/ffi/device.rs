@@ -9,6 +9,7 @@ use core::{
 
 use kernel::{
     bindings,
+    iommu::device::Served,
     prelude::*, //
 };
 
@@ -53,6 +54,20 @@ impl<'a> Device<'a> {
             info: NonNull::new(info)?,
             _lives: PhantomData,
         })
+    }
+
+    /// Sees a device of the core's as this driver does.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`: another driver serves it.
+    pub(crate) fn of(dev: &'a Served) -> Result<Self> {
+        // SAFETY: It is probed as long as it is borrowed.
+        if !unsafe { bindings::vtd_serves(dev.as_raw()) } {
+            return Err(ENODEV);
+        }
+        // SAFETY: It is of this driver, and not released as long as it is borrowed.
+        unsafe { Self::from_raw(dev.as_raw()) }.ok_or(ENODEV)
     }
 
     /// The C structure.

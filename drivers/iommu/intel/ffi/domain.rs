@@ -13,13 +13,21 @@ use kernel::{
         from_err_ptr,
         to_result, //
     },
+    iommu::{
+        domain::{
+            AnyDomain,
+            Domain as OfCore, //
+        },
+        ops::DomainOps, //
+    },
     num::Bounded,
     prelude::*, //
 };
 
 use super::{
     device::Device,
-    unit::Unit, //
+    unit::Unit,
+    user::NestedHead, //
 };
 use crate::pasid_entry::SecondStage;
 
@@ -35,19 +43,25 @@ pub(crate) struct Domain<'a>(NonNull<bindings::dmar_domain>, PhantomData<&'a ()>
 ///
 /// # Invariants
 ///
-/// Points to an initialised `struct iommu_domain` of this driver.
+/// Points to an initialised `struct iommu_domain` of this driver, or to a static one.
 #[derive(Clone, Copy)]
 pub(crate) struct Replaced<'a>(NonNull<bindings::iommu_domain>, PhantomData<&'a ()>);
 
-impl Replaced<'_> {
-    /// Wraps a pointer, unless it is null.
+impl<'a> Replaced<'a> {
+    /// Sees a domain as this driver does.
     ///
-    /// # Safety
+    /// # Errors
     ///
-    /// `ptr` is null or a domain of this driver that is there for `'a`.
-    pub(super) unsafe fn from_raw(ptr: *mut bindings::iommu_domain) -> Option<Self> {
-        // INVARIANT: by the safety requirement.
-        NonNull::new(ptr).map(|ptr| Self(ptr, PhantomData))
+    /// `EINVAL`: it is another driver's.
+    pub(crate) fn of(domain: &'a AnyDomain) -> Result<Self> {
+        let raw = domain.as_raw();
+        // SAFETY: The domain is borrowed.
+        let own = unsafe { bindings::vtd_is_own_domain(raw) };
+        // INVARIANT: It is of this driver, or a static one that is nothing but the core's part.
+        NonNull::new(raw)
+            .filter(|_| own)
+            .map(|domain| Self(domain, PhantomData))
+            .ok_or(EINVAL)
     }
 
     /// Ends page requests for it, if it handles them. Nothing translates by it any more. Sleeps.
@@ -66,15 +80,6 @@ impl Replaced<'_> {
 /// Proof that a domain's `lock` is held; dropping it unlocks.
 pub(crate) struct Guard<'a>(Domain<'a>);
 
-/// The first stage of a nested domain as its user described it.
-pub(crate) struct Asked {
-    pub(crate) root: u64,
-    pub(crate) width: u32,
-    pub(crate) supervisor: bool,
-    pub(crate) write_protect: bool,
-    pub(crate) extended_accessed: bool,
-}
-
 impl<'a> Domain<'a> {
     /// Wraps a pointer.
     ///
@@ -85,6 +90,12 @@ impl<'a> Domain<'a> {
         // INVARIANT: by the safety requirement.
         // SAFETY: A domain has an address.
         Self(unsafe { NonNull::new_unchecked(ptr) }, PhantomData)
+    }
+
+    /// Sees a nested domain as C does.
+    pub(crate) fn of<T: DomainOps<Head = NestedHead>>(domain: &'a OfCore<T>) -> Self {
+        // SAFETY: Its head is a `struct dmar_domain` that was initialised with it.
+        unsafe { Self::from_raw(domain.head().cast()) }
     }
 
     /// The C structure.
@@ -147,22 +158,6 @@ impl<'a> Domain<'a> {
         let parent = unsafe { (*nested).s2_domain };
         // SAFETY: As above.
         unsafe { Domain::from_raw(parent) }
-    }
-
-    /// What the user of a nested domain asked for.
-    pub(crate) fn user_stage(&self) -> Asked {
-        // SAFETY: The domain is there by the invariant.
-        let nested = unsafe { &raw const (*self.as_raw()).__bindgen_anon_2.__bindgen_anon_2 };
-        // SAFETY: Set when the domain was made.
-        let cfg = unsafe { (*nested).s1_cfg };
-        let flag = |bit: u32| cfg.flags & u64::from(bit) != 0;
-        Asked {
-            root: cfg.pgtbl_addr,
-            width: cfg.addr_width,
-            supervisor: flag(bindings::iommu_hwpt_vtd_s1_flags_IOMMU_VTD_S1_SRE),
-            write_protect: flag(bindings::iommu_hwpt_vtd_s1_flags_IOMMU_VTD_S1_WPE),
-            extended_accessed: flag(bindings::iommu_hwpt_vtd_s1_flags_IOMMU_VTD_S1_EAFE),
-        }
     }
 
     /// Takes the lock under which dirty tracking changes.

@@ -10,6 +10,10 @@ use core::ptr;
 use kernel::{
     bindings,
     error::from_result,
+    iommu::{
+        ops::AllocFlags,
+        user_data::UserData, //
+    },
     prelude::*, //
 };
 
@@ -19,10 +23,11 @@ use super::{
     table,
     tags::Key,
     unit::Unit,
-    user, //
+    user::Parent, //
 };
 use crate::{
     cache, context, entries,
+    nested::Nested,
     pasid_entry::{
         FirstStage,
         Levels, //
@@ -168,29 +173,6 @@ unsafe extern "C" fn intel_pasid_setup_pass_through(
     let unit = unsafe { Unit::from_raw(iommu) };
     // SAFETY: By the safety requirement.
     errno(unsafe { on(dev, |dev| entries::set_up_pass_through(&unit, dev, pasid)) })
-}
-
-/// # Safety
-///
-/// `iommu` is the unit of `dev`, which is probed; `domain` is nested and has an id on the unit.
-#[export]
-unsafe extern "C" fn intel_pasid_setup_nested(
-    iommu: *mut bindings::intel_iommu,
-    dev: *mut bindings::device,
-    pasid: u32,
-    domain: *mut bindings::dmar_domain,
-) -> c_int {
-    // SAFETY: By the safety requirement.
-    let unit = unsafe { Unit::from_raw(iommu) };
-    // SAFETY: By the safety requirement.
-    let domain = unsafe { Domain::from_raw(domain) };
-    // SAFETY: By the safety requirement.
-    errno(unsafe {
-        on(dev, |dev| {
-            let user = entries::check_nested(dev, &domain)?;
-            entries::set_up_nested(&unit, dev, &domain, &user, pasid, || ())
-        })
-    })
 }
 
 /// # Safety
@@ -435,7 +417,8 @@ unsafe extern "C" fn cache_tag_flush_range_np(
 
 /// # Safety
 ///
-/// `dev` is a probed device of this driver, `parent` and `user_data` are valid.
+/// `dev` is a probed device of this driver, `user_data` is valid, `parent` is a domain that stays
+/// as long as domains are nested on it.
 #[export]
 unsafe extern "C" fn intel_iommu_domain_alloc_nested(
     dev: *mut bindings::device,
@@ -443,9 +426,15 @@ unsafe extern "C" fn intel_iommu_domain_alloc_nested(
     flags: u32,
     user_data: *const bindings::iommu_user_data,
 ) -> *mut bindings::iommu_domain {
+    let flags = AllocFlags::from_raw(flags);
     // SAFETY: By the safety requirement.
-    match unsafe { user::alloc(dev, parent, flags, user_data) } {
-        Ok(domain) => domain,
+    let parent = unsafe { Parent::from_raw(parent) };
+    // SAFETY: By the safety requirement; called in the context of the user.
+    let data = unsafe { UserData::from_raw(user_data) };
+    // SAFETY: By the safety requirement.
+    let dev = unsafe { Device::from_raw(dev) }.ok_or(ENODEV);
+    match dev.and_then(|dev| Nested::alloc(&dev, parent, flags, data)) {
+        Ok(domain) => domain.into_raw(),
         Err(e) => e.to_ptr(),
     }
 }

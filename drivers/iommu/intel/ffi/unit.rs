@@ -83,7 +83,7 @@ impl<'a> Unit<'a> {
     }
 
     /// Whether it nests.
-    pub(super) fn nested_supported(&self) -> bool {
+    pub(crate) fn nested_supported(&self) -> bool {
         // SAFETY: The unit is there by the invariant.
         unsafe { bindings::vtd_nested_supported(self.as_raw()) }
     }

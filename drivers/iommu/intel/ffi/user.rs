@@ -1,189 +1,136 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Nested domains as the core sees them, and what users hand over for them.
+//! What a nested domain is to C, and what its users hand over.
 
-use core::marker::PhantomData;
+use core::{
+    mem::offset_of,
+    ptr::NonNull, //
+};
 
 use kernel::{
     bindings,
-    error::{
-        from_result,
-        to_result, //
+    iommu::{
+        domain::Head,
+        user_data::UserStruct, //
     },
     prelude::*, //
 };
 
-use super::{
-    device::Device,
-    domain::{
-        Domain,
-        Replaced, //
-    },
-};
-use crate::{
-    nested,
-    range::Range, //
+/// `struct iommu_hwpt_vtd_s1`: a first stage of a user's.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes)]
+pub(crate) struct HwptVtdS1 {
+    flags: u64,
+    /// Where its root is: a guest-physical address in bytes.
+    pub(crate) pgtbl_addr: u64,
+    /// Bits of an address that it translates.
+    pub(crate) addr_width: u32,
+    __reserved: u32,
+}
+
+const _: () = {
+    assert!(size_of::<HwptVtdS1>() == size_of::<bindings::iommu_hwpt_vtd_s1>());
+    assert!(
+        offset_of!(HwptVtdS1, addr_width) == offset_of!(bindings::iommu_hwpt_vtd_s1, addr_width)
+    );
 };
 
-/// A user's array of `struct iommu_hwpt_vtd_s1_invalidate`.
+impl UserStruct for HwptVtdS1 {
+    const TYPE: u32 = bindings::iommu_hwpt_data_type_IOMMU_HWPT_DATA_VTD_S1;
+    const MIN_LEN: usize = size_of::<Self>();
+}
+
+impl HwptVtdS1 {
+    fn has(&self, flag: u32) -> bool {
+        self.flags & u64::from(flag) != 0
+    }
+
+    /// `IOMMU_VTD_S1_SRE`: accesses by the supervisor.
+    pub(crate) fn supervisor(&self) -> bool {
+        self.has(bindings::iommu_hwpt_vtd_s1_flags_IOMMU_VTD_S1_SRE)
+    }
+
+    /// `IOMMU_VTD_S1_WPE`: the supervisor heeds write protection.
+    pub(crate) fn write_protect(&self) -> bool {
+        self.has(bindings::iommu_hwpt_vtd_s1_flags_IOMMU_VTD_S1_WPE)
+    }
+
+    /// `IOMMU_VTD_S1_EAFE`: extended accessed flags.
+    pub(crate) fn extended_accessed(&self) -> bool {
+        self.has(bindings::iommu_hwpt_vtd_s1_flags_IOMMU_VTD_S1_EAFE)
+    }
+}
+
+/// `struct iommu_hwpt_vtd_s1_invalidate`: a range of which a user changed the translations.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes)]
+pub(crate) struct HwptVtdS1Invalidate {
+    /// The first address in bytes.
+    pub(crate) addr: u64,
+    /// How much, in 4 KiB; all ones means everything.
+    pub(crate) npages: u64,
+    /// `IOMMU_VTD_INV_FLAGS_*`.
+    pub(crate) flags: u32,
+    /// Zero.
+    pub(crate) __reserved: u32,
+}
+
+const _: () = {
+    type Raw = bindings::iommu_hwpt_vtd_s1_invalidate;
+    assert!(size_of::<HwptVtdS1Invalidate>() == size_of::<Raw>());
+    assert!(offset_of!(HwptVtdS1Invalidate, flags) == offset_of!(Raw, flags));
+};
+
+impl HwptVtdS1Invalidate {
+    /// `IOMMU_VTD_INV_FLAGS_LEAF`: only leaves of the table changed.
+    pub(crate) const LEAF: u32 =
+        bindings::iommu_hwpt_vtd_s1_invalidate_flags_IOMMU_VTD_INV_FLAGS_LEAF;
+}
+
+impl UserStruct for HwptVtdS1Invalidate {
+    const TYPE: u32 = bindings::iommu_hwpt_invalidate_data_type_IOMMU_HWPT_INVALIDATE_DATA_VTD_S1;
+    const MIN_LEN: usize = size_of::<Self>();
+}
+
+/// The domain that a new one is to be nested on.
 ///
 /// # Invariants
 ///
-/// `array` is valid for `'a` and of this type.
-pub(crate) struct Requests<'a> {
-    array: *const bindings::iommu_user_data_array,
-    _lives: PhantomData<&'a ()>,
-}
+/// Points to a paging domain of this driver that is a nest parent, and that stays as long as
+/// domains are nested on it.
+pub(crate) struct Parent(NonNull<bindings::dmar_domain>);
 
-impl Requests<'_> {
-    /// Entries.
-    pub(crate) fn len(&self) -> u32 {
-        // SAFETY: By the invariant.
-        unsafe { (*self.array).entry_num }
-    }
-
-    /// Reads and checks an entry; `None` is a range of no pages.
+impl Parent {
+    /// Wraps a domain that can be a parent.
     ///
-    /// # Errors
+    /// # Safety
     ///
-    /// `EFAULT` and `EINVAL` for what cannot be read, `E2BIG` for what a later version would
-    /// mean, `EOPNOTSUPP` for unknown flags and reserved bits, those of [`Range::from_user`].
-    pub(crate) fn range(&self, index: u32) -> Result<Option<Range>> {
-        let mut entry = bindings::iommu_hwpt_vtd_s1_invalidate::default();
-        // SAFETY: By the invariant; called in the context of the user whose array it is.
-        to_result(unsafe { bindings::vtd_copy_invalidate(&mut entry, self.array, index) })?;
-        let leaf = bindings::iommu_hwpt_vtd_s1_invalidate_flags_IOMMU_VTD_INV_FLAGS_LEAF;
-        if entry.flags & !leaf != 0 || entry.__reserved != 0 {
-            return Err(EOPNOTSUPP);
-        }
-        Range::from_user(entry.addr, entry.npages, entry.flags & leaf != 0)
+    /// `ptr` is a domain, of any driver, and stays as long as domains are nested on it.
+    pub(super) unsafe fn from_raw(ptr: *mut bindings::iommu_domain) -> Option<Self> {
+        // SAFETY: By the safety requirement.
+        let suits = unsafe { bindings::vtd_is_nest_parent(ptr) };
+        // INVARIANT: Only a paging domain of this driver has said yes.
+        NonNull::new(ptr.cast()).filter(|_| suits).map(Self)
     }
 }
 
-static NESTED_OPS: bindings::iommu_domain_ops = bindings::iommu_domain_ops {
-    attach_dev: Some(attach_dev),
-    set_dev_pasid: Some(set_dev_pasid),
-    free: Some(free),
-    cache_invalidate_user: Some(cache_invalidate_user),
-    ..pin_init::zeroed()
-};
+/// `struct dmar_domain` as a nested domain begins with it.
+#[repr(transparent)]
+pub(crate) struct NestedHead(bindings::dmar_domain);
 
-/// # Safety
-///
-/// `domain` is a nested domain, `dev` a probed device of this driver, `old` null or what it was
-/// attached to; the group's mutex is held.
-unsafe extern "C" fn attach_dev(
-    domain: *mut bindings::iommu_domain,
-    dev: *mut bindings::device,
-    old: *mut bindings::iommu_domain,
-) -> c_int {
-    // SAFETY: By the safety requirement.
-    let domain = unsafe { Domain::from_raw(domain.cast()) };
-    // SAFETY: By the safety requirement.
-    let dev = unsafe { Device::from_raw(dev) };
-    // SAFETY: By the safety requirement.
-    let old = unsafe { Replaced::from_raw(old) };
-    from_result(|| {
-        nested::attach(&domain, &dev.ok_or(ENODEV)?, old)?;
-        Ok(0)
-    })
-}
+// SAFETY: A `struct dmar_domain` begins with the `iommu_domain`, and is of plain data. There are
+// no such operations.
+unsafe impl Head for NestedHead {
+    type Config = Parent;
 
-/// # Safety
-///
-/// As of [`attach_dev`]; `old` is null or what the PASID is attached to.
-unsafe extern "C" fn set_dev_pasid(
-    domain: *mut bindings::iommu_domain,
-    dev: *mut bindings::device,
-    pasid: u32,
-    old: *mut bindings::iommu_domain,
-) -> c_int {
-    // SAFETY: By the safety requirement.
-    let domain = unsafe { Domain::from_raw(domain.cast()) };
-    // SAFETY: By the safety requirement.
-    let dev = unsafe { Device::from_raw(dev) };
-    // SAFETY: By the safety requirement.
-    let old = unsafe { Replaced::from_raw(old) };
-    from_result(|| {
-        nested::set_pasid(&domain, &dev.ok_or(ENODEV)?, pasid, old)?;
-        Ok(0)
-    })
-}
-
-/// # Safety
-///
-/// `domain` is a nested domain that nobody uses any more.
-unsafe extern "C" fn free(domain: *mut bindings::iommu_domain) {
-    // SAFETY: By the safety requirement.
-    unsafe { bindings::vtd_nested_free(domain.cast()) };
-}
-
-/// # Safety
-///
-/// `domain` is a nested domain, `array` valid.
-unsafe extern "C" fn cache_invalidate_user(
-    domain: *mut bindings::iommu_domain,
-    array: *mut bindings::iommu_user_data_array,
-) -> c_int {
-    // SAFETY: By the safety requirement.
-    let domain = unsafe { Domain::from_raw(domain.cast()) };
-    // SAFETY: By the safety requirement.
-    let kind = unsafe { (*array).type_ };
-    let (done, result) =
-        if kind == bindings::iommu_hwpt_invalidate_data_type_IOMMU_HWPT_INVALIDATE_DATA_VTD_S1 {
-            let requests = Requests {
-                array,
-                _lives: PhantomData,
-            };
-            nested::invalidate(&domain, &requests)
-        } else {
-            (0, Err(EINVAL))
-        };
-    // SAFETY: By the safety requirement.
-    unsafe { (*array).entry_num = done };
-    from_result(|| {
-        result?;
-        Ok(0)
-    })
-}
-
-/// Makes a nested domain, or says why not.
-///
-/// # Errors
-///
-/// `EOPNOTSUPP` where units do not nest and for other flags and data; `EINVAL` for a parent that
-/// is none, and for what cannot be read; `EFAULT`; `ENOMEM`.
-///
-/// # Safety
-///
-/// `dev` is a probed device of this driver, `parent` and `data` are valid.
-pub(super) unsafe fn alloc(
-    dev: *mut bindings::device,
-    parent: *mut bindings::iommu_domain,
-    flags: u32,
-    data: *const bindings::iommu_user_data,
-) -> Result<*mut bindings::iommu_domain> {
-    // SAFETY: By the safety requirement.
-    let dev = unsafe { Device::from_raw(dev) }.ok_or(ENODEV)?;
-    let known = bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_PASID;
-    if !dev.unit().nested_supported() || flags & !known != 0 {
-        return Err(EOPNOTSUPP);
+    unsafe fn init(this: *mut Self, parent: &Parent) -> Result {
+        // SAFETY: It is zero, and by the invariant of `Parent` that stays as long.
+        unsafe { bindings::vtd_nested_init(this.cast(), parent.0.as_ptr()) };
+        Ok(())
     }
-    // SAFETY: By the safety requirement.
-    if unsafe { (*data).type_ } != bindings::iommu_hwpt_data_type_IOMMU_HWPT_DATA_VTD_S1 {
-        return Err(EOPNOTSUPP);
+
+    unsafe fn deinit(this: *mut Self) {
+        // SAFETY: By the contract of this function.
+        unsafe { bindings::vtd_nested_deinit(this.cast()) };
     }
-    // SAFETY: By the safety requirement.
-    if !unsafe { bindings::vtd_is_nest_parent(parent) } {
-        return Err(EINVAL);
-    }
-    let mut cfg = bindings::iommu_hwpt_vtd_s1::default();
-    // SAFETY: By the safety requirement; called in the context of the user.
-    to_result(unsafe { bindings::vtd_copy_s1(&mut cfg, data) })?;
-    // SAFETY: The parent is a paging domain of this driver and stays while others nest on it.
-    let new = unsafe { bindings::vtd_nested_alloc(parent.cast(), &cfg, &NESTED_OPS) };
-    if new.is_null() {
-        return Err(ENOMEM);
-    }
-    Ok(new.cast())
 }
