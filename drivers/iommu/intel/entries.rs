@@ -166,12 +166,12 @@ pub(crate) fn set_up_nested(
     Ok(())
 }
 
-/// Turns dirty tracking on or off in an entry. The lock of the domain that user space named is
-/// held.
+/// Turns dirty tracking on or off in an entry of a domain, which lists the device. The lock of the
+/// domain that user space named is held: `domain` itself or its parent.
 ///
-/// An entry that is absent belongs to a device that is being attached or detached: it is listed
-/// before there is an entry and after. Who makes the entry waits for the lock and reads then what
-/// was set.
+/// An entry that is absent, or another domain's, belongs to a device that is being attached or
+/// detached: it is listed before its entry is there and after. Who makes the entry waits for the
+/// lock and reads then what was set.
 ///
 /// # Errors
 ///
@@ -180,6 +180,7 @@ pub(crate) fn set_up_nested(
 pub(crate) fn set_dirty_tracking(
     unit: &Unit<'_>,
     dev: &Device<'_>,
+    domain: &Domain<'_>,
     pasid: u32,
     on: bool,
 ) -> Result {
@@ -191,6 +192,7 @@ pub(crate) fn set_dirty_tracking(
         return Err(ENODEV);
     };
     let changed = match State::of(slot, &guard) {
+        State::Present(present) if present.entry().did() != domain.did(unit) => return Ok(()),
         State::Present(present) if present.entry().through_second_stage() => {
             if present.entry().low.ssade().into_bool() == on {
                 return Ok(());

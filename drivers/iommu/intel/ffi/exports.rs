@@ -142,10 +142,11 @@ unsafe extern "C" fn intel_pasid_setup_second_level(
 
 /// # Safety
 ///
-/// `iommu` is the unit of `dev`, which is probed; what it is attached to stays.
+/// `iommu` is the unit of `dev`, which is probed; `domain`, with an id on the unit, stays.
 #[export]
 unsafe extern "C" fn intel_pasid_setup_dirty_tracking(
     iommu: *mut bindings::intel_iommu,
+    domain: *mut bindings::dmar_domain,
     dev: *mut bindings::device,
     pasid: u32,
     enabled: bool,
@@ -153,9 +154,11 @@ unsafe extern "C" fn intel_pasid_setup_dirty_tracking(
     // SAFETY: By the safety requirement.
     let unit = unsafe { Unit::from_raw(iommu) };
     // SAFETY: By the safety requirement.
+    let domain = unsafe { Domain::from_raw(domain) };
+    // SAFETY: By the safety requirement.
     errno(unsafe {
         on(dev, |dev| {
-            entries::set_dirty_tracking(&unit, dev, pasid, enabled)
+            entries::set_dirty_tracking(&unit, dev, &domain, pasid, enabled)
         })
     })
 }

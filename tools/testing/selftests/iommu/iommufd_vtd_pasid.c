@@ -363,23 +363,28 @@ FIXTURE_TEARDOWN(dirty)
 
 static uint64_t bitmap[MEM_PAGES / 64];
 
-static int dirty_set(struct vtd *v, bool on)
+static int dirty_set_of(struct vtd *v, uint32_t parent, bool on)
 {
 	struct iommu_hwpt_set_dirty_tracking cmd = {
 		.size = sizeof(cmd),
 		.flags = on ? IOMMU_HWPT_DIRTY_TRACKING_ENABLE : 0,
-		.hwpt_id = v->parent,
+		.hwpt_id = parent,
 	};
 
 	return ioctl(v->iommufd, IOMMU_HWPT_SET_DIRTY_TRACKING, &cmd) ? -errno : 0;
 }
 
+static int dirty_set(struct vtd *v, bool on)
+{
+	return dirty_set_of(v, v->parent, on);
+}
+
 /* Reads and clears; 1 when @page is the only dirty one of the data area. */
-static int dirty_only(struct vtd *v, unsigned int page)
+static int dirty_only_of(struct vtd *v, uint32_t parent, unsigned int page)
 {
 	struct iommu_hwpt_get_dirty_bitmap cmd = {
 		.size = sizeof(cmd),
-		.hwpt_id = v->parent,
+		.hwpt_id = parent,
 		.iova = GPA_BASE,
 		.length = MEM_PAGES * PG,
 		.page_size = PG,
@@ -394,6 +399,11 @@ static int dirty_only(struct vtd *v, unsigned int page)
 		if (bitmap[i / 64] >> (i % 64) & 1)
 			found = found || i != page ? MEM_PAGES : page;
 	return found == page;
+}
+
+static int dirty_only(struct vtd *v, unsigned int page)
+{
+	return dirty_only_of(v, v->parent, page);
 }
 
 /* Tracking begins with the PASID attached, or the PASID comes later. */
@@ -426,6 +436,7 @@ TEST_F(dirty, by_pasid)
 
 struct toggler {
 	struct vtd *v;
+	uint32_t parent;
 	unsigned long rounds;
 	bool stop;
 	int rc;
@@ -436,7 +447,7 @@ static void *toggle(void *arg)
 	struct toggler *t = arg;
 
 	while (!t->rc && !__atomic_load_n(&t->stop, __ATOMIC_RELAXED))
-		t->rc = dirty_set(t->v, ++t->rounds & 1);
+		t->rc = dirty_set_of(t->v, t->parent, ++t->rounds & 1);
 	return NULL;
 }
 
@@ -444,7 +455,7 @@ static void *toggle(void *arg)
 TEST_F_TIMEOUT(dirty, changes_while_attaching, SLOW)
 {
 	struct vtd *v = &self->v;
-	struct toggler toggler = { .v = v };
+	struct toggler toggler = { .v = v, .parent = v->parent };
 	pthread_t thread;
 	uint32_t other;
 	uint64_t root;
@@ -473,6 +484,41 @@ TEST_F_TIMEOUT(dirty, changes_while_attaching, SLOW)
 	dirty_only(v, 0);
 	EXPECT_EQ(PDMA_DONE, pdma_run(v, PDMA_WRITE, 1, IOVA + 8, 1));
 	EXPECT_EQ(1, dirty_only(v, A));
+}
+
+/*
+ * A PASID moves to another parent, and what becomes of the tracking of the old one
+ * is no matter. That one maps nothing, so its tracking changes quickly.
+ */
+TEST_F_TIMEOUT(dirty, the_other_parent, SLOW)
+{
+	struct iommu_hwpt_vtd_s1 s1 = { .pgtbl_addr = self->root, .addr_width = 48 };
+	struct vtd *v = &self->v;
+	struct toggler toggler = { .v = v };
+	uint32_t ioas, old;
+	pthread_t thread;
+	int i, missed = 0;
+
+	if (!vtd_is_pdma(v))
+		SKIP(return, NO_DMA, v->bdf);
+	ASSERT_EQ(0, vtd_alloc_ioas(v, &ioas));
+	ASSERT_EQ(0, vtd_alloc_hwpt(v, ioas, IOMMU_HWPT_ALLOC_NEST_PARENT | IOMMU_HWPT_ALLOC_PASID |
+				    IOMMU_HWPT_ALLOC_DIRTY_TRACKING, NULL, 0, &toggler.parent));
+	ASSERT_EQ(0, vtd_alloc_hwpt(v, toggler.parent, IOMMU_HWPT_ALLOC_PASID, &s1, 0, &old));
+	ASSERT_EQ(0, dirty_set(v, true));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, toggle, &toggler));
+	for (i = 0; i < 500; i++) {
+		EXPECT_EQ(0, vtd_attach_pasid(v, 1, old));
+		EXPECT_EQ(0, vtd_attach_pasid(v, 1, self->hwpt));
+		dirty_only(v, 0);
+		EXPECT_EQ(PDMA_DONE, pdma_run(v, PDMA_WRITE, 1, IOVA + 8, i + 1));
+		missed += dirty_only(v, A) != 1;
+	}
+	EXPECT_EQ(0, missed);
+	__atomic_store_n(&toggler.stop, true, __ATOMIC_RELAXED);
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(0, toggler.rc);
+	EXPECT_LT(100, toggler.rounds);
 }
 
 static int child(int ready)
