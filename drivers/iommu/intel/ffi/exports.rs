@@ -2,8 +2,8 @@
 
 //! What the rest of the driver calls, by the prototypes of its headers.
 //!
-//! Where a prototype has no room for an error it is logged, or, in paths that run for each
-//! unmapping, dropped.
+//! Where a prototype has no room for an error it is logged, here or, in paths that run for each
+//! unmapping, by the invalidation queue.
 
 use core::ptr;
 
@@ -44,6 +44,10 @@ unsafe fn on<'a>(dev: *mut bindings::device, f: impl FnOnce(&Device<'a>) -> Resu
     let dev = unsafe { Device::from_raw(dev) };
     f(&dev.ok_or(ENODEV)?)
 }
+
+/// For flushes whose callers cannot be told: a refused descriptor is in the log already, with what
+/// the hardware said of it (`qi_dump_fault()` of `dmar.c`).
+fn logged(_of_the_queue: Result) {}
 
 fn errno(result: Result) -> c_int {
     from_result(|| {
@@ -391,7 +395,12 @@ unsafe extern "C" fn cache_tag_flush_range(
 ) {
     // SAFETY: By the safety requirement.
     let domain = unsafe { Domain::from_raw(domain) };
-    let _ = cache::flush_range(&domain, start as u64, end as u64, ih != 0);
+    logged(cache::flush_range(
+        &domain,
+        start as u64,
+        end as u64,
+        ih != 0,
+    ));
 }
 
 /// # Safety
@@ -401,7 +410,7 @@ unsafe extern "C" fn cache_tag_flush_range(
 unsafe extern "C" fn cache_tag_flush_all(domain: *mut bindings::dmar_domain) {
     // SAFETY: By the safety requirement.
     let domain = unsafe { Domain::from_raw(domain) };
-    let _ = cache::flush_range(&domain, 0, u64::MAX, false);
+    logged(cache::flush_range(&domain, 0, u64::MAX, false));
 }
 
 /// # Safety
@@ -415,7 +424,7 @@ unsafe extern "C" fn cache_tag_flush_range_np(
 ) {
     // SAFETY: By the safety requirement.
     let domain = unsafe { Domain::from_raw(domain) };
-    let _ = cache::flush_new(&domain, start as u64, end as u64);
+    logged(cache::flush_new(&domain, start as u64, end as u64));
 }
 
 /// # Safety

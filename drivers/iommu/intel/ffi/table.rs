@@ -163,6 +163,14 @@ pub(crate) fn entry<'a>(dev: &Device<'a>, unit: &Unit<'a>, pasid: u32) -> Option
     Some(unsafe { Words::new(at, *unit) })
 }
 
+/// Bytes of a directory for as many PASIDs, at most 2^20: a word for each table of them, in a power
+/// of two of pages.
+fn directory_size(pasids: u32) -> usize {
+    // CAST: At most 2^17.
+    let bytes = (pasids.div_ceil(TABLE_PASIDS) as usize) * size_of::<u64>();
+    bytes.max(PAGE).next_power_of_two()
+}
+
 /// Gives a device a PASID directory. Sleeps; nobody else may do this to the device meanwhile.
 ///
 /// # Errors
@@ -181,9 +189,7 @@ pub(super) fn alloc(dev: &Device<'_>) -> Result {
     } else {
         0
     };
-    // An entry of 8 bytes for 64 PASIDs; a power of two of pages.
-    // CAST: Less than 2^20.
-    let size = ((max / 8) as usize).max(PAGE).next_power_of_two();
+    let size = directory_size(max);
     let unit = dev.unit();
     let table = KBox::new(
         bindings::pasid_table {
@@ -233,4 +239,29 @@ pub(super) unsafe fn free(dev: &Device<'_>) {
     unsafe { bindings::vtd_free_table(dir.entries().cast()) };
     // SAFETY: `alloc()` made it from a box.
     drop(unsafe { KBox::from_raw(dir.table.as_ptr()) });
+}
+
+#[cfg(CONFIG_INTEL_IOMMU_RUST_KUNIT_TEST)]
+#[kunit_tests(vtd_table)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directory_has_room() {
+        // (PASIDs, bytes)
+        let table = [
+            (0, 4096),
+            (1, 4096),
+            (32768, 4096),
+            (32769, 8192),
+            (65536, 8192),
+            (65537, 16384),
+            ((1 << 20) - 1, 1 << 17),
+            (1 << 20, 1 << 17),
+        ];
+        for (pasids, bytes) in table {
+            assert_eq!(directory_size(pasids), bytes);
+            assert!(directory_size(pasids) * 8 >= pasids as usize);
+        }
+    }
 }
