@@ -380,11 +380,11 @@ static int dirty_set(struct vtd *v, bool on)
 }
 
 /* Reads and clears; 1 when @page is the only dirty one of the data area. */
-static int dirty_only_of(struct vtd *v, uint32_t parent, unsigned int page)
+static int dirty_only(struct vtd *v, unsigned int page)
 {
 	struct iommu_hwpt_get_dirty_bitmap cmd = {
 		.size = sizeof(cmd),
-		.hwpt_id = parent,
+		.hwpt_id = v->parent,
 		.iova = GPA_BASE,
 		.length = MEM_PAGES * PG,
 		.page_size = PG,
@@ -399,11 +399,6 @@ static int dirty_only_of(struct vtd *v, uint32_t parent, unsigned int page)
 		if (bitmap[i / 64] >> (i % 64) & 1)
 			found = found || i != page ? MEM_PAGES : page;
 	return found == page;
-}
-
-static int dirty_only(struct vtd *v, unsigned int page)
-{
-	return dirty_only_of(v, v->parent, page);
 }
 
 /* Tracking begins with the PASID attached, or the PASID comes later. */
