@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`Unpublished`] | an id and memory for an object; dropping it frees both |
 //! | [`Built`] | the object is complete; dropping it undoes it, [`publish`] cannot fail |
-//! | published | what is in the table |
+//! | published | what the table shows |
 //! | [`Loan`] | a short reference in one ioctl; destroy waits for it |
 //! | hold | a count of `users` alone, kept by a dependent object; destroy is refused |
 //! | [`Taken`] | the last reference: to be destroyed |
@@ -76,14 +76,10 @@ pub(crate) fn lend<T: Kind>(ctx: &Ctx, id: u32) -> Result<Loan<'_, T>> {
 ///
 /// `EBUSY` when it is not in the table any more.
 pub(crate) fn try_hold(ctx: &Ctx, object: &Object) -> Result {
-    let locked = ctx.objects().lock();
-    match locked.load(object.id()) {
-        Some(found) if core::ptr::eq(found, object) => {
-            object.users().inc();
-            Ok(())
-        }
-        _ => Err(EBUSY),
-    }
+    let mut locked = ctx.objects().lock();
+    locked.slot_of(object).ok_or(EBUSY)?;
+    object.users().inc();
+    Ok(())
 }
 
 /// Destroys the object `id` if nothing depends on it.
@@ -153,7 +149,7 @@ pub(crate) fn destroy_held(ctx: &Ctx, object: &Object, keep_id: bool) -> Result 
 /// id, which is a bug.
 fn take_held(ctx: &Ctx, object: &Object, locked: &mut Locked<'_>, keep_id: bool) -> Result<Taken> {
     object.users().dec();
-    let slot = locked.find(object.id()).filter(|slot| slot.is(object));
+    let slot = locked.slot_of(object);
     if kernel::warn_on!(slot.is_none()) {
         return Err(ENOENT);
     }

@@ -97,7 +97,7 @@ pub(crate) fn set_no_iommu(ctx: &Ctx) -> Result {
 pub(crate) fn create_ioas(ctx: &Ctx) -> Result {
     // Made before the lock is taken, and dropped after it is given back.
     let ioas = Ioas::build(ctx)?;
-    let mut locked = ctx.objects().lock();
+    let locked = ctx.objects().lock();
     if ctx.no_iommu() {
         return Err(EINVAL);
     }
@@ -105,7 +105,7 @@ pub(crate) fn create_ioas(ctx: &Ctx) -> Result {
         return Ok(());
     }
     ctx.set_new_vfio_ioas(&ioas, &locked);
-    ioas.publish_in(&mut locked);
+    ioas.publish();
     Ok(())
 }
 

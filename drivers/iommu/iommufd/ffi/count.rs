@@ -6,6 +6,10 @@
 
 use kernel::{
     bindings,
+    sync::atomic::{
+        Acquire,
+        Atomic, //
+    },
     time::Jiffies,
     types::Opaque, //
 };
@@ -29,6 +33,12 @@ impl Count {
     pub(super) unsafe fn from_raw<'a>(ptr: *mut bindings::refcount_t) -> &'a Self {
         // SAFETY: By the caller; the layouts are the same.
         unsafe { &*ptr.cast() }
+    }
+
+    /// Whether it is zero. If not, what was written before [`Self::set_release`] is seen.
+    pub(super) fn is_zero_acquire(&self) -> bool {
+        // SAFETY: A `refcount_t` is an atomic integer and nothing else.
+        unsafe { Atomic::from_ptr(self.0.get().cast::<i32>()) }.load(Acquire) == 0
     }
 
     /// Increments unless it is zero; returns whether it did.

@@ -9,10 +9,7 @@ use super::{
     count::Count,
     kinds,
     memory,
-    table::{
-        Locked,
-        Table, //
-    }, //
+    table::Table, //
 };
 use core::{
     marker::PhantomData,
@@ -45,7 +42,7 @@ impl KindId {
 /// Valid for at least as long as a count on it is held, or the lock of the table that it is in or
 /// that of the tree with its mmap() region.
 /// Without either, but in an RCU read-side section that found it in a table, `wait_cnt` alone may
-/// be looked at. `type` and `id` do not change once it is in the table.
+/// be looked at. `type` and `id` do not change once it can be found.
 #[repr(transparent)]
 pub(crate) struct Object(Opaque<bindings::iommufd_object>);
 
@@ -87,6 +84,12 @@ impl Object {
     pub(crate) fn id(&self) -> u32 {
         // SAFETY: By the type invariant.
         unsafe { (*self.as_raw()).id }
+    }
+
+    /// Whether the table shows it: from when it is complete until it is about to leave. What was
+    /// written before it was complete is seen then.
+    pub(super) fn can_be_found(&self) -> bool {
+        !self.wait_cnt().is_zero_acquire()
     }
 
     /// Stops those who may hold the object for long (`pre_destroy` of its kind).
@@ -255,11 +258,11 @@ impl Taken {
     }
 }
 
-/// An object with an id that is not visible yet. Dropping it frees both.
+/// An object with an id that nobody can find yet. Dropping it frees both.
 ///
 /// # Invariants
 ///
-/// Only this value refers to the object, and its id is reserved in the table of `ctx`.
+/// Only this value and `table` refer to the object, whose `wait_cnt` is zero.
 pub(crate) struct Unpublished<'a> {
     raw: NonNull<bindings::iommufd_object>,
     table: &'a Table,
@@ -267,7 +270,7 @@ pub(crate) struct Unpublished<'a> {
 }
 
 impl<'a> Unpublished<'a> {
-    /// Allocates `size` zeroed bytes that start with an object's head, and reserves an id.
+    /// Allocates `size` zeroed bytes that start with an object's head, which gets an id.
     ///
     /// # Errors
     ///
@@ -279,8 +282,7 @@ impl<'a> Unpublished<'a> {
         object.users().set(1);
         // SAFETY: As above.
         unsafe { (*raw.as_ptr()).type_ = kind.0 };
-        // SAFETY: As above.
-        if let Err(e) = table.reserve(unsafe { &mut (*raw.as_ptr()).id }) {
+        if let Err(e) = table.insert(object) {
             // SAFETY: It came from there, and nobody refers to it.
             unsafe { memory::free(raw) };
             return Err(e);
@@ -314,7 +316,7 @@ impl Deref for Unpublished<'_> {
 
 impl Drop for Unpublished<'_> {
     fn drop(&mut self) {
-        self.table.unreserve(self.id());
+        self.table.take_back(self);
         // Somebody took a count on what they could not see, and would use it after the free.
         if !kernel::warn_on!(!self.users().dec_and_test()) {
             // SAFETY: Nobody refers to it, see the type invariant.
@@ -323,7 +325,7 @@ impl Drop for Unpublished<'_> {
     }
 }
 
-/// A complete object that is not visible yet. Dropping it undoes and frees it.
+/// A complete object that nobody can find yet. Dropping it undoes and frees it.
 ///
 /// # Invariants
 ///
@@ -332,18 +334,10 @@ impl Drop for Unpublished<'_> {
 pub(crate) struct Built<'a>(ManuallyDrop<Unpublished<'a>>);
 
 impl<'a> Built<'a> {
-    /// Makes it visible; from here on anybody may use or destroy it. Cannot fail.
+    /// Lets it be found; from here on anybody may use or destroy it. Cannot fail.
     #[inline]
     pub(crate) fn publish(self) {
-        let table = self.0.table;
-        self.publish_in(&mut table.lock());
-    }
-
-    /// The same in its table, which the caller has locked.
-    pub(crate) fn publish_in(self, locked: &mut Locked<'_>) {
-        let object = ManuallyDrop::new(self);
-        object.wait_cnt().set_release(1);
-        locked.publish(&object);
+        ManuallyDrop::new(self).wait_cnt().set_release(1);
     }
 }
 

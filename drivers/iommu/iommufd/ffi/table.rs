@@ -2,8 +2,12 @@
 
 //! The object table: ids to objects.
 //!
-//! An id is free, reserved (a zero entry) or leads to an object. Its spinlock is the innermost
-//! lock; it guards changes and what must be decided together with them. Lookups take no lock.
+//! An id is free, not to be used again (a zero entry) or leads to an object. It does from the time
+//! when the object is begun, so nothing can fail later; but while an object's `wait_cnt` is zero,
+//! because it is not complete yet or about to leave, nobody finds it here.
+//!
+//! The table's spinlock is the innermost lock; it guards changes and what must be decided together
+//! with them. Lookups take no lock.
 //!
 //! C header: [`include/linux/xarray.h`](srctree/include/linux/xarray.h)
 
@@ -43,7 +47,7 @@ fn retry_entry() -> *mut c_void {
     ptr::without_provenance_mut((256 << 2) | 2)
 }
 
-/// The object that an entry leads to.
+/// The object that an entry leads to, whether it is to be found or not.
 ///
 /// # Safety
 ///
@@ -122,29 +126,32 @@ impl Table {
         }
     }
 
-    /// Nothing in it, not even a reserved id.
+    /// Nothing in it, not even an object that is not complete.
     pub(crate) fn is_empty(&self) -> bool {
         // SAFETY: A single read.
         unsafe { ptr::read_volatile(&raw const (*self.0.get()).xa_head).is_null() }
     }
 
-    /// Reserves the lowest free id.
+    /// Gives an object the lowest free id. Its `wait_cnt` is zero.
     ///
     /// # Errors
     ///
     /// `ENOMEM`; `EBUSY` when all ids are in use.
-    pub(super) fn reserve(&self, id: &mut u32) -> Result {
+    pub(super) fn insert(&self, object: &Object) -> Result {
         let limit = bindings::xa_limit {
             max: i32::MAX as u32,
             min: 0,
         };
+        // SAFETY: Only the address is taken.
+        let id = unsafe { &raw mut (*object.as_raw()).id };
         let _locked = self.lock();
-        // SAFETY: The lock is held; `__xa_alloc` drops it where it has to sleep.
+        // SAFETY: The lock is held; `__xa_alloc` drops it where it has to sleep. Nobody else looks
+        // at the id of an object that cannot be found.
         to_result(unsafe {
             bindings::__xa_alloc(
                 self.0.get(),
                 id,
-                zero_entry(),
+                object.as_raw().cast(),
                 limit,
                 bindings::GFP_KERNEL_ACCOUNT,
             )
@@ -167,12 +174,12 @@ impl Table {
         }
     }
 
-    /// Gives a reserved id back.
-    pub(super) fn unreserve(&self, id: u32) {
-        self.lock().erase(id);
+    /// Takes an object out that could not be found yet.
+    pub(super) fn take_back(&self, object: &Object) {
+        self.lock().erase(object);
     }
 
-    /// Frees what reserved ids occupy. Only for a table that nobody uses any more.
+    /// Frees what ids occupy that are not used again. Only for a table that nobody uses any more.
     pub(super) fn destroy(&self) {
         // SAFETY: The xarray is initialised.
         unsafe { bindings::xa_destroy(self.0.get()) }
@@ -186,14 +193,6 @@ pub(crate) struct Locked<'a> {
 }
 
 impl Locked<'_> {
-    /// The object at an id, valid while the lock is held.
-    pub(crate) fn load(&self, id: u32) -> Option<&Object> {
-        // SAFETY: Objects leave the table under its lock, and are freed later.
-        let raw = unsafe { bindings::xa_load(self.table.0.get(), id as usize) };
-        // SAFETY: As above.
-        (!raw.is_null()).then(|| unsafe { Object::from_raw(raw.cast()) })
-    }
-
     /// The first object at `from` or behind it.
     pub(crate) fn next(&self, from: usize) -> Option<&Object> {
         self.iter_from(from).next()
@@ -207,22 +206,25 @@ impl Locked<'_> {
     fn iter_from(&self, from: usize) -> impl Iterator<Item = &Object> {
         // SAFETY: The table is initialised, and outlives what borrows it.
         let entries = unsafe { Entries::of(self.table.0.get(), from) };
-        // SAFETY: As in `load`: the lock is held as long as `self` is borrowed.
-        entries.map(|(_, object)| unsafe { Object::from_raw(object.as_ptr().cast()) })
-    }
-
-    /// Puts an object at its reserved id.
-    pub(super) fn publish(&mut self, object: &Object) {
-        let mut cursor = self.table.cursor(object.id());
-        // A reserved id has its slot, so nothing is allocated and nothing can fail.
-        //
-        // SAFETY: The lock is held; what is stored is an object.
-        let old = unsafe { bindings::xas_store(&mut cursor, object.as_raw().cast()) };
-        kernel::warn_on!(!ptr::eq(old, zero_entry()));
+        entries
+            // SAFETY: The lock is held as long as `self` is borrowed.
+            .filter_map(|(_, entry)| unsafe { object_at(entry.as_ptr()) })
+            .filter(|object| object.can_be_found())
     }
 
     /// Finds an object that may be about to leave.
     pub(crate) fn find(&mut self, id: u32) -> Option<Slot<'_>> {
+        self.slot(id).filter(|slot| slot.object.can_be_found())
+    }
+
+    /// Where an object is that the caller has a count on, or that cannot leave without its lock;
+    /// `None` when it left.
+    pub(crate) fn slot_of(&mut self, object: &Object) -> Option<Slot<'_>> {
+        self.slot(object.id())
+            .filter(|slot| ptr::eq(slot.object, object))
+    }
+
+    fn slot(&mut self, id: u32) -> Option<Slot<'_>> {
         let mut cursor = self.table.cursor(id);
         // SAFETY: The lock is held.
         let raw = unsafe { bindings::xas_load(&mut cursor) };
@@ -233,19 +235,17 @@ impl Locked<'_> {
 
     /// Takes an object out of the table, its id included.
     pub(crate) fn remove(&mut self, taken: &Taken) {
-        let mut cursor = self.table.cursor(taken.object().id());
+        self.erase(taken.object());
+    }
+
+    fn erase(&mut self, object: &Object) {
+        let mut cursor = self.table.cursor(object.id());
         // SAFETY: The lock is held; the slot is there, so nothing is allocated.
         let old = unsafe { bindings::xas_store(&mut cursor, ptr::null_mut()) };
-        kernel::warn_on!(!ptr::eq(old, taken.object().as_raw().cast()));
+        kernel::warn_on!(!ptr::eq(old, object.as_raw().cast()));
     }
 
-    fn erase(&mut self, id: u32) {
-        let mut cursor = self.table.cursor(id);
-        // SAFETY: The lock is held.
-        unsafe { bindings::xas_store(&mut cursor, ptr::null_mut()) };
-    }
-
-    /// Nothing in it, not even a reserved id.
+    /// Nothing in it, not even an object that is not complete.
     pub(crate) fn is_empty(&self) -> bool {
         self.table.is_empty()
     }
@@ -265,13 +265,8 @@ pub(crate) struct Slot<'l> {
 }
 
 impl Slot<'_> {
-    /// Whether this object is there.
-    pub(crate) fn is(&self, object: &Object) -> bool {
-        ptr::eq(self.object, object)
-    }
-
     /// Takes the object for good and out of the table when the caller's is the last count on it;
-    /// with `keep_id` its id stays reserved.
+    /// with `keep_id` its id is not used again.
     #[inline]
     pub(crate) fn take(mut self, keep_id: bool) -> Option<Taken> {
         let taken = self.object.take()?;

@@ -130,7 +130,7 @@ impl<T: Head> Drop for Hold<T> {
     }
 }
 
-/// An object that is complete but not in the table. Dropping it undoes it, its id included.
+/// An object that is complete but cannot be found. Dropping it undoes it, its id included.
 ///
 /// # Invariants
 ///
@@ -165,7 +165,7 @@ impl<'a, T: Kind> Reserved<'a, T> {
         self.object.as_raw().cast()
     }
 
-    /// Puts it into the table. From here on anybody may use or destroy it.
+    /// Lets it be found. From here on anybody may use or destroy it.
     pub(crate) fn publish(self) {
         self.object.publish();
     }
