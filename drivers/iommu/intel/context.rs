@@ -20,11 +20,13 @@ use crate::{
     ffi::{
         self,
         device::Device,
-        table::Directory, //
+        table::Directory,
+        unit::Unit, //
     },
     flush_plan::Plan,
     invalidate::NO_PASID,
     pasid::Hardware,
+    pasid_entry::frame, //
 };
 
 bitfield! {
@@ -65,7 +67,7 @@ fn directory_size(max_pasid: u32) -> Bounded<u64, 3> {
 fn low(dev: &Device<'_>, dir: &Directory<'_>) -> Low {
     let is = dev.snapshot();
     Low::from_raw(0)
-        .with_directory(Bounded::<u64, 64>::from(dir.phys()).shr::<12, 52>())
+        .with_directory(frame(dir.phys()))
         .with_size(directory_size(dir.max_pasid()))
         .with_device_tlb(is.ats_supported)
         .with_pasid(is.pasid_supported)
@@ -120,6 +122,11 @@ impl<H: Hardware> Present<H> {
         High::from_raw(self.hw.load(1)).did().into()
     }
 
+    /// Whether it names the PASID directory at a physical address.
+    pub(crate) fn names(&self, directory: u64) -> bool {
+        Low::from_raw(self.hw.load(0)).directory() == frame(directory)
+    }
+
     /// Clears P. The rest stays until nothing of it is cached.
     pub(crate) fn clear(mut self, _guard: &H::Guard) -> Cleared<H> {
         let low = Low::from_raw(self.hw.load(0));
@@ -160,20 +167,42 @@ impl<H: Hardware> Flushed<H> {
     }
 }
 
-/// Names the device's PASID directory in the context entry of `bus` and `devfn`. One that does
-/// so already is left alone.
+/// Names a PASID directory in the context entry of each source-id that the device's requests may
+/// come with.
+///
+/// Bridges to conventional buses forward requests in a name that the devices behind them share, and
+/// that may be the own one of one of them. As these are in one group with the bridge, its directory
+/// says what theirs say, and stays when one of them goes. Of a bridge that still has the tables of
+/// a crashed kernel it says nothing yet.
 ///
 /// # Errors
 ///
 /// `ENOMEM` when there is no memory for the context table, `ENODEV` when there is no directory,
 /// those of the invalidation queue.
-pub(crate) fn set_up(dev: &Device<'_>, bus: u8, devfn: u8) -> Result {
+pub(crate) fn set_up(dev: &Device<'_>) -> Result {
     let unit = dev.unit();
-    let dir = dev.directory().ok_or(ENODEV)?;
-    let sid = u16::from(bus) << 8 | u16::from(devfn);
+    // First, as one of them may be the device's own, too.
+    dev.each_source_id(|whose, sid| match whose {
+        Some(own) if own.is(dev) => Ok(()),
+        Some(bridge) if bridge.directory().is_some() && !bridge.inherited() => {
+            name(&unit, bridge, dev, sid)
+        }
+        _ => name(&unit, dev, dev, sid),
+    })?;
+    dev.each_source_id(|whose, sid| match whose {
+        Some(own) if own.is(dev) => name(&unit, dev, dev, sid),
+        _ => Ok(()),
+    })
+}
+
+/// Names the directory of `named` in the context entry of a source-id of `dev`. An entry that is
+/// there already is left alone.
+fn name(unit: &Unit<'_>, named: &Device<'_>, dev: &Device<'_>, sid: u16) -> Result {
+    let dir = named.directory().ok_or(ENODEV)?;
+    let [bus, devfn] = sid.to_be_bytes();
     {
         let guard = unit.lock();
-        let slot = ffi::context::entry(&unit, bus, devfn, true, &guard).ok_or(ENOMEM)?;
+        let slot = ffi::context::entry(unit, bus, devfn, true, &guard).ok_or(ENOMEM)?;
         let absent = match State::of(slot, &guard) {
             State::Absent(absent) => absent,
             State::Present(_) if !unit.context_copied(bus, devfn) => return Ok(()),
@@ -187,25 +216,44 @@ pub(crate) fn set_up(dev: &Device<'_>, bus: u8, devfn: u8) -> Result {
                 flushed.reset()
             }
         };
-        absent.publish(low(dev, &dir), &guard);
+        absent.publish(low(named, &dir), &guard);
     }
     unit.flush(&Plan::new_context(sid, &unit.caps()))
 }
 
-/// Clears the context entry of `bus` and `devfn`, if there is one.
-pub(crate) fn tear_down(dev: &Device<'_>, bus: u8, devfn: u8) {
+/// Clears all context entries that name the device's PASID directory.
+pub(crate) fn tear_down(dev: &Device<'_>) {
+    let Some(dir) = dev.directory() else {
+        return;
+    };
+    // Nothing fails.
+    let _ = dev.each_source_id(|_, sid| {
+        clear(dev, &dir, sid);
+        Ok(())
+    });
+    if dev.is_bridge() {
+        // In whose name it forwarded is not known any more: its secondary bus went before it.
+        for bus in 0..=u8::MAX {
+            clear(dev, &dir, u16::from(bus) << 8);
+        }
+    }
+}
+
+/// Clears the context entry of a source-id if it names the directory of `dev`.
+fn clear(dev: &Device<'_>, dir: &Directory<'_>, sid: u16) {
     let unit = dev.unit();
+    let [bus, devfn] = sid.to_be_bytes();
     let guard = unit.lock();
     let Some(slot) = ffi::context::entry(&unit, bus, devfn, false, &guard) else {
         return;
     };
-    let State::Present(present) = State::of(slot, &guard) else {
-        return;
+    let present = match State::of(slot, &guard) {
+        State::Present(present) if present.names(dir.phys()) => present,
+        _ => return,
     };
     let did = present.did();
     let cleared = present.clear(&guard);
     drop(guard);
-    let sid = u16::from(bus) << 8 | u16::from(devfn);
     let (flushed, result) = cleared.flush(&plan(dev, did, sid));
     let _ = flushed.reset();
     if result.is_err() {
@@ -295,6 +343,7 @@ mod tests {
             };
             match State::of(hw, &()) {
                 State::Present(present) => {
+                    assert!(present.names(0x7000) && !present.names(0x8000));
                     let plan = Plan::context(9, present.did(), &scope, false, false);
                     let (flushed, result) = present.clear(&()).flush(&plan);
                     assert_eq!(result.is_err(), fail);

@@ -134,11 +134,10 @@ impl Nested {
         old: Option<Replaced<'_>>,
     ) -> Result {
         let unit = dev.unit();
-        let is = dev.snapshot();
         if !unit.pasid_supported() || dev.real_dma_subdevice() {
             return Err(EOPNOTSUPP);
         }
-        if unit.context_copied(is.bus, is.devfn) {
+        if dev.inherited() {
             return Err(EBUSY);
         }
         domain.parent().compatible(dev)?;

@@ -114,7 +114,7 @@ pub(crate) const WORDS: usize = 8;
 
 /// The page frame of an address; the bits below it are dropped, so they cannot reach the fields
 /// beside a pointer.
-fn frame(addr: u64) -> Bounded<u64, 52> {
+pub(crate) fn frame(addr: u64) -> Bounded<u64, 52> {
     Bounded::<u64, 64>::from(addr).shr::<12, 52>()
 }
 

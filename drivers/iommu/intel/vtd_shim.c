@@ -67,14 +67,15 @@ unsigned int vtd_max_pasids(struct device *dev)
 	return min_t(u32, max, intel_pasid_max_id);
 }
 
-bool vtd_is_own_alias(struct device *dev, void *pdev)
+bool vtd_is_bridge(struct device *dev)
 {
-	return dev == &((struct pci_dev *)pdev)->dev;
+	return pci_is_bridge(to_pci_dev(dev));
 }
 
-int vtd_for_each_alias(struct device *dev, int (*fn)(struct pci_dev *pdev, u16 alias, void *data))
+int vtd_for_each_alias(struct device *dev, int (*fn)(struct pci_dev *pdev, u16 alias, void *data),
+		       void *data)
 {
-	return pci_for_each_dma_alias(to_pci_dev(dev), fn, dev);
+	return pci_for_each_dma_alias(to_pci_dev(dev), fn, data);
 }
 
 void vtd_dev_err_ratelimited(struct device *dev, const char *what)

@@ -49,9 +49,9 @@ bool vtd_is_present(struct device *dev);
 bool vtd_is_disconnected(struct device *dev);
 bool vtd_is_real_dma_subdevice(struct device *dev);
 unsigned int vtd_max_pasids(struct device *dev);
-bool vtd_is_own_alias(struct device *dev, void *pdev);
-int vtd_for_each_alias(struct device *dev,
-		       int (*fn)(struct pci_dev *pdev, u16 alias, void *data));
+bool vtd_is_bridge(struct device *dev);
+int vtd_for_each_alias(struct device *dev, int (*fn)(struct pci_dev *pdev, u16 alias, void *data),
+		       void *data);
 void vtd_dev_err_ratelimited(struct device *dev, const char *what);
 
 bool vtd_scalable(struct intel_iommu *iommu);

@@ -9,6 +9,7 @@ use core::{
 
 use kernel::{
     bindings,
+    error::to_result,
     iommu::device::Served,
     prelude::*, //
 };
@@ -102,6 +103,46 @@ impl<'a> Device<'a> {
         unsafe { bindings::vtd_is_pci(self.as_raw()) }
     }
 
+    /// Whether it is a bridge.
+    pub(crate) fn is_bridge(&self) -> bool {
+        // SAFETY: The device is there by the invariant, and on PCI.
+        self.is_pci() && unsafe { bindings::vtd_is_bridge(self.as_raw()) }
+    }
+
+    /// Whether its context entry is that of a crashed kernel still.
+    pub(crate) fn inherited(&self) -> bool {
+        let is = self.snapshot();
+        self.unit().context_copied(is.bus, is.devfn)
+    }
+
+    /// Whether both are the same device.
+    pub(crate) fn is(&self, other: &Device<'_>) -> bool {
+        self.dev == other.dev
+    }
+
+    /// Calls `f` for each source-id that the device's requests may come with, and the device whose
+    /// name that is: itself, or a bridge on the way to the root, none if that is not probed.
+    ///
+    /// # Errors
+    ///
+    /// The first of `f`, which ends it.
+    pub(crate) fn each_source_id<F>(&self, mut f: F) -> Result
+    where
+        F: FnMut(Option<&Device<'_>>, u16) -> Result,
+    {
+        if !self.is_pci() {
+            return f(Some(self), self.snapshot().sid);
+        }
+        // SAFETY: The device is there, and on PCI; the callback gets what it asks for.
+        to_result(unsafe {
+            bindings::vtd_for_each_alias(
+                self.as_raw(),
+                Some(on_source_id::<F>),
+                (&raw mut f).cast(),
+            )
+        })
+    }
+
     /// Whether it does its DMA in another device's name.
     pub(crate) fn real_dma_subdevice(&self) -> bool {
         // SAFETY: The device is there by the invariant.
@@ -179,5 +220,29 @@ impl<'a> Device<'a> {
     pub(crate) fn complain(&self, what: &CStr) {
         // SAFETY: The device is there by the invariant; `what` ends in NUL.
         unsafe { bindings::vtd_dev_err_ratelimited(self.as_raw(), what.as_char_ptr()) };
+    }
+}
+
+/// # Safety
+///
+/// `pdev` is a probed device or a bridge before one, behind an IOMMU of this driver; `f` is an `F`
+/// that nobody else uses.
+unsafe extern "C" fn on_source_id<F>(
+    pdev: *mut bindings::pci_dev,
+    source_id: u16,
+    f: *mut c_void,
+) -> c_int
+where
+    F: FnMut(Option<&Device<'_>>, u16) -> Result,
+{
+    // SAFETY: By the safety requirement.
+    let f = unsafe { &mut *f.cast::<F>() };
+    // SAFETY: By the safety requirement; only the address is taken.
+    let dev = unsafe { &raw mut (*pdev).dev };
+    // SAFETY: By the safety requirement; bridges are not released before what is behind them.
+    let dev = unsafe { Device::from_raw(dev) };
+    match f(dev.as_ref(), source_id) {
+        Ok(()) => 0,
+        Err(e) => e.to_errno(),
     }
 }

@@ -223,75 +223,13 @@ unsafe extern "C" fn intel_pasid_tear_down_entry(
     }
 }
 
-/// Runs `f` on each source-id that is the device's own, or all that it has.
-///
-/// # Safety
-///
-/// `f` gets the device back.
-unsafe fn each_alias(
-    dev: &Device<'_>,
-    f: unsafe extern "C" fn(*mut bindings::pci_dev, u16, *mut c_void) -> c_int,
-) -> c_int {
-    // SAFETY: The device is there, and on PCI.
-    unsafe { bindings::vtd_for_each_alias(dev.as_raw(), Some(f)) }
-}
-
-/// # Safety
-///
-/// `data` is the device whose aliases are walked.
-unsafe extern "C" fn set_up_alias(
-    pdev: *mut bindings::pci_dev,
-    alias: u16,
-    data: *mut c_void,
-) -> c_int {
-    let dev: *mut bindings::device = data.cast();
-    // SAFETY: By the safety requirement.
-    if !unsafe { bindings::vtd_is_own_alias(dev, pdev.cast()) } {
-        return 0;
-    }
-    let [bus, devfn] = alias.to_be_bytes();
-    // SAFETY: By the safety requirement.
-    errno(unsafe { on(dev, |dev| context::set_up(dev, bus, devfn)) })
-}
-
-/// # Safety
-///
-/// `data` is the device whose aliases are walked.
-unsafe extern "C" fn tear_down_alias(
-    pdev: *mut bindings::pci_dev,
-    alias: u16,
-    data: *mut c_void,
-) -> c_int {
-    let dev: *mut bindings::device = data.cast();
-    // SAFETY: By the safety requirement.
-    if unsafe { bindings::vtd_is_own_alias(dev, pdev.cast()) } {
-        let [bus, devfn] = alias.to_be_bytes();
-        // SAFETY: By the safety requirement.
-        let _ = unsafe {
-            on(dev, |dev| {
-                context::tear_down(dev, bus, devfn);
-                Ok(())
-            })
-        };
-    }
-    0
-}
-
 /// # Safety
 ///
 /// `dev` is probed and has a PASID directory.
 #[export]
 unsafe extern "C" fn intel_pasid_setup_sm_context(dev: *mut bindings::device) -> c_int {
     // SAFETY: By the safety requirement.
-    let Some(dev) = (unsafe { Device::from_raw(dev) }) else {
-        return ENODEV.to_errno();
-    };
-    if dev.is_pci() {
-        // SAFETY: The callback gets the device.
-        return unsafe { each_alias(&dev, set_up_alias) };
-    }
-    let is = dev.snapshot();
-    errno(context::set_up(&dev, is.bus, is.devfn))
+    errno(unsafe { on(dev, context::set_up) })
 }
 
 /// # Safety
@@ -300,15 +238,8 @@ unsafe extern "C" fn intel_pasid_setup_sm_context(dev: *mut bindings::device) ->
 #[export]
 unsafe extern "C" fn intel_pasid_teardown_sm_context(dev: *mut bindings::device) {
     // SAFETY: By the safety requirement.
-    let Some(dev) = (unsafe { Device::from_raw(dev) }) else {
-        return;
-    };
-    if dev.is_pci() {
-        // SAFETY: The callback gets the device.
-        unsafe { each_alias(&dev, tear_down_alias) };
-    } else {
-        let is = dev.snapshot();
-        context::tear_down(&dev, is.bus, is.devfn);
+    if let Some(dev) = unsafe { Device::from_raw(dev) } {
+        context::tear_down(&dev);
     }
 }
 
