@@ -12,6 +12,7 @@
  * instruction, user and kernel together.
  */
 #include <pthread.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
@@ -533,7 +534,11 @@ static void memory_of(const struct bench *b)
 	close_ctx(&c);
 }
 
-/* Threads: one context, and objects of its own for each. */
+/*
+ * Threads: one context, and objects and descriptors of its own for each. Where
+ * descriptors are shared each ioctl counts the open file, and one count that all
+ * threads change would be what is measured.
+ */
 
 static int stop;
 
@@ -542,12 +547,13 @@ struct worker {
 	const struct bench *b;
 	struct ctx c;
 	__u64 done;
-};
+} __attribute__((aligned(128)));
 
 static void *work(void *arg)
 {
 	struct worker *w = arg;
 
+	must(unshare(CLONE_FILES));
 	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
 		w->b->run(&w->c);
 		w->done++;
@@ -557,11 +563,12 @@ static void *work(void *arg)
 
 static void threads(const struct bench *b, unsigned int n, unsigned int seconds)
 {
-	struct worker *w = calloc(n, sizeof(*w));
+	struct worker *w = aligned_alloc(__alignof__(*w), n * sizeof(*w));
 	struct ctx shared;
 	__u64 start, done = 0;
 
 	must(!w);
+	memset(w, 0, n * sizeof(*w));
 	open_ctx(&shared);
 	for (unsigned int i = 0; i < n; i++) {
 		w[i].b = b;
