@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2034
 #
 # For suites in the guest: a disk, a network card and their drivers, behind VT-d.
 
@@ -18,7 +18,7 @@ disk()
 net()
 {
 	ifconfig eth0 10.0.2.15 netmask 255.255.255.0 up || return 1
-	for n in 1 2 3 4 5 6 7 8 9 10; do
+	for _ in 1 2 3 4 5 6 7 8 9 10; do
 		[ "$(cat /sys/class/net/eth0/carrier 2>/dev/null)" = 1 ] && break
 		sleep 1
 	done
@@ -29,12 +29,13 @@ net()
 rebind()
 {
 	driver=$(driver_of "$1")
-	for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+	for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
 		echo "$1" >"/sys/bus/pci/drivers/$driver/unbind" || return 1
 		echo "$1" >"/sys/bus/pci/drivers/$driver/bind" || return 1
 	done
 }
-wait_for() { for n in 1 2 3 4 5 6 7 8 9 10; do [ -e "$1" ] && return 0; sleep 1; done; return 1; }
+wait_for() { for _ in 1 2 3 4 5 6 7 8 9 10; do [ -e "$1" ] && return 0; sleep 1; done; return 1; }
+# How many results there were, and what a suite returns.
 N=0
 BAD=0
 # report STATUS TEXT: a line of TAP.

@@ -543,11 +543,11 @@ static void memory_of(const struct bench *b)
 static int stop;
 
 struct worker {
-	pthread_t thread;
+	_Alignas(128) pthread_t thread;
 	const struct bench *b;
 	struct ctx c;
 	__u64 done;
-} __attribute__((aligned(128)));
+};
 
 static void *work(void *arg)
 {
