@@ -126,7 +126,7 @@ impl Handle {
             unsafe { bindings::iommu_replace_device_pasid(domain, dev, pasid, raw) }
         })?;
         let old = core::mem::replace(self, Self::known(Some(handle), new));
-        // SAFETY: The core knows the new one instead.
+        // SAFETY: The core finds the new one instead.
         Ok(unsafe { old.retire() })
     }
 
@@ -154,24 +154,29 @@ impl Handle {
             // SAFETY: As above.
             unsafe { bindings::iommu_detach_device_pasid(domain, device.dev().as_raw(), pasid) };
         }
-        // SAFETY: The core forgot it.
+        // SAFETY: The core does not find it.
         unsafe { self.retire() }
     }
 
-    /// Answers the faults that came by it, frees it, and returns what it kept.
+    /// Answers the faults that came by it, frees it, and returns what it kept. May sleep.
     ///
     /// # Safety
     ///
-    /// The core does not refer to it any more, and reports no more faults for it.
+    /// The core does not find it any more.
     #[inline]
     unsafe fn retire(self) -> Hold<Hwpt> {
         if let Some(raw) = self.raw {
             if let Some(queue) = self.hwpt.fault() {
+                // A fault that found it in time may be on its way to the queue.
+                //
+                // SAFETY: Only mutexes are held.
+                unsafe { bindings::iopf_wait_for_reports() };
                 // SAFETY: By the type invariant it is valid; only the address is taken.
                 let handle = fault::Handle(unsafe { &raw mut (*raw.as_ptr()).handle });
                 crate::fault::answer_all(queue, Some(handle));
             }
-            // SAFETY: It came from a `KBox`, and by the caller nobody refers to it.
+            // SAFETY: It came from a `KBox`. By the caller nobody finds it, and who found it before
+            // has brought the fault to the queue, which knows of none any more.
             drop(unsafe { KBox::from_raw(raw.as_ptr()) });
         }
         ManuallyDrop::into_inner(self.hwpt)

@@ -6,6 +6,7 @@
  * iommufd_vtd_pasid; without QEMU's `pasid-dma` there is nothing to do.
  */
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -92,6 +93,36 @@ static int answer(struct pri *p, uint32_t cookie, uint32_t code)
 	struct iommu_hwpt_page_response response = { .cookie = cookie, .code = code };
 
 	return write(p->fault, &response, sizeof(response)) < 0 ? -errno : 0;
+}
+
+/* The kernel's log from now on. */
+static int log_from_now(void)
+{
+	int log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
+
+	if (log >= 0)
+		lseek(log, 0, SEEK_END);
+	return log;
+}
+
+/* Whether there is a warning in it; closes it. */
+static bool log_has_warning(int log)
+{
+	bool found = false;
+	char line[1024];
+	ssize_t got;
+
+	if (log < 0)
+		return false;
+	while ((got = read(log, line, sizeof(line) - 1)) > 0 || (got < 0 && errno == EPIPE)) {
+		line[got < 0 ? 0 : got] = 0;
+		if (strstr(line, "WARNING:")) {
+			fprintf(stderr, "# %s", line);
+			found = true;
+		}
+	}
+	close(log);
+	return found;
 }
 
 FIXTURE(pri)
@@ -236,6 +267,50 @@ TEST_F(pri, detached_while_waiting)
 	EXPECT_EQ(TOKEN(A), pdma_buffer(&p->v));
 }
 
+struct asker {
+	struct pri *p;
+	pthread_barrier_t round;
+};
+
+#define ASK_ROUNDS	200
+
+static void *ask(void *arg)
+{
+	struct asker *a = arg;
+	int round, wait;
+
+	for (round = 0; round < ASK_ROUNDS; round++) {
+		pthread_barrier_wait(&a->round);
+		for (wait = 0; wait < round * 50; wait++)
+			__asm__ volatile("pause");
+		start(a->p, PDMA_READ, IOVA, SENTINEL);
+		pthread_barrier_wait(&a->round);
+	}
+	return NULL;
+}
+
+/* What is asked for at the moment of the detaching is answered, too. */
+TEST_F_TIMEOUT(pri, asks_while_detached, SLOW)
+{
+	struct pri *p = &self->p;
+	struct asker a = { .p = p };
+	int round, log = log_from_now();
+	pthread_t thread;
+
+	pthread_barrier_init(&a.round, NULL, 2);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, ask, &a));
+	for (round = 0; round < ASK_ROUNDS; round++) {
+		pthread_barrier_wait(&a.round);
+		EXPECT_EQ(0, detach(p));
+		pthread_barrier_wait(&a.round);
+		EXPECT_NE(PDMA_WAITING, pdma_wait(&p->v));
+		EXPECT_EQ(0, attach(p, p->hwpt));
+	}
+	pthread_join(thread, NULL);
+	pthread_barrier_destroy(&a.round);
+	EXPECT_FALSE(log_has_warning(log));
+}
+
 TEST_F(pri, replaced_while_waiting)
 {
 	struct iommu_hwpt_pgfault fault;
@@ -271,15 +346,11 @@ TEST(queue_is_given_back)
 {
 	static const unsigned int order[] = { 0, 1, 2, 0, 2, 2, 1, 0, 1 };
 	uint32_t hwpt[3], pasids[] = { NO_PASID, 9 };
-	char path[128], line[1024];
+	int rc, log = log_from_now();
 	unsigned int i, n;
+	char path[128];
 	struct pri p;
-	int rc, log;
-	ssize_t got;
 
-	log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
-	if (log >= 0)
-		lseek(log, 0, SEEK_END);
 	rc = pri_open(&p, NO_PASID);
 	if (rc > 0) {
 		vtd_release(&p.v);
@@ -310,13 +381,7 @@ TEST(queue_is_given_back)
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/remove", p.v.bdf);
 	ASSERT_EQ(0, sysfs_write(path, "1"));
 	ASSERT_EQ(0, sysfs_write("/sys/bus/pci/rescan", "1"));
-	while (log >= 0 && (got = read(log, line, sizeof(line) - 1)) > 0) {
-		line[got] = 0;
-		EXPECT_EQ(NULL, strstr(line, "WARNING:"))
-			TH_LOG("%s", line);
-	}
-	if (log >= 0)
-		close(log);
+	EXPECT_FALSE(log_has_warning(log));
 	rc = pri_open(&p, NO_PASID);
 	EXPECT_EQ(0, rc)
 		TH_LOG("%s", p.v.why);
