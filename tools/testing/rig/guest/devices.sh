@@ -6,6 +6,8 @@
 # The PCI address below a class device, and the driver that is bound to one.
 pci_of() { basename "$(readlink -f "$1/device" | sed 's,/\(virtio\|nvme\)[^/]*.*$,,')"; }
 driver_of() { basename "$(readlink -f "/sys/bus/pci/devices/$1/driver")"; }
+# scalable: whether VT-d is in scalable mode (SMTS).
+scalable() { [ $((0x$(cat /sys/class/iommu/dmar0/intel-iommu/ecap) >> 43 & 1)) = 1 ]; }
 # disk NODE: writes random data, reads it back past the cache, compares.
 disk()
 {
