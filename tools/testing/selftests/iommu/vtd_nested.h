@@ -39,7 +39,7 @@
 #define DATA_PAGE	512U		/* 2 MiB aligned: free for the tests */
 #define SCATTER		3U
 /* Seconds for a test that needs many set-ups, on an emulated and busy machine. */
-#define SLOW		240
+#define SLOW		(8 * TEST_TIMEOUT_DEFAULT)
 
 #define STAGE_IOVA	0x10000ULL	/* of STAGE_PAGE in every table */
 
