@@ -43,19 +43,34 @@ __attribute__((noipa)) static __u64 bench_end(void)
 	return now();
 }
 
-/* Nanoseconds for each of @count runs, after one to fault in and fill the slabs. */
+static inline int bench_compare(const void *a, const void *b)
+{
+	double d = *(const double *)a - *(const double *)b;
+
+	return (d > 0) - (d < 0);
+}
+
+/*
+ * Nanoseconds for each of @count runs, after one to fault in and fill the slabs:
+ * the median of up to five parts, as now and then the kernel does something else.
+ */
 static inline double bench_run(void (*run)(void *), void *arg, unsigned int count)
 {
-	__u64 start, end;
+	unsigned int parts = count < 5 ? count : 5, each = count / parts;
+	double took[5];
 
 	run(arg);
 	/* What others have left for after a grace period is not this one's. */
 	usleep(100000);
-	start = bench_begin();
-	for (unsigned int i = 0; i < count; i++)
-		run(arg);
-	end = bench_end();
-	return (double)(end - start) / count;
+	for (unsigned int part = 0; part < parts; part++) {
+		__u64 start = bench_begin();
+
+		for (unsigned int i = 0; i < each; i++)
+			run(arg);
+		took[part] = (double)(bench_end() - start) / each;
+	}
+	qsort(took, parts, sizeof(took[0]), bench_compare);
+	return took[parts / 2];
 }
 
 #define TRACING "/sys/kernel/tracing/"
