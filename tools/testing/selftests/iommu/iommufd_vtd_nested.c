@@ -47,16 +47,6 @@ FIXTURE_TEARDOWN(nested)
 
 #define NO_DMA	"no way to make %s do DMA from here"
 
-/* Drops what the kernel has logged so far. */
-static int log_open(void)
-{
-	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
-
-	if (fd >= 0)
-		lseek(fd, 0, SEEK_END);
-	return fd;
-}
-
 /* The reason of the first DMA fault since, or -1. The report needs a moment. */
 static int log_fault(int fd)
 {

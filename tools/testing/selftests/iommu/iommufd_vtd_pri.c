@@ -95,17 +95,7 @@ static int answer(struct pri *p, uint32_t cookie, uint32_t code)
 	return write(p->fault, &response, sizeof(response)) < 0 ? -errno : 0;
 }
 
-/* The kernel's log from now on. */
-static int log_from_now(void)
-{
-	int log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
-
-	if (log >= 0)
-		lseek(log, 0, SEEK_END);
-	return log;
-}
-
-/* Whether there is a warning in it; closes it. */
+/* Whether there is a warning in the kernel's log; closes it. */
 static bool log_has_warning(int log)
 {
 	bool found = false;
@@ -294,7 +284,7 @@ TEST_F_TIMEOUT(pri, asks_while_detached, SLOW)
 {
 	struct pri *p = &self->p;
 	struct asker a = { .p = p };
-	int round, log = log_from_now();
+	int round, log = log_open();
 	pthread_t thread;
 
 	pthread_barrier_init(&a.round, NULL, 2);
@@ -346,7 +336,7 @@ TEST(queue_is_given_back)
 {
 	static const unsigned int order[] = { 0, 1, 2, 0, 2, 2, 1, 0, 1 };
 	uint32_t hwpt[3], pasids[] = { NO_PASID, 9 };
-	int rc, log = log_from_now();
+	int rc, log = log_open();
 	unsigned int i, n;
 	char path[128];
 	struct pri p;

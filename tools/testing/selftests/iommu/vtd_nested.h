@@ -606,4 +606,14 @@ static inline void vtd_release(struct vtd *v)
 	v->dev = v->iommufd = -1;
 }
 
+/* The kernel's log from now on. */
+static inline int log_open(void)
+{
+	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
+
+	if (fd >= 0)
+		lseek(fd, 0, SEEK_END);
+	return fd;
+}
+
 #endif
