@@ -46,3 +46,20 @@ report()
 	N=$((N + 1))
 	if [ "$1" = 0 ]; then echo "ok $N $2"; else echo "not ok $N $2"; BAD=1; fi
 }
+# The PCI addresses of the three.
+find_devices()
+{
+	VIRTIO=$(pci_of /sys/class/block/vda)
+	NVME=$(pci_of /sys/class/nvme/nvme0)
+	NET=$(pci_of /sys/class/net/eth0)
+}
+# The drivers of the three: six results.
+drivers_come_and_go()
+{
+	rebind "$VIRTIO"; report $? 'virtio-blk: unbound and bound 20 times'
+	wait_for /dev/vda && disk /dev/vda; report $? 'virtio-blk: data again'
+	rebind "$NVME"; report $? 'nvme: unbound and bound 20 times'
+	wait_for /dev/nvme0n1 && disk /dev/nvme0n1; report $? 'nvme: data again'
+	rebind "$NET"; report $? 'e1000e: unbound and bound 20 times'
+	net; report $? 'e1000e: data again'
+}
