@@ -13,13 +13,13 @@ export KDIR := $(abspath $(KDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build apply unapply series bench lint shell doc refresh
+.PHONY: help run test build apply unapply series branch refresh bench lint shell doc
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | \
 		awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
 	@echo
-	@echo 'Options: IMPL=rust|c|debug|c-debug|module|plain, SUITE="...", V=1 (show everything),'
+	@echo 'Options: IMPL=rust|c|upstream|debug|c-debug|module|plain, SUITE="...", V=1 (show everything),'
 	@echo '         ACCEL=kvm, KDIR=own-7.3-tree, TOOLCHAIN=host (LLVM=-19), JOBS=N, XDG_CACHE_HOME=folder'
 
 run: ## boot the kernel and show /dev/iommu at work
@@ -32,13 +32,19 @@ build: ## leave build/IMPL/arch/x86/boot/bzImage
 	@$(RIG)/build $(IMPL)
 
 apply: ## put the overlay on the tree KDIR=...
-	@$(RIG)/tree apply $(KDIR)
+	@$(RIG)/overlay apply $(KDIR)
 
 unapply: ## take the overlay off the tree KDIR=..., byte for byte
-	@$(RIG)/tree unapply $(KDIR)
+	@$(RIG)/overlay unapply $(KDIR)
 
 series: ## write build/series/*.patch, which `git am` takes on a clean 7.3 tree
-	@$(RIG)/tree series
+	@$(RIG)/overlay series
+
+branch: ## patches/ as commits on Linux 7.3 in build/patches, to edit, reorder and reword
+	@$(RIG)/overlay branch
+
+refresh: ## write the commits of build/patches back to patches/
+	@$(RIG)/overlay refresh
 
 bench: ## what each operation costs, C beside ours
 	@$(RIG)/bench

@@ -17,17 +17,12 @@
 #include <linux/wait_bit.h>
 #include <linux/xarray.h>
 
-__rust_helper phys_addr_t rust_helper_virt_to_phys(void *address)
-{
-	return virt_to_phys(address);
-}
-
 __rust_helper unsigned long rust_helper_page_to_pfn(struct page *page)
 {
 	return page_to_pfn(page);
 }
 
-#if IS_ENABLED(CONFIG_IOMMUFD_RUST) && IS_ENABLED(CONFIG_IOMMUFD_TEST)
+#if IS_ENABLED(CONFIG_IOMMUFD_TEST)
 #include <linux/fault-inject.h>
 
 __rust_helper void rust_helper_init_fault_attr(struct fault_attr *attr)
@@ -99,12 +94,6 @@ __rust_helper int rust_helper_iommu_put_user(u32 value, u32 __user *to)
 __rust_helper int rust_helper_iommu_put_user_u64(u64 value, u64 __user *to)
 {
 	return put_user(value, to);
-}
-
-__rust_helper int rust_helper_copy_struct_from_user(void *dst, size_t ksize,
-						    const void __user *src, size_t usize)
-{
-	return copy_struct_from_user(dst, ksize, src, usize);
 }
 
 /*
@@ -230,43 +219,5 @@ __rust_helper bool rust_helper_pci_pri_supported(struct pci_dev *pdev)
 __rust_helper int rust_helper_pci_pasid_status(struct pci_dev *pdev)
 {
 	return pci_pasid_status(pdev);
-}
-#endif
-
-#if !IS_ENABLED(CONFIG_IOMMUFD_DRIVER_CORE)
-/* Nobody makes a vIOMMU then, and C drivers find these inline. */
-__rust_helper int rust_helper__iommufd_alloc_mmap(struct iommufd_ctx *ictx,
-						  struct iommufd_object *owner,
-						  phys_addr_t mmio_addr, size_t length,
-						  unsigned long *offset)
-{
-	return _iommufd_alloc_mmap(ictx, owner, mmio_addr, length, offset);
-}
-
-__rust_helper void rust_helper__iommufd_destroy_mmap(struct iommufd_ctx *ictx,
-						     struct iommufd_object *owner,
-						     unsigned long offset)
-{
-	_iommufd_destroy_mmap(ictx, owner, offset);
-}
-
-__rust_helper struct device *
-rust_helper_iommufd_viommu_find_dev(struct iommufd_viommu *viommu, unsigned long vdev_id)
-{
-	return iommufd_viommu_find_dev(viommu, vdev_id);
-}
-
-__rust_helper int rust_helper_iommufd_viommu_get_vdev_id(struct iommufd_viommu *viommu,
-							 struct device *dev,
-							 unsigned long *vdev_id)
-{
-	return iommufd_viommu_get_vdev_id(viommu, dev, vdev_id);
-}
-
-__rust_helper int rust_helper_iommufd_viommu_report_event(struct iommufd_viommu *viommu,
-							  enum iommu_veventq_type type,
-							  void *event_data, size_t data_len)
-{
-	return iommufd_viommu_report_event(viommu, type, event_data, data_len);
 }
 #endif

@@ -165,7 +165,7 @@ impl<T: ViommuOps> Viommu<T> {
     }
 
     /// The domain that it is on top of.
-    #[cfg(CONFIG_IOMMUFD_RUST)]
+    #[cfg(CONFIG_IOMMUFD)]
     pub fn parent(&self) -> &AnyDomain {
         // SAFETY: By the type invariant `core` is valid; iommufd holds the parent.
         let domain = unsafe { (*(*self.core.get()).hwpt).common.domain };

@@ -167,16 +167,12 @@ impl Handle {
     unsafe fn retire(self) -> Hold<Hwpt> {
         if let Some(raw) = self.raw {
             if let Some(queue) = self.hwpt.fault() {
-                // A fault that found it in time may be on its way to the queue.
-                //
-                // SAFETY: Only mutexes are held.
-                unsafe { bindings::iopf_wait_for_reports() };
                 // SAFETY: By the type invariant it is valid; only the address is taken.
                 let handle = fault::Handle(unsafe { &raw mut (*raw.as_ptr()).handle });
                 crate::fault::answer_all(queue, Some(handle));
             }
-            // SAFETY: It came from a `KBox`. By the caller nobody finds it, and who found it before
-            // has brought the fault to the queue, which knows of none any more.
+            // SAFETY: It came from a `KBox`. By the caller nobody finds it. The core waited for those
+            // who had found it, and the queue knows of no fault of theirs any more.
             drop(unsafe { KBox::from_raw(raw.as_ptr()) });
         }
         ManuallyDrop::into_inner(self.hwpt)
