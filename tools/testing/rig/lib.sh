@@ -120,10 +120,16 @@ seen()
 	fi
 }
 
-# The kernel tree as the toolchain sees it: the user's own or ours.
+# kernel_tree [IMPL]: the kernel tree as the toolchain sees it: the user's own or ours, of
+# IMPL=upstream the pristine one.
 kernel_tree()
 {
-	if [ -n "${KDIR:-}" ]; then
+	if [ "${1:-}" = upstream ]; then
+		[ "$TOOLCHAIN" = root ] || die "IMPL=upstream is built from the toolchain root's sources"
+		printf /usr/src/unpacked
+	elif [[ ${1:-} == commit-* ]]; then
+		seen "$BUILD/commits/linux"
+	elif [ -n "${KDIR:-}" ]; then
 		if [ "$TOOLCHAIN" = host ]; then realpath "$KDIR"; else printf /kdir; fi
 	else
 		seen "$BUILD/linux"
