@@ -84,7 +84,8 @@ root_dir() { printf '%s/root-%s' "$CACHE" "$(root_key)"; }
 
 # in_root COMMAND...: runs it with the toolchain, the checkout as the current
 # folder. The mounts live in a namespace of their own, so that nothing is left
-# behind and two runs never meet.
+# behind and two runs never meet. With INSTEAD another tree lies where build/linux does,
+# so that what was compiled of the one can be used for the other.
 in_root()
 {
 	if [ "$TOOLCHAIN" = host ]; then
@@ -93,19 +94,21 @@ in_root()
 	fi
 	# shellcheck disable=SC2016 # expanded by the inner shell
 	unshare --mount --propagation private bash -c '
-		root=$1 top=$2 seen=$3 kdir=$4 cache=$5
-		shift 5
+		root=$1 top=$2 seen=$3 kdir=$4 cache=$5 instead=$6
+		shift 6
 		mount -t proc proc "$root/proc" &&
 		mount --rbind /dev "$root/dev" &&
 		mount -t tmpfs tmpfs "$root/tmp" &&
 		mount --bind "$top" "$root$seen" &&
 		mount --bind "$cache" "$root/cache" &&
 		{ [ -z "$kdir" ] || mount --bind "$kdir" "$root/kdir"; } &&
+		{ [ -z "$instead" ] || mount --bind "$instead" "$root$seen/build/linux"; } &&
 		exec chroot "$root" /usr/bin/env -i HOME=/root TERM="${TERM:-dumb}" LANG=C.UTF-8 \
 			PATH=/usr/sbin:/usr/bin:/sbin:/bin V="$V" JOBS="$JOBS" \
 			ACCEL="${ACCEL:-}" NO_COLOR="${NO_COLOR:-}" CI="${CI:-}" \
 			sh -c "cd $seen && exec \"\$@\"" sh "$@"
-	' in_root "$(root_dir)" "$TOP" "$SEEN_AS" "${KDIR:+$(realpath "$KDIR")}" "$CACHE" "$@"
+	' in_root "$(root_dir)" "$TOP" "$SEEN_AS" "${KDIR:+$(realpath "$KDIR")}" "$CACHE" \
+		"${INSTEAD:-}" "$@"
 }
 
 export V JOBS
@@ -120,16 +123,10 @@ seen()
 	fi
 }
 
-# kernel_tree [IMPL]: the kernel tree as the toolchain sees it: the user's own or ours, of
-# IMPL=upstream the pristine one.
+# The kernel tree as the toolchain sees it: the user's own or ours.
 kernel_tree()
 {
-	if [ "${1:-}" = upstream ]; then
-		[ "$TOOLCHAIN" = root ] || die "IMPL=upstream is built from the toolchain root's sources"
-		printf /usr/src/unpacked
-	elif [[ ${1:-} == commit-* ]]; then
-		seen "$BUILD/commits/linux"
-	elif [ -n "${KDIR:-}" ]; then
+	if [ -n "${KDIR:-}" ]; then
 		if [ "$TOOLCHAIN" = host ]; then realpath "$KDIR"; else printf /kdir; fi
 	else
 		seen "$BUILD/linux"
