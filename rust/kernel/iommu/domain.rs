@@ -151,20 +151,33 @@ impl AnyDomain {
     /// The physical address behind an IO virtual address, 0 when there is none, or when the domain
     /// has no page table that the kernel can read.
     ///
-    /// A page table is walked without a lock. Where something may be mapped there, the caller keeps
-    /// it from being unmapped, and from being mapped, until this returns: iommufd by the lock of
-    /// the IOAS's IOVAs or because the pages are pinned, a driver by what serializes its own.
+    /// A driver that only has the domain cannot know who unmaps meanwhile:
+    ///
+    /// ```ignore,compile_fail,E0133
+    /// use kernel::iommu::domain::AnyDomain;
+    ///
+    /// pub fn walk(domain: &AnyDomain) -> u64 {
+    ///     domain.iova_to_phys(0)
+    /// }
+    /// ```
+    ///
+    /// # Safety
+    ///
+    /// The page table is walked without a lock, so nothing is mapped or unmapped at `iova` until
+    /// this returns, where something could be: iommufd's lock of the IOAS's IOVAs sees to that, or
+    /// that the pages there are pinned.
     #[inline]
-    pub fn iova_to_phys(&self, iova: u64) -> bindings::phys_addr_t {
+    pub unsafe fn iova_to_phys(&self, iova: u64) -> bindings::phys_addr_t {
         // SAFETY: By the type invariant the domain is valid.
         let ops = unsafe { (*self.as_raw()).ops };
         // Of the others C asks no operation.
         let asks = !matches!(self.kind(), Kind::Identity | Kind::Blocked);
-        // SAFETY: As above; the table is a static one.
+        // SAFETY: The table of a complete domain is a static one.
         if asks && unsafe { (*ops).iova_to_phys }.is_none() {
             return 0;
         }
-        // SAFETY: As above; there is an operation if one is asked.
+        // SAFETY: There is an operation if one is asked, and by the contract of this function the
+        // tables that it walks are not freed meanwhile.
         unsafe { bindings::iommu_iova_to_phys(self.as_raw(), iova) }
     }
 

@@ -361,6 +361,14 @@ impl<T: ViommuOps> NewHwQueue<'_, T> {
         unsafe { (*self.core).base_addr }
     }
 
+    /// Where the page table of the virtual machine has it: the hardware would look there.
+    #[cfg(CONFIG_IOMMUFD_RUST)]
+    pub fn phys(&self) -> bindings::phys_addr_t {
+        // SAFETY: iommufd has pinned the queue's pages until the queue is gone, and does not
+        // unmap what is pinned.
+        unsafe { self.viommu().parent().iova_to_phys(self.base_addr()) }
+    }
+
     /// iommufd's part.
     pub fn as_raw(&self) -> *mut bindings::iommufd_hw_queue {
         self.core

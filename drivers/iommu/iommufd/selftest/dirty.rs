@@ -14,7 +14,7 @@ use crate::{
         hwpt::PagingHwpt,
         selftest::{
             object::{
-                IoasExt,
+                PagingExt,
                 Ucmd, //
             },
             pagetable::set_dirty, //
@@ -92,7 +92,7 @@ pub(super) fn mark(ucmd: &mut Ucmd<'_>) -> Result {
     let mut bits = bits(&bitmap, count).peekable();
     while let Some(&first) = bits.peek() {
         go_on()?;
-        let mapped = hwpt.ioas().mapped(iova_of(first));
+        let mapped = hwpt.mapped(iova_of(first));
         let goes_along = |bit: &u64| match &mapped {
             Some(mapped) => mapped.contains(iova_of(*bit)),
             None => *bit == first,

@@ -20,7 +20,7 @@ use crate::{
             dmabuf,
             object::{
                 self,
-                IoasExt,
+                PagingExt,
                 Ucmd, //
             },
             page::{
@@ -106,8 +106,8 @@ pub(super) fn check_map(ucmd: &mut Ucmd<'_>) -> Result {
         let inside = addr % PAGE_SIZE;
         // Before the mapping is kept: see `Mapped`.
         let expected = UserPage::at(addr - inside)?.phys() + inside as u64;
-        let mapped = hwpt.ioas().mapped(iova).ok_or(EINVAL)?;
-        if domain.iova_to_phys(iova as u64) != expected {
+        let mapped = hwpt.mapped(iova).ok_or(EINVAL)?;
+        if mapped.phys(iova) != Some(expected) {
             return Err(EINVAL);
         }
         drop(mapped);

@@ -190,7 +190,7 @@ impl ViommuOps for MockViommu {
             None => None,
         };
         // The core must have translated it as the page table does.
-        if base != viommu.parent().iova_to_phys(queue.base_addr()) {
+        if base != queue.phys() {
             return Err(EFAULT);
         }
         let previous = match previous {

@@ -8,7 +8,10 @@ use crate::{
     ffi::{
         context::Ctx,
         device::Device as IdDevice,
-        hwpt::Hwpt,
+        hwpt::{
+            Hwpt,
+            PagingHwpt, //
+        },
         ioas::Ioas,
         object::{
             Kind,
@@ -80,7 +83,10 @@ pub(crate) trait IoasExt {
 
     /// Where the `nth` mapping begins.
     fn nth_area(&self, nth: u32) -> Option<usize>;
+}
 
+/// What a test does with a page table besides.
+pub(crate) trait PagingExt {
     /// Keeps the mapping around an address, if there is one.
     fn mapped(&self, iova: usize) -> Option<Mapped<'_>>;
 }
@@ -91,8 +97,10 @@ pub(crate) trait IoasExt {
 ///
 /// # Invariants
 ///
-/// The locks are those of the mapping's IOAS and pages, and `range` is mapped.
+/// The locks are those of the mapping's IOAS and pages, `range` is mapped, and `domain` is one of
+/// the page tables.
 pub(crate) struct Mapped<'a> {
+    domain: &'a AnyDomain,
     range: RangeInclusive<usize>,
     _pages: Guard<'a, (), MutexBackend>,
     _areas: ReadGuard<'a>,
@@ -102,6 +110,18 @@ impl Mapped<'_> {
     /// Whether this address is in it.
     pub(crate) fn contains(&self, iova: usize) -> bool {
         self.range.contains(&iova)
+    }
+
+    /// Whether it is one of this domain's page table.
+    pub(super) fn is_in(&self, domain: &AnyDomain) -> bool {
+        core::ptr::eq(self.domain, domain)
+    }
+
+    /// Where in memory an address of the mapping leads.
+    pub(crate) fn phys(&self, iova: usize) -> Option<bindings::phys_addr_t> {
+        // SAFETY: By the type invariant nothing is mapped or unmapped there.
+        self.contains(iova)
+            .then(|| unsafe { self.domain.iova_to_phys(iova as u64) })
     }
 }
 
@@ -124,10 +144,12 @@ impl IoasExt for Ioas {
         // SAFETY: It is alive.
         unsafe { nth_area(self.iopt().as_raw(), nth) }
     }
+}
 
+impl PagingExt for PagingHwpt {
     fn mapped(&self, iova: usize) -> Option<Mapped<'_>> {
-        let iopt = self.iopt().as_raw();
-        let areas = self.iopt().iova_rwsem().read();
+        let iopt = self.ioas().iopt().as_raw();
+        let areas = self.ioas().iopt().iova_rwsem().read();
         // SAFETY: The lock of the areas is held.
         let node =
             unsafe { bindings::interval_tree_iter_first(&raw mut (*iopt).area_itree, iova, iova) };
@@ -144,6 +166,7 @@ impl IoasExt for Ioas {
         let (first, last) = unsafe { ((*area).node.start, (*area).node.last) };
         // INVARIANT: Its pages are in all page tables while it has some.
         Some(Mapped {
+            domain: domain(self.common()),
             range: first..=last,
             _pages: pages,
             _areas: areas,

@@ -79,20 +79,21 @@ unsafe impl Head for Amdv1 {
     }
 }
 
-/// Makes an address look as if the hardware had written there; `mapped` is around it, in the IOAS
-/// that the domain follows.
+/// Makes an address look as if the hardware had written there; `mapped` is around it, in the same
+/// domain.
 ///
 /// It fails if another thread is faster, which is not an error of the caller's.
 ///
 /// # Errors
 ///
-/// `EINVAL`: the format has no dirty bits, or the address is not in the mapping.
+/// `EINVAL`: the format has no dirty bits, or the address is not in the mapping, or that not in the
+/// domain.
 pub(crate) fn set_dirty<T: DomainOps<Head = Amdv1>>(
     domain: &Domain<T>,
     mapped: &Mapped<'_>,
     iova: usize,
 ) -> Result {
-    if !mapped.contains(iova) {
+    if !mapped.is_in(domain.as_any()) || !mapped.contains(iova) {
         return Err(EINVAL);
     }
     let table: *mut bindings::pt_iommu = domain.head().cast();
