@@ -48,7 +48,7 @@ pub(crate) fn bind(ctx: &Ctx, dev: &PhysDev) -> Result<Hold<Device>> {
     Ok(hold)
 }
 
-fn with_iommu(ctx: &Ctx, dev: &PhysDev) -> Result<Parts> {
+fn with_iommu<'a>(ctx: &Ctx, dev: &'a PhysDev) -> Result<Parts<'a>> {
     // User space could not make it coherent again.
     if !is_capable(dev.as_device(), Capability::CacheCoherency) {
         return Err(EINVAL);
@@ -64,7 +64,7 @@ fn with_iommu(ctx: &Ctx, dev: &PhysDev) -> Result<Parts> {
 
 /// There is no IOMMU, and nothing to own: the group is made up, so that attaching goes the same
 /// way.
-fn without_iommu(ctx: &Ctx) -> Result<Parts> {
+fn without_iommu(ctx: &Ctx) -> Result<Parts<'static>> {
     Ok(Parts {
         owner: None,
         group: GroupRef::without_iommu(ctx)?,

@@ -2,17 +2,19 @@
 
 //! Devices behind an IOMMU: what the hardware can do for them, and whose their DMA is.
 //!
-//! Both are asked of the IOMMU core, which takes its own locks and may sleep. The driver of the
-//! device must keep it bound meanwhile.
+//! Both are asked of the IOMMU core, which takes its own locks and may sleep. What it keeps for a
+//! device stays while a driver is bound to it, so that is what is asked for here.
 //!
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
 use crate::{
     bindings,
-    device::Device,
+    device::{
+        Bound,
+        Device, //
+    },
     error::to_result,
-    prelude::*,
-    sync::aref::ARef, //
+    prelude::*, //
 };
 use core::{
     ops::Deref,
@@ -95,21 +97,45 @@ impl Deref for Served {
 }
 
 /// Asks what the IOMMU can do for a device: nothing, where there is none.
+///
+/// A reference to a device does not keep its IOMMU:
+///
+/// ```ignore,compile_fail,E0308
+/// use kernel::{device::Device, iommu::device};
+///
+/// pub fn ask(dev: &Device) -> bool {
+///     device::is_capable(dev, device::Capability::CacheCoherency)
+/// }
+/// ```
 #[inline]
-pub fn is_capable(dev: &Device, capability: Capability) -> bool {
-    // SAFETY: The device is valid.
+pub fn is_capable(dev: &Device<Bound>, capability: Capability) -> bool {
+    // SAFETY: The device is valid, and what the core keeps for it stays while it is bound.
     unsafe { bindings::device_iommu_capable(dev.as_raw(), capability.as_raw()) }
 }
 
 /// The ownership of the DMA of a device and of all others in its group. Dropping it gives it back,
 /// when none of these devices may be attached to a domain of the owner's any more.
 ///
+/// The group is found by the device, so it is given back while the device is bound:
+///
+/// ```ignore,compile_fail,E0521
+/// use core::{ffi::c_void, ptr::NonNull};
+/// use kernel::{device::{Bound, Device}, iommu::device::DmaOwner};
+///
+/// fn drop_some_time(_owner: DmaOwner<'static>) {}
+///
+/// pub fn keep(dev: &Device<Bound>, me: NonNull<c_void>) -> Result {
+///     drop_some_time(DmaOwner::claim(dev, me)?);
+///     Ok(())
+/// }
+/// ```
+///
 /// # Invariants
 ///
 /// It was claimed for the device, and this is the only value that stands for that claim.
-pub struct DmaOwner(ARef<Device>);
+pub struct DmaOwner<'a>(&'a Device<Bound>);
 
-impl DmaOwner {
+impl<'a> DmaOwner<'a> {
     /// Has the DMA of the device's group be nobody's but `owner`'s, who may claim it for several
     /// devices of the group. Who the owner is only matters in that others are not: the pointer is
     /// never followed.
@@ -118,17 +144,17 @@ impl DmaOwner {
     ///
     /// `EBUSY`: it is somebody else's, such as that of a driver which uses the DMA API; `ENODEV`:
     /// the device is in no group; `ENOMEM`.
-    pub fn claim(dev: &Device, owner: NonNull<c_void>) -> Result<Self> {
-        // SAFETY: The device is valid, and the owner is not null.
+    pub fn claim(dev: &'a Device<Bound>, owner: NonNull<c_void>) -> Result<Self> {
+        // SAFETY: The device is bound, so it stays in its group, and the owner is not null.
         to_result(unsafe { bindings::iommu_device_claim_dma_owner(dev.as_raw(), owner.as_ptr()) })?;
         // INVARIANT: Claimed just now.
-        Ok(Self(dev.into()))
+        Ok(Self(dev))
     }
 }
 
-impl Drop for DmaOwner {
+impl Drop for DmaOwner<'_> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant.
+        // SAFETY: By the type invariant it was claimed for this device, which is bound still.
         unsafe { bindings::iommu_device_release_dma_owner(self.0.as_raw()) };
     }
 }

@@ -132,7 +132,7 @@ pub(crate) struct Device {
     vdev: UnsafeCell<*mut bindings::iommufd_vdevice>,
     destroying: UnsafeCell<bool>,
     // What C does not need to know.
-    owner: Option<DmaOwner>,
+    owner: Option<DmaOwner<'static>>,
     context: UnsafeCell<Option<CtxRef>>,
 }
 
@@ -166,9 +166,9 @@ unsafe impl Kind for Device {
 }
 
 /// What a device is made of.
-pub(crate) struct Parts {
+pub(crate) struct Parts<'a> {
     /// The ownership of its DMA; there is none without an IOMMU.
-    pub(crate) owner: Option<DmaOwner>,
+    pub(crate) owner: Option<DmaOwner<'a>>,
     /// Its place in its group.
     pub(crate) group: GroupRef,
     /// Whether domains for it must forbid DMA that does not snoop.
@@ -184,24 +184,22 @@ impl Device {
     pub(crate) fn reserve<'a>(
         ctx: &'a Ctx,
         dev: &PhysDev,
-        parts: Parts,
+        parts: Parts<'_>,
     ) -> Result<Reserved<'a, Self>> {
         // The selftest's devices go away with the context, so they cannot keep it.
         let context = (!dev.is_mock()).then(|| CtxRef::new(ctx));
         let init = |this: *mut Self| {
             let enforces = parts.enforce_cache_coherency;
-            // SAFETY: `this` is zeroed memory for a device, ours alone.
-            unsafe { (&raw mut (*this).ictx).write(NonNull::from(ctx).cast()) };
-            // SAFETY: As above.
-            unsafe { (&raw mut (*this).dev).write(NonNull::from(dev).cast()) };
-            // SAFETY: As above.
-            unsafe { (&raw mut (*this).group).write(parts.group) };
-            // SAFETY: As above.
-            unsafe { (&raw mut (*this).enforce_cache_coherency).write(enforces) };
-            // SAFETY: As above.
-            unsafe { (&raw mut (*this).owner).write(parts.owner) };
-            // SAFETY: As above.
-            unsafe { (&raw mut (*this).context).write(UnsafeCell::new(context)) };
+            // SAFETY: `this` is zeroed memory for a device, ours alone. The owner lasts until the
+            // device is destroyed, which its driver has done before it lets go of the device.
+            unsafe {
+                (&raw mut (*this).ictx).write(NonNull::from(ctx).cast());
+                (&raw mut (*this).dev).write(NonNull::from(dev).cast());
+                (&raw mut (*this).group).write(parts.group);
+                (&raw mut (*this).enforce_cache_coherency).write(enforces);
+                (&raw mut (*this).owner).cast::<Option<DmaOwner<'_>>>().write(parts.owner);
+                (&raw mut (*this).context).write(UnsafeCell::new(context));
+            }
         };
         // SAFETY: `init` fills in all fields but those that may be zero.
         unsafe { Reserved::new(ctx, init) }
@@ -329,7 +327,8 @@ pub(crate) fn clear_user(at: usize, len: usize) -> Result {
 ///
 /// # Safety
 ///
-/// `ictx` is open, `dev` valid until it is unbound, and `id` may be written.
+/// `ictx` is open, the caller is the driver that is bound to `dev`, and undoes this before it is
+/// not any more, and `id` may be written.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_device_bind(
     ictx: *mut bindings::iommufd_ctx,

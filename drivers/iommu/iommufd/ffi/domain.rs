@@ -15,6 +15,7 @@ use super::hwpt::Hwpt;
 use core::ptr::NonNull;
 use kernel::{
     bindings,
+    device::Bound,
     error::{
         from_err_ptr,
         to_result, //
@@ -23,7 +24,11 @@ use kernel::{
     types::Opaque, //
 };
 
-/// A physical device, which whoever bound it to iommufd keeps until it is unbound.
+/// A physical device. Its driver bound it to iommufd, and unbinds it before it lets go of it.
+///
+/// # Invariants
+///
+/// A driver is bound to the device as long as it is borrowed.
 #[repr(transparent)]
 pub(crate) struct PhysDev(Opaque<bindings::device>);
 
@@ -35,9 +40,10 @@ unsafe impl Sync for PhysDev {}
 impl PhysDev {
     /// # Safety
     ///
-    /// `raw` is a device that lives for `'a`.
+    /// `raw` is a device that a driver is bound to for `'a`.
     pub(super) unsafe fn from_raw<'a>(raw: *mut bindings::device) -> &'a Self {
-        // SAFETY: By the contract of this function; the type is transparent.
+        // INVARIANT: By the contract of this function.
+        // SAFETY: A device that is bound is valid; the type is transparent.
         unsafe { &*raw.cast() }
     }
 
@@ -46,8 +52,8 @@ impl PhysDev {
     }
 
     /// The device as the rest of the kernel's abstractions know it.
-    pub(crate) fn as_device(&self) -> &kernel::device::Device {
-        // SAFETY: It is a valid device.
+    pub(crate) fn as_device(&self) -> &kernel::device::Device<Bound> {
+        // SAFETY: By the type invariant it is valid, and bound.
         unsafe { kernel::device::Device::from_raw(self.as_raw()) }
     }
 
