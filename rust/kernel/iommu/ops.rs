@@ -471,8 +471,42 @@ unsafe impl<T> Sync for DirtyTable<T> {}
 
 impl<T: DirtyOps> DirtyTable<T> {
     /// Makes the table. It belongs into a `static` that [`DirtyOps::dirty_table`] returns.
+    ///
+    /// The core collects dirty bits where it finds a table, so the head must be one that can:
+    ///
+    /// ```ignore,compile_fail,E0080
+    /// use kernel::iommu::{
+    ///     domain::{AnyDomain, Bare, Domain},
+    ///     ops::{DirtyOps, DirtyTable, DomainOps, DomainTable, Served},
+    /// };
+    ///
+    /// struct Clean;
+    /// static TABLE: DomainTable<Clean> = DomainTable::new();
+    /// static DIRTY: DirtyTable<Clean> = DirtyTable::new();
+    ///
+    /// # #[vtable]
+    /// impl DomainOps for Clean {
+    ///     type Head = Bare;
+    /// #   fn table() -> &'static DomainTable<Self> {
+    /// #       &TABLE
+    /// #   }
+    /// #   fn attach_dev(_: &Domain<Self>, _: &Served, _: Option<&AnyDomain>) -> Result {
+    /// #       Ok(())
+    /// #   }
+    /// }
+    ///
+    /// impl DirtyOps for Clean {
+    /// #   fn dirty_table() -> &'static DirtyTable<Self> {
+    /// #       &DIRTY
+    /// #   }
+    /// #   fn set_dirty_tracking(_: &Domain<Self>, _: bool) -> Result {
+    /// #       Ok(())
+    /// #   }
+    /// }
+    /// ```
     #[expect(clippy::new_without_default)]
     pub const fn new() -> Self {
+        const { assert!(T::Head::READ_AND_CLEAR_DIRTY.is_some()) };
         Self(
             bindings::iommu_dirty_ops {
                 set_dirty_tracking: Some(Self::set_dirty_tracking),
