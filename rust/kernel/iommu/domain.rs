@@ -363,10 +363,20 @@ impl<T: DomainOps> Owned<T> {
         unsafe { &mut *self.0.as_ptr().cast() }
     }
 
-    /// The page sizes that can be mapped, a bit for each: bit n is for pages of 2^n bytes. No page
-    /// table can map what its format has not.
-    pub fn set_page_sizes(&mut self, sizes: usize) {
-        self.domain().pgsize_bitmap = sizes as c_ulong;
+    /// Leaves only some of the page sizes that can be mapped, a bit for each: bit n is for pages of
+    /// 2^n bytes. Bits that the page table's format has not stay out.
+    ///
+    /// # Errors
+    ///
+    /// `ERANGE`: the format has none of them; it is as it was.
+    pub fn set_page_sizes(&mut self, sizes: usize) -> Result {
+        let can = &mut self.domain().pgsize_bitmap;
+        let left = *can & sizes as c_ulong;
+        if left == 0 {
+            return Err(ERANGE);
+        }
+        *can = left;
+        Ok(())
     }
 
     /// The addresses that can be mapped, in bytes, both ends included: IO virtual ones.
@@ -443,5 +453,70 @@ impl<T: DomainOps<Head = Bare>> StaticDomain<T> {
 
     pub(super) const fn as_raw(&'static self) -> *mut bindings::iommu_domain {
         core::ptr::from_ref(self).cast_mut().cast()
+    }
+}
+
+#[cfg(CONFIG_KUNIT = "y")]
+#[macros::kunit_tests(rust_kernel_iommu_domain)]
+mod tests {
+    use super::{
+        super::ops::Served,
+        *, //
+    };
+
+    /// What the format of [`Sizes`] can map: pages of 4 KiB and 2 MiB.
+    const FORMAT: c_ulong = 1 << 12 | 1 << 21;
+
+    /// A head that maps nothing, but has a format.
+    #[repr(transparent)]
+    struct Sizes(bindings::iommu_domain);
+
+    // SAFETY: It is an `iommu_domain`, and has no operations.
+    unsafe impl Head for Sizes {
+        type Config = ();
+
+        unsafe fn init(this: *mut Self, _config: &()) -> Result {
+            // SAFETY: By the contract of this function it is ours.
+            unsafe { (*this).0.pgsize_bitmap = FORMAT };
+            Ok(())
+        }
+
+        unsafe fn deinit(_this: *mut Self) {}
+    }
+
+    struct Mapping;
+
+    static TABLE: DomainTable<Mapping> = DomainTable::new();
+
+    #[vtable]
+    impl DomainOps for Mapping {
+        type Head = Sizes;
+
+        fn table() -> &'static DomainTable<Self> {
+            &TABLE
+        }
+
+        fn attach_dev(_domain: &Domain<Self>, _dev: &Served, _old: Option<&AnyDomain>) -> Result {
+            Err(ENODEV)
+        }
+    }
+
+    #[test]
+    fn page_sizes_are_those_of_the_format() -> Result {
+        // (asked for, what comes of it)
+        for (asked, expected) in [
+            (0, Err(ERANGE)),
+            (1 << 11, Err(ERANGE)),
+            (1 << 13 | 1 << 63, Err(ERANGE)),
+            (1 << 12, Ok(1 << 12)),
+            (1 << 21 | 1 << 30, Ok(1 << 21)),
+            (usize::MAX, Ok(FORMAT)),
+        ] {
+            let mut domain = Owned::new(Kind::Unmanaged, &(), Mapping, GFP_KERNEL)?;
+            let done = domain.set_page_sizes(asked);
+            assert_eq!(done, expected.map(|_| ()));
+            assert_eq!(domain.domain().pgsize_bitmap, expected.unwrap_or(FORMAT));
+        }
+        Ok(())
     }
 }

@@ -113,7 +113,7 @@ impl Paging {
         let mut domain = Owned::new(Kind::Unmanaged, &FORMAT, Self { tracking }, GFP_KERNEL)?;
         if kind == uapi::IOMMUPT_HUGE {
             // iommufd takes no domain that cannot map a page of the CPU's.
-            domain.set_page_sizes(uapi::HUGE_PAGE_SIZE | PAGE_SIZE);
+            domain.set_page_sizes(uapi::HUGE_PAGE_SIZE | PAGE_SIZE)?;
         } else {
             // Smaller than the format's, so that tests can hit its ends.
             domain.set_aperture(uapi::APERTURE_FIRST, uapi::APERTURE_LAST)?;
