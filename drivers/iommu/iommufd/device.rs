@@ -10,7 +10,6 @@ use crate::ffi::{
     context::Ctx,
     device::{
         allows_unsafe_interrupts,
-        hold_object,
         Device,
         Parts, //
     },
@@ -108,7 +107,7 @@ pub(crate) fn let_go(device: &Device) {
         let group = device.group().lock();
         device
             .retire_vdev(&group)
-            .and_then(|vdev| hold_object(device.ctx(), vdev))
+            .and_then(|vdev| Hold::of_known(device.ctx(), vdev))
     };
     if let Some(vdev) = vdev {
         kernel::warn_on!(vdev.destroy(device.ctx(), true).is_err());

@@ -18,6 +18,7 @@ pub(crate) mod attach;
 pub(crate) mod charge;
 pub(crate) mod context;
 pub(crate) mod count;
+pub(crate) mod destroy;
 pub(crate) mod device;
 pub(crate) mod domain;
 pub(crate) mod eventq;

@@ -18,8 +18,18 @@ use kernel::{
 ///
 /// Every operation is atomic, so a shared reference suffices. Misuse (increment from zero,
 /// decrement below it) warns and saturates, as in C.
+///
+/// It may keep an object, so nobody changes it but [`ffi`](super), by what a loan or a hold is:
+///
+/// ```ignore,compile_fail,E0624
+/// use crate::ffi::{hwpt::Hwpt, typed::Head};
+///
+/// fn misuse(hwpt: &Hwpt) {
+///     hwpt.object().users().dec();
+/// }
+/// ```
 #[repr(transparent)]
-pub(crate) struct Count(Opaque<bindings::refcount_t>);
+pub(super) struct Count(Opaque<bindings::refcount_t>);
 
 // SAFETY: All operations are atomic.
 unsafe impl Sync for Count {}
@@ -42,7 +52,7 @@ impl Count {
     }
 
     /// Increments unless it is zero; returns whether it did.
-    pub(crate) fn inc_not_zero(&self) -> bool {
+    pub(super) fn inc_not_zero(&self) -> bool {
         // SAFETY: `self` is a valid `refcount_t`.
         unsafe { bindings::refcount_inc_not_zero(self.0.get()) }
     }
@@ -54,45 +64,45 @@ impl Count {
     }
 
     /// Increments a count that the caller knows not to be zero.
-    pub(crate) fn inc(&self) {
+    pub(super) fn inc(&self) {
         // SAFETY: `self` is a valid `refcount_t`.
         unsafe { bindings::refcount_inc(self.0.get()) }
     }
 
     /// Decrements a count that somebody else keeps above zero.
-    pub(crate) fn dec(&self) {
+    pub(super) fn dec(&self) {
         // SAFETY: `self` is a valid `refcount_t`.
         unsafe { bindings::refcount_dec(self.0.get()) }
     }
 
     /// Decrements; returns whether that made it zero.
-    pub(crate) fn dec_and_test(&self) -> bool {
+    pub(super) fn dec_and_test(&self) -> bool {
         // SAFETY: `self` is a valid `refcount_t`.
         unsafe { bindings::refcount_dec_and_test(self.0.get()) }
     }
 
     /// Takes it from one to zero; returns whether it was one. Then what others did before they
     /// gave their counts back is seen.
-    pub(crate) fn dec_if_one(&self) -> bool {
+    pub(super) fn dec_if_one(&self) -> bool {
         // SAFETY: `self` is a valid `refcount_t`.
         unsafe { bindings::iommu_refcount_dec_if_one(self.0.get()) }
     }
 
     /// Sets a count that nobody else can change now.
-    pub(crate) fn set(&self, n: i32) {
+    pub(super) fn set(&self, n: i32) {
         // SAFETY: `self` is a valid `refcount_t`.
         unsafe { bindings::refcount_set(self.0.get(), n) }
     }
 
     /// Sets a count that is zero, after everything that was written before.
-    pub(crate) fn set_release(&self, n: i32) {
+    pub(super) fn set_release(&self, n: i32) {
         // SAFETY: `self` is a valid `refcount_t`.
         unsafe { bindings::refcount_set_release(self.0.get(), n) }
     }
 
     /// Waits until it is zero; returns whether it is. Then what others did before they gave their
     /// counts back is seen.
-    pub(crate) fn wait_for_zero(&self, timeout: Jiffies) -> bool {
+    pub(super) fn wait_for_zero(&self, timeout: Jiffies) -> bool {
         // SAFETY: `self` is a valid `refcount_t`, and this may sleep.
         unsafe { bindings::iommu_wait_refcount_zero(self.0.get(), timeout) != 0 }
     }

@@ -37,7 +37,6 @@ use super::{
 use crate::{
     attach,
     device,
-    object,
     target, //
 };
 use core::{
@@ -197,7 +196,9 @@ impl Device {
                 (&raw mut (*this).dev).write(NonNull::from(dev).cast());
                 (&raw mut (*this).group).write(parts.group);
                 (&raw mut (*this).enforce_cache_coherency).write(enforces);
-                (&raw mut (*this).owner).cast::<Option<DmaOwner<'_>>>().write(parts.owner);
+                (&raw mut (*this).owner)
+                    .cast::<Option<DmaOwner<'_>>>()
+                    .write(parts.owner);
                 (&raw mut (*this).context).write(UnsafeCell::new(context));
             }
         };
@@ -284,7 +285,7 @@ impl Device {
     }
 
     /// Has vIOMMUs refer to the device no more; returns the vDEVICE that does. It may be on its
-    /// way out, which [`object::try_hold`] tells.
+    /// way out, which [`Hold::of_known`] tells.
     pub(crate) fn retire_vdev(&self, _group: &Locked<'_>) -> Option<&Object> {
         // SAFETY: The mutex guards the field.
         unsafe { *self.destroying.get() = true };
@@ -498,11 +499,4 @@ pub(crate) unsafe extern "C" fn iommufd_device_pre_destroy(obj: *mut bindings::i
 pub(crate) unsafe extern "C" fn iommufd_device_destroy(obj: *mut bindings::iommufd_object) {
     // SAFETY: By the contract of this function.
     unsafe { obj.cast::<Device>().drop_in_place() };
-}
-
-/// Has an object that was found under a lock be held on to.
-pub(crate) fn hold_object(ctx: &Ctx, object: &Object) -> Option<Hold<Object>> {
-    object::try_hold(ctx, object).ok()?;
-    // SAFETY: `try_hold()` took a count.
-    Some(unsafe { Hold::adopt(object) })
 }

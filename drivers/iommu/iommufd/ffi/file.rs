@@ -10,15 +10,13 @@ use super::{
         Ctx, //
     },
     count::Count,
+    destroy,
     object::{
         Counted,
         Object, //
     }, //
 };
-use crate::{
-    ioctl,
-    object, //
-};
+use crate::ioctl;
 use core::{
     cell::UnsafeCell,
     mem,
@@ -203,7 +201,7 @@ unsafe extern "C" fn release(_: *mut bindings::inode, file: *mut bindings::file)
     // SAFETY: Set by `open`; this was the last reference to the file.
     let raw = unsafe { (*file).private_data }.cast();
     // SAFETY: As above.
-    object::destroy_all(unsafe { Ctx::from_raw(raw) });
+    destroy::destroy_all(unsafe { Ctx::from_raw(raw) });
     // SAFETY: As above.
     unsafe { Ctx::free(raw) };
     0

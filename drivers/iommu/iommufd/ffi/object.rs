@@ -65,13 +65,13 @@ impl Object {
     }
 
     /// References of all sorts: the table's own, loans and holds.
-    pub(crate) fn users(&self) -> &Count {
+    pub(super) fn users(&self) -> &Count {
         // SAFETY: By the type invariant; the field is only changed atomically.
         unsafe { Count::from_raw(&raw mut (*self.as_raw()).users) }
     }
 
     /// The table's own reference and the loans: what destroy waits for.
-    pub(crate) fn wait_cnt(&self) -> &Count {
+    pub(super) fn wait_cnt(&self) -> &Count {
         // SAFETY: By the type invariant; the field is only changed atomically.
         unsafe { Count::from_raw(&raw mut (*self.as_raw()).wait_cnt) }
     }
@@ -93,7 +93,7 @@ impl Object {
     }
 
     /// Stops those who may hold the object for long (`pre_destroy` of its kind).
-    pub(crate) fn pre_destroy(&self) {
+    pub(super) fn pre_destroy(&self) {
         if let Some(op) = kinds::ops(self.kind()).pre_destroy {
             // SAFETY: The object is valid and of the kind that the op is for.
             unsafe { op(self.as_raw()) }
@@ -103,7 +103,7 @@ impl Object {
     /// Takes the object for good when the caller's is the last count on it.
     ///
     /// Afterwards no lookup can get a count any more: they all start from a count that is not 0.
-    pub(crate) fn take(&self) -> Option<Taken> {
+    pub(super) fn take(&self) -> Option<Taken> {
         // INVARIANT: `users` is 0 from here on.
         self.users()
             .dec_if_one()
@@ -180,7 +180,7 @@ impl<'a, T: Kind> Loan<'a, T> {
         if T::ID != KindId::ANY && object.kind() != T::ID {
             return None;
         }
-        // After the count that destroy waits for: see `crate::object` for why.
+        // After the count that destroy waits for: see `super::destroy` for why.
         if !object.users().inc_not_zero() {
             return None;
         }
@@ -239,6 +239,18 @@ impl<T: Kind> Drop for Loan<'_, T> {
 /// # Invariants
 ///
 /// `users` is zero, so that only RCU readers which will not get a count can still see it.
+///
+/// What may be done with it is up to [`destroy`](super::destroy), which waits for loans first:
+///
+/// ```ignore,compile_fail,E0624
+/// use crate::ffi::object::Object;
+///
+/// fn misuse(object: &Object) {
+///     if let Some(taken) = object.take() {
+///         taken.destroy();
+///     }
+/// }
+/// ```
 #[must_use = "an object that was taken must be destroyed"]
 pub(crate) struct Taken(NonNull<Object>);
 
@@ -249,7 +261,7 @@ impl Taken {
     }
 
     /// Runs the kind's destroy and frees the memory. There may be no loans any more.
-    pub(crate) fn destroy(self) {
+    pub(super) fn destroy(self) {
         let raw = self.object().as_raw();
         // SAFETY: The object is valid, of the kind that the op is for, and ours alone.
         unsafe { (kinds::ops(self.object().kind()).destroy)(raw) };

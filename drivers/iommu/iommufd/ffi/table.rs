@@ -194,7 +194,7 @@ pub(crate) struct Locked<'a> {
 
 impl Locked<'_> {
     /// The first object at `from` or behind it.
-    pub(crate) fn next(&self, from: usize) -> Option<&Object> {
+    pub(super) fn next(&self, from: usize) -> Option<&Object> {
         self.iter_from(from).next()
     }
 
@@ -213,13 +213,13 @@ impl Locked<'_> {
     }
 
     /// Finds an object that may be about to leave.
-    pub(crate) fn find(&mut self, id: u32) -> Option<Slot<'_>> {
+    pub(super) fn find(&mut self, id: u32) -> Option<Slot<'_>> {
         self.slot(id).filter(|slot| slot.object.can_be_found())
     }
 
     /// Where an object is that the caller has a count on, or that cannot leave without its lock;
     /// `None` when it left.
-    pub(crate) fn slot_of(&mut self, object: &Object) -> Option<Slot<'_>> {
+    pub(super) fn slot_of(&mut self, object: &Object) -> Option<Slot<'_>> {
         self.slot(object.id())
             .filter(|slot| ptr::eq(slot.object, object))
     }
@@ -234,7 +234,7 @@ impl Locked<'_> {
     }
 
     /// Takes an object out of the table, its id included.
-    pub(crate) fn remove(&mut self, taken: &Taken) {
+    pub(super) fn remove(&mut self, taken: &Taken) {
         self.erase(taken.object());
     }
 
@@ -268,7 +268,7 @@ impl Slot<'_> {
     /// Takes the object for good and out of the table when the caller's is the last count on it;
     /// with `keep_id` its id is not used again.
     #[inline]
-    pub(crate) fn take(mut self, keep_id: bool) -> Option<Taken> {
+    pub(super) fn take(mut self, keep_id: bool) -> Option<Taken> {
         let taken = self.object.take()?;
         let entry = if keep_id {
             zero_entry()

@@ -9,13 +9,13 @@
 
 use super::{
     context::Ctx,
+    destroy,
     object::{
         Built,
         Kind,
         Object, //
     },
 };
-use crate::object;
 use core::{
     marker::PhantomData,
     mem::{
@@ -61,16 +61,36 @@ pub(crate) fn downcast<T: Kind>(object: &Object) -> Option<&T> {
 ///
 /// Dropping it wakes nobody, as nobody waits for `users`.
 ///
+/// It is a reference that several threads may have, so it is as mobile as the object is:
+///
+/// ```ignore,compile_fail,E0277
+/// use crate::ffi::{object::Object, typed::{Head, Hold}};
+/// use core::cell::Cell;
+///
+/// #[repr(C)]
+/// struct Counting(Object, Cell<u32>);
+///
+/// // SAFETY: It begins with the head.
+/// unsafe impl Head for Counting {}
+///
+/// fn send(_: impl Send) {}
+///
+/// fn misuse(hold: Hold<Counting>) {
+///     send(hold);
+/// }
+/// ```
+///
 /// # Invariants
 ///
 /// This owns one count of `users` of the object.
 #[repr(transparent)]
 pub(crate) struct Hold<T: Head>(NonNull<T>);
 
-// SAFETY: It is a count, which is atomic; objects are `Send` and `Sync`.
-unsafe impl<T: Head> Send for Hold<T> {}
-// SAFETY: As above.
-unsafe impl<T: Head> Sync for Hold<T> {}
+// SAFETY: The count is atomic. Whoever has the hold has a `&T`, and may be the one who drops the
+// `T` in the end.
+unsafe impl<T: Head + Send + Sync> Send for Hold<T> {}
+// SAFETY: Whoever has a reference to the hold has a `&T`, and may take a hold of its own by that.
+unsafe impl<T: Head + Send + Sync> Sync for Hold<T> {}
 
 impl<T: Head> Hold<T> {
     /// Holds on to an object on which the caller has a count, or which it keeps in the table.
@@ -99,7 +119,7 @@ impl<T: Head> Hold<T> {
     pub(crate) fn put_and_try_destroy(self, ctx: &Ctx) {
         let this = ManuallyDrop::new(self);
         // `EBUSY` is no error: somebody else depends on it, and will do this again.
-        let _ = object::put_and_try_destroy(ctx, this.object());
+        let _ = destroy::put_and_try_destroy(ctx, this.object());
     }
 
     /// Lets go of it and destroys the object, once its loans have ended. With `keep_id` its id is
@@ -110,7 +130,17 @@ impl<T: Head> Hold<T> {
     /// `EBUSY`: something else depends on it, which is a bug of the caller's.
     pub(crate) fn destroy(self, ctx: &Ctx, keep_id: bool) -> Result {
         let this = ManuallyDrop::new(self);
-        object::destroy_held(ctx, this.object(), keep_id)
+        destroy::destroy_held(ctx, this.object(), keep_id)
+    }
+}
+
+impl Hold<Object> {
+    /// Holds on to an object that the caller knows, but has no count on; `None` when it is not in
+    /// the table any more.
+    pub(crate) fn of_known(ctx: &Ctx, object: &Object) -> Option<Self> {
+        let mut locked = ctx.objects().lock();
+        locked.slot_of(object)?;
+        Some(Self::new(object))
     }
 }
 

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The ways to destroy an object.
+//!
+//! This is here and not among the logic because the counts of an object are what keeps it: whoever
+//! can change them can free it under another's reference.
+//!
+//! A loan counts in `wait_cnt` and in `users`, takes them in that order, and gives them back in the
+//! other. There are two ways to destroy:
+//!
+//! - [`destroy_held`], for drivers, who cannot be refused: `wait_cnt` is brought to zero first, and
+//!   `users` looked at then. No lookup touches `users` any more, so one that loses the race cannot
+//!   make this fail.
+//! - [`destroy`] and [`put_and_try_destroy`], which may be refused: under the table's lock `users`
+//!   is taken from one to zero, so that no lookup gets a loan, and the object out of the table;
+//!   then `wait_cnt` is waited for. A loan at that moment is `EBUSY`.
+//!
+//! Lookups do without the table's lock because the memory stays an object's ([`super::memory`]):
+//! one that comes too late may count in the `wait_cnt` of whatever object is there now, and lets go
+//! of it at once.
+
+use super::{
+    context::Ctx,
+    object::{
+        Object,
+        Taken, //
+    },
+    table::Locked, //
+};
+use kernel::{
+    prelude::*,
+    time::msecs_to_jiffies, //
+};
+
+/// How long destroy waits for loans before it calls them a bug, in milliseconds.
+const PATIENCE: u32 = 60_000;
+
+/// Destroys the object `id` if nothing depends on it.
+///
+/// # Errors
+///
+/// `ENOENT` when there is none; `EBUSY` when something depends on it.
+pub(crate) fn destroy(ctx: &Ctx, id: u32) -> Result {
+    let taken = {
+        let mut locked = ctx.objects().lock();
+        let taken = locked.find(id).ok_or(ENOENT)?.take(false).ok_or(EBUSY)?;
+        ctx.forget_vfio_ioas(&taken, &locked);
+        taken
+    };
+    finish(taken)
+}
+
+/// Gives the caller's hold back, and destroys the object if that was the last one.
+///
+/// # Errors
+///
+/// `EBUSY` when something else depends on it.
+pub(super) fn put_and_try_destroy(ctx: &Ctx, object: &Object) -> Result {
+    let taken = take_held(ctx, object, &mut ctx.objects().lock(), false)?;
+    finish(taken)
+}
+
+/// Gives the caller's hold back and destroys the object, waiting for loans to end; with `keep_id`
+/// its id is not used again.
+///
+/// # Errors
+///
+/// `EBUSY` when something else depends on it, which is a bug of the caller. The object then stays
+/// until the context is closed.
+pub(super) fn destroy_held(ctx: &Ctx, object: &Object, keep_id: bool) -> Result {
+    if let Err(e) = wait_for_loans(object) {
+        object.users().dec();
+        return Err(e);
+    }
+    let taken = {
+        let mut locked = ctx.objects().lock();
+        take_held(ctx, object, &mut locked, keep_id).inspect_err(|_| {
+            // It stays, so it can be lent again. Without the lock somebody else could destroy it
+            // before it can.
+            object.wait_cnt().set_release(1);
+        })?
+    };
+    taken.destroy();
+    Ok(())
+}
+
+/// Gives a hold back and takes the object, both under the lock so that nobody comes between. An
+/// object stays valid until the lock is given back.
+///
+/// # Errors
+///
+/// `EBUSY` when something else depends on it; `ENOENT` when the table has another object at its
+/// id, which is a bug.
+fn take_held(ctx: &Ctx, object: &Object, locked: &mut Locked<'_>, keep_id: bool) -> Result<Taken> {
+    object.users().dec();
+    let slot = locked.slot_of(object);
+    if kernel::warn_on!(slot.is_none()) {
+        return Err(ENOENT);
+    }
+    let taken = slot.and_then(|slot| slot.take(keep_id)).ok_or(EBUSY)?;
+    ctx.forget_vfio_ioas(&taken, locked);
+    Ok(taken)
+}
+
+/// Waits for the loans on an object that left the table, and destroys it.
+#[inline]
+fn finish(taken: Taken) -> Result {
+    if let Err(e) = wait_for_loans(taken.object()) {
+        // Somebody uses it for ever: `taken` goes unused, for rather a leak than a use after free.
+        kernel::warn_on!(true);
+        return Err(e);
+    }
+    taken.destroy();
+    Ok(())
+}
+
+/// Drops the table's own `wait_cnt` and waits until it is zero.
+#[inline]
+fn wait_for_loans(object: &Object) -> Result {
+    if object.wait_cnt().dec_and_test() {
+        return Ok(());
+    }
+    object.pre_destroy();
+    if object.wait_cnt().wait_for_zero(msecs_to_jiffies(PATIENCE)) {
+        return Ok(());
+    }
+    pr_crit!("Time out waiting for iommufd object to become free\n");
+    object.wait_cnt().inc();
+    Err(EBUSY)
+}
+
+/// Destroys everything in a context that is being closed, dependents first.
+pub(super) fn destroy_all(ctx: &Ctx) {
+    loop {
+        let (mut seen, mut destroyed) = (false, false);
+        let mut from = 0;
+        while let Some((id, taken)) = next(ctx, from) {
+            seen = true;
+            from = id as usize + 1;
+            if let Some(taken) = taken {
+                // A lookup in another context, which took it for what had been there before, may
+                // have a count for a moment.
+                destroyed |= finish(taken).is_ok();
+            }
+        }
+        // Only ids that nobody may use again are left.
+        if !seen {
+            return;
+        }
+        // A cycle, or a hold that nobody gave back.
+        if kernel::warn_on!(!destroyed) {
+            return;
+        }
+    }
+}
+
+/// The next object in the table, taken out of it if nothing depends on it.
+fn next(ctx: &Ctx, from: usize) -> Option<(u32, Option<Taken>)> {
+    let mut locked = ctx.objects().lock();
+    let object = locked.next(from)?;
+    let (id, taken) = (object.id(), object.take());
+    if let Some(taken) = &taken {
+        locked.remove(taken);
+    }
+    Some((id, taken))
+}
