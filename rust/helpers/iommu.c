@@ -128,18 +128,21 @@ __rust_helper void *rust_helper_iommu_xas_reload(struct xa_state *xas)
 }
 
 /*
- * What is freed may be looked at for a grace period, but for a pointer at freeptr.
+ * What is freed may be looked at for a grace period, but for a pointer at freeptr. What ctor sets
+ * when the memory is new stays as whoever frees it left it.
  * To who gets it the memory is like that of kmalloc(): as well aligned, and all of
  * it may be copied from and to user space.
  */
 __rust_helper struct kmem_cache *
-rust_helper_iommu_type_stable_cache(const char *name, unsigned int size, unsigned int freeptr)
+rust_helper_iommu_type_stable_cache(const char *name, unsigned int size, unsigned int freeptr,
+				    void (*ctor)(void *object))
 {
 	struct kmem_cache_args args = {
 		.align = max_t(unsigned int, ARCH_KMALLOC_MINALIGN, size & -size),
 		.usersize = size,
 		.use_freeptr_offset = true,
 		.freeptr_offset = freeptr,
+		.ctor = ctor,
 	};
 
 	return kmem_cache_create(name, size, &args, SLAB_TYPESAFE_BY_RCU);

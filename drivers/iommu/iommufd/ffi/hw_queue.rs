@@ -202,15 +202,17 @@ impl<'a> NewQueue<'a> {
         base: u64,
     ) -> Result<Built<'a>> {
         let raw = self.object.as_raw().cast::<bindings::iommufd_hw_queue>();
-        // SAFETY: The object is at least as large as the structure. It is zeroed, and ours alone.
-        let queue = unsafe { &mut *raw };
-        // `destroy_hw_queue` lets go of both.
-        queue.viommu = self.viommu.as_raw();
         self.viommu.object().users().inc();
-        queue.access = memory.into_raw();
-        queue.type_ = cmd.type_;
-        queue.length = cmd.length as usize;
-        queue.base_addr = cmd.nesting_parent_iova;
+        // SAFETY: The object is at least as large as the structure. It is zeroed, and ours alone
+        // but for the head, which lookups may see.
+        unsafe {
+            // `destroy_hw_queue` lets go of both.
+            (*raw).viommu = self.viommu.as_raw();
+            (*raw).access = memory.into_raw();
+            (*raw).type_ = cmd.type_;
+            (*raw).length = cmd.length as usize;
+            (*raw).base_addr = cmd.nesting_parent_iova;
+        }
         // SAFETY: Initialised just now.
         let object = unsafe { self.object.built() };
         // SAFETY: The driver of the vIOMMU gets its own part to initialise.

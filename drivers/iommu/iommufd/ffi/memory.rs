@@ -17,7 +17,10 @@
 
 use core::{
     cell::UnsafeCell,
-    mem::size_of,
+    mem::{
+        offset_of,
+        size_of, //
+    },
     ptr::{
         self,
         NonNull, //
@@ -55,6 +58,20 @@ unsafe impl Sync for Caches {}
 
 static CACHES: Caches = Caches(UnsafeCell::new([ptr::null_mut(); CLASSES.len()]));
 
+/// What [`alloc`] leaves alone, at the beginning of an object: its `wait_cnt`.
+const LEFT_ALONE: usize = size_of::<bindings::refcount_t>();
+const _: () = assert!(offset_of!(bindings::iommufd_object, wait_cnt) == 0);
+
+/// New memory has no count that keeps it.
+///
+/// # Safety
+///
+/// `object` is memory of one of the caches, that nobody has looked at yet.
+unsafe extern "C" fn clear_wait_cnt(object: *mut c_void) {
+    // SAFETY: By the contract of this function; an object has a `wait_cnt` there.
+    unsafe { object.cast::<u8>().write_bytes(0, LEFT_ALONE) };
+}
+
 /// Makes the caches.
 ///
 /// # Safety
@@ -67,20 +84,21 @@ static CACHES: Caches = Caches(UnsafeCell::new([ptr::null_mut(); CLASSES.len()])
 pub(super) unsafe fn init() -> Result {
     for (index, class) in CLASSES.iter().enumerate() {
         // SAFETY: The name is a static one. The free pointer goes behind the head, whose counts
-        // are what may be looked at.
+        // are what may be looked at, and what `clear_wait_cnt` is called with is an object's.
         let cache = unsafe {
             bindings::iommu_type_stable_cache(
                 class.name.as_char_ptr(),
                 class.size as u32,
                 size_of::<bindings::iommufd_object>() as u32,
+                Some(clear_wait_cnt),
             )
         };
         if cache.is_null() {
-            // SAFETY: By the caller.
+            // SAFETY: Nobody has allocated from those that there are.
             unsafe { exit() };
             return Err(ENOMEM);
         }
-        // SAFETY: By the caller nobody else looks at it.
+        // SAFETY: Nobody allocates yet, and so nobody else looks at it.
         unsafe { (*CACHES.0.get())[index] = cache };
     }
     Ok(())
@@ -92,7 +110,7 @@ pub(super) unsafe fn init() -> Result {
 ///
 /// There may be no objects any more, and nobody may allocate.
 pub(super) unsafe fn exit() {
-    // SAFETY: By the caller nobody else looks at it.
+    // SAFETY: Nobody allocates any more, and so nobody else looks at it.
     for cache in unsafe { &mut *CACHES.0.get() } {
         // SAFETY: It is empty, or null, which is passed over.
         unsafe { bindings::kmem_cache_destroy(*cache) };
@@ -100,11 +118,12 @@ pub(super) unsafe fn exit() {
     }
 }
 
-/// Zeroed memory for an object of `size` bytes; `None` when there is none, or it would be larger
-/// than the largest class, which is a driver's bug.
+/// Zeroed memory for an object of `size` bytes, its head among them; `None` when there is none, or
+/// it would be larger than the largest class, which is a driver's bug.
 ///
 /// Somebody who has not noticed yet that it was freed may try to get a count on what was there
-/// before, so `wait_cnt` must stay zero until all of the object is ready to be found.
+/// before, so `wait_cnt` must stay zero until all of the object is ready to be found. It is zero
+/// already, and not written: not even another zero may be, as it is looked at atomically.
 pub(super) fn alloc(size: usize) -> Option<NonNull<bindings::iommufd_object>> {
     let class = CLASSES.iter().position(|class| size <= class.size);
     if kernel::warn_on_once!(class.is_none()) {
@@ -116,9 +135,11 @@ pub(super) fn alloc(size: usize) -> Option<NonNull<bindings::iommufd_object>> {
     // SAFETY: The cache is there as long as the module.
     let raw = unsafe { bindings::kmem_cache_alloc_noprof(cache, bindings::GFP_KERNEL_ACCOUNT) };
     let raw = NonNull::new(raw.cast::<u8>())?;
-    // SAFETY: The memory of the class has room for that many. Of what it was before `wait_cnt`
-    // alone is looked at, which is zero, or that of memory that never was an object.
-    unsafe { raw.write_bytes(0, size) };
+    // SAFETY: The memory of the class has room for that many, and an object begins with its head.
+    // Of what it was before `wait_cnt` alone is looked at.
+    unsafe { raw.add(LEFT_ALONE).write_bytes(0, size - LEFT_ALONE) };
+    // A reference to the head leads to all of it, see `Object::as_raw`.
+    raw.as_ptr().expose_provenance();
     Some(raw.cast())
 }
 

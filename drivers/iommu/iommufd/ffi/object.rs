@@ -17,7 +17,10 @@ use core::{
         ManuallyDrop, //
     },
     ops::Deref,
-    ptr::NonNull, //
+    ptr::{
+        self,
+        NonNull, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -60,30 +63,34 @@ impl Object {
         unsafe { &*ptr.cast() }
     }
 
+    /// The object as C knows it: all of it, not only the head.
+    ///
+    /// That a reference to the head is all that there is at hand does not matter: where objects
+    /// come from their memory is exposed as a whole ([`memory::alloc`]).
     pub(super) fn as_raw(&self) -> *mut bindings::iommufd_object {
-        self.0.get()
+        ptr::with_exposed_provenance_mut(self.0.get().addr())
     }
 
     /// References of all sorts: the table's own, loans and holds.
     pub(super) fn users(&self) -> &Count {
         // SAFETY: By the type invariant; the field is only changed atomically.
-        unsafe { Count::from_raw(&raw mut (*self.as_raw()).users) }
+        unsafe { Count::from_raw(&raw mut (*self.0.get()).users) }
     }
 
     /// The table's own reference and the loans: what destroy waits for.
     pub(super) fn wait_cnt(&self) -> &Count {
         // SAFETY: By the type invariant; the field is only changed atomically.
-        unsafe { Count::from_raw(&raw mut (*self.as_raw()).wait_cnt) }
+        unsafe { Count::from_raw(&raw mut (*self.0.get()).wait_cnt) }
     }
 
     pub(crate) fn kind(&self) -> KindId {
         // SAFETY: By the type invariant.
-        KindId(unsafe { (*self.as_raw()).type_ })
+        KindId(unsafe { (*self.0.get()).type_ })
     }
 
     pub(crate) fn id(&self) -> u32 {
         // SAFETY: By the type invariant.
-        unsafe { (*self.as_raw()).id }
+        unsafe { (*self.0.get()).id }
     }
 
     /// Whether the table shows it: from when it is complete until it is about to leave. What was
@@ -223,7 +230,7 @@ impl<T: Kind> Deref for Loan<'_, T> {
 
     fn deref(&self) -> &T {
         // SAFETY: The counts keep the object, which is of kind `T`.
-        unsafe { self.counted.object.cast().as_ref() }
+        unsafe { &*self.counted.object().as_raw().cast() }
     }
 }
 
@@ -266,7 +273,7 @@ impl Taken {
         // SAFETY: The object is valid, of the kind that the op is for, and ours alone.
         unsafe { (kinds::ops(self.object().kind()).destroy)(raw) };
         // SAFETY: Both counts are zero, and nobody can get one on what left the table.
-        unsafe { memory::free(self.0.cast()) };
+        unsafe { memory::free(NonNull::new_unchecked(raw)) };
     }
 }
 

@@ -54,7 +54,7 @@ unsafe impl Head for Object {}
 #[inline]
 pub(crate) fn downcast<T: Kind>(object: &Object) -> Option<&T> {
     // SAFETY: By the contract of `Kind` every object that says so is a `T`.
-    (object.kind() == T::ID).then(|| unsafe { &*core::ptr::from_ref(object).cast() })
+    (object.kind() == T::ID).then(|| unsafe { &*object.as_raw().cast() })
 }
 
 /// A long reference: the object cannot be destroyed while this exists.

@@ -74,12 +74,14 @@ impl Viommu {
         let (size, init) = self.vdevice_ops()?;
         let object = ctx.reserve(size, VDEVICE)?;
         let raw = object.as_raw().cast::<bindings::iommufd_vdevice>();
-        // SAFETY: `size` is at least that of the structure. It is zeroed, and ours alone.
-        let vdevice = unsafe { &mut *raw };
         self.object().users().inc();
-        vdevice.virt_id = virt_id as u64;
-        vdevice.viommu = self.as_raw();
-        vdevice.idev = device.as_raw();
+        // SAFETY: `size` is at least that of the structure. It is zeroed, and ours alone but for
+        // the head, which lookups may see.
+        unsafe {
+            (*raw).virt_id = virt_id as u64;
+            (*raw).viommu = self.as_raw();
+            (*raw).idev = device.as_raw();
+        }
         device.set_vdev(group, raw);
         // SAFETY: Initialised just now.
         let object = unsafe { object.built() };
@@ -166,12 +168,12 @@ pub(super) unsafe extern "C" fn abort_vdevice(obj: *mut bindings::iommufd_object
         // SAFETY: The driver's own operation on what it has initialised.
         unsafe { destroy(raw) };
     }
-    // SAFETY: By the caller; the driver does not use it any more.
-    let vdevice = unsafe { &*raw };
+    // SAFETY: Nobody else refers to the vDEVICE, and its driver does not any more.
+    let (viommu, device, virt_id) = unsafe { ((*raw).viommu, (*raw).idev, (*raw).virt_id) };
     // SAFETY: The vDEVICE's count keeps it until the end of this function.
-    let viommu = unsafe { &*vdevice.viommu.cast::<Viommu>() };
+    let viommu = unsafe { &*viommu.cast::<Viommu>() };
     viommu.with_vdevs_locked(|xa| {
-        let virt_id = vdevice.virt_id as usize;
+        let virt_id = virt_id as usize;
         // SAFETY: The lock is held. The slot is ours if it has this vDEVICE; otherwise making it
         // failed before it was filled, and it may be another's, which stays.
         unsafe {
@@ -185,7 +187,7 @@ pub(super) unsafe extern "C" fn abort_vdevice(obj: *mut bindings::iommufd_object
         }
     });
     // SAFETY: The group's lock guards the field; the loan or the caller keeps the device.
-    unsafe { (*vdevice.idev).vdev = ptr::null_mut() };
+    unsafe { (*device).vdev = ptr::null_mut() };
     viommu.object().users().dec();
 }
 

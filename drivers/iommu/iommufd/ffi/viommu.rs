@@ -97,26 +97,24 @@ impl ViommuDriver {
     ) -> Result<Built<'a>> {
         let object = ctx.reserve(self.size, VIOMMU)?;
         let raw = object.as_raw().cast::<bindings::iommufd_viommu>();
-        // SAFETY: `size` is at least that of the structure. It is zeroed, and ours alone.
-        let viommu = unsafe { &mut *raw };
-        viommu.type_ = type_;
-        viommu.ictx = ctx.as_raw();
         // `destroy_viommu` lets go of it.
-        viommu.hwpt = Hold::new(parent).into_raw().as_ptr().cast();
-        // A pluggable IOMMU would count its users itself.
-        viommu.iommu_dev = self.iommu_dev;
-        // SAFETY: The xarray is ours to initialise, and stays where it is.
-        unsafe { bindings::iommu_xa_init_flags(&mut viommu.vdevs, 0) };
-        // SAFETY: As above for the list.
-        unsafe { bindings::INIT_LIST_HEAD(&mut viommu.veventqs) };
-        // SAFETY: As above for the semaphore; the name and the class are static.
+        let hold = Hold::new(parent).into_raw();
+        // SAFETY: `size` is at least that of the structure. It is zeroed, ours alone but for the
+        // head, which lookups may see, and stays where it is; the name and the class are static.
         unsafe {
+            (*raw).type_ = type_;
+            (*raw).ictx = ctx.as_raw();
+            (*raw).hwpt = hold.as_ptr().cast();
+            // A pluggable IOMMU would count its users itself.
+            (*raw).iommu_dev = self.iommu_dev;
+            bindings::iommu_xa_init_flags(&raw mut (*raw).vdevs, 0);
+            bindings::INIT_LIST_HEAD(&raw mut (*raw).veventqs);
             bindings::__init_rwsem(
-                &mut viommu.veventqs_rwsem,
+                &raw mut (*raw).veventqs_rwsem,
                 c_str!("viommu->veventqs_rwsem").as_char_ptr(),
                 static_lock_class!().as_ptr(),
-            )
-        };
+            );
+        }
         // SAFETY: Initialised just now; without the driver's part there are no operations.
         let object = unsafe { object.built() };
         let data = if data.is_empty() {
