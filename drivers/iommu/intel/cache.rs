@@ -14,8 +14,12 @@ use crate::{
     caps::Caps,
     ffi::{
         device::Device,
-        domain::Domain,
+        domain::{
+            Domain,
+            OnUnit, //
+        },
         tags::{
+            settle,
             Key,
             New,
             Tag, //
@@ -294,7 +298,7 @@ fn assign_pair(domain: &Domain<'_>, dev: &Device<'_>, pair: Pair) -> Result {
 /// no flush uses them.
 fn unassign_pair(domain: &Domain<'_>, dev: &Device<'_>, pair: Pair) {
     let gone = [pair.0, pair.1].map(|key| domain.lock_tags().remove(dev, key));
-    domain.settle(gone);
+    settle(gone);
 }
 
 /// The tags of an attachment: of the domain, and of the parent of a nested one.
@@ -313,27 +317,31 @@ impl Keys {
     }
 }
 
-/// Adds the tags of an attachment. The domain has an id on the device's unit.
+/// Adds the tags of an attachment, for which the domain got an id on the device's unit.
 ///
 /// # Errors
 ///
 /// `ENOMEM`, with no tag added.
-pub(crate) fn assign_domain(domain: &Domain<'_>, dev: &Device<'_>, pasid: u32) -> Result {
-    let keys = Keys::new(domain.did(&dev.unit()), pasid);
+pub(crate) fn assign_domain(
+    domain: &OnUnit<'_, Domain<'_>>,
+    dev: &Device<'_>,
+    pasid: u32,
+) -> Result {
+    let keys = Keys::new(domain.did(), pasid);
     assign_pair(domain, dev, keys.own)?;
-    if domain.nested() {
-        assign_pair(&domain.parent(), dev, keys.parent)
+    if let Some(nested) = domain.as_nested() {
+        assign_pair(&nested.parent(), dev, keys.parent)
             .inspect_err(|_| unassign_pair(domain, dev, keys.own))?;
     }
     Ok(())
 }
 
 /// Takes the tags of an attachment away. Sleeps until no flush uses them.
-pub(crate) fn unassign_domain(domain: &Domain<'_>, dev: &Device<'_>, pasid: u32) {
-    let keys = Keys::new(domain.did(&dev.unit()), pasid);
+pub(crate) fn unassign_domain(domain: &OnUnit<'_, Domain<'_>>, dev: &Device<'_>, pasid: u32) {
+    let keys = Keys::new(domain.did(), pasid);
     unassign_pair(domain, dev, keys.own);
-    if domain.nested() {
-        unassign_pair(&domain.parent(), dev, keys.parent);
+    if let Some(nested) = domain.as_nested() {
+        unassign_pair(&nested.parent(), dev, keys.parent);
     }
 }
 

@@ -16,7 +16,12 @@ use kernel::{
 use crate::{
     ffi::{
         device::Device,
-        domain::Domain,
+        domain::{
+            Domain,
+            NestedDomain,
+            OnUnit,
+            SecondStageDomain, //
+        },
         table,
         unit::Unit,
         user::HwptVtdS1, //
@@ -96,7 +101,7 @@ pub(crate) fn set_up_first_stage(
 pub(crate) fn set_up_second_stage(
     unit: &Unit<'_>,
     dev: &Device<'_>,
-    domain: &Domain<'_>,
+    domain: &OnUnit<'_, SecondStageDomain<'_>>,
     pasid: u32,
 ) -> Result {
     if !unit.caps().ecap.second_stage().into_bool() {
@@ -104,7 +109,7 @@ pub(crate) fn set_up_second_stage(
         return Err(EINVAL);
     }
     let _guard = domain.lock();
-    let entry = Entry::second_stage(&domain.second_stage(), domain.did(unit));
+    let entry = Entry::second_stage(&domain.second_stage(), domain.did());
     publish(unit, dev, pasid, &entry)
 }
 
@@ -153,14 +158,14 @@ pub(crate) fn check_nested(dev: &Device<'_>, asked: &HwptVtdS1) -> Result<UserSt
 pub(crate) fn set_up_nested(
     unit: &Unit<'_>,
     dev: &Device<'_>,
-    domain: &Domain<'_>,
+    domain: &OnUnit<'_, NestedDomain<'_>>,
     user: &UserStage,
     pasid: u32,
     listed: impl FnOnce(),
 ) -> Result {
     let parent = domain.parent();
     let _guard = parent.lock();
-    let entry = Entry::nested(user, &parent.second_stage(), domain.did(unit));
+    let entry = Entry::nested(user, &parent.second_stage(), domain.did());
     publish(unit, dev, pasid, &entry)?;
     listed();
     Ok(())
@@ -180,7 +185,7 @@ pub(crate) fn set_up_nested(
 pub(crate) fn set_dirty_tracking(
     unit: &Unit<'_>,
     dev: &Device<'_>,
-    domain: &Domain<'_>,
+    domain: &OnUnit<'_, Domain<'_>>,
     pasid: u32,
     on: bool,
 ) -> Result {
@@ -192,7 +197,7 @@ pub(crate) fn set_dirty_tracking(
         return Err(ENODEV);
     };
     let changed = match State::of(slot, &guard) {
-        State::Present(present) if present.entry().did() != domain.did(unit) => return Ok(()),
+        State::Present(present) if present.entry().did() != domain.did() => return Ok(()),
         State::Present(present) if present.entry().through_second_stage() => {
             if present.entry().low.ssade().into_bool() == on {
                 return Ok(());

@@ -37,7 +37,7 @@ use crate::{
     ffi::{
         device::Device,
         domain::{
-            Domain,
+            NestedDomain,
             Replaced, //
         },
         stack::Stack,
@@ -90,7 +90,12 @@ impl Nested {
     /// suit the unit or the unit cannot do what the user asks; `ENOMEM`, `ENOSPC` when domain-ids
     /// are used up, those of page-request set-up: with the device attached as it was. Those of the
     /// invalidation queue: with the device blocked.
-    fn attach(&self, domain: &Domain<'_>, dev: &Device<'_>, old: Option<Replaced<'_>>) -> Result {
+    fn attach<'a>(
+        &self,
+        domain: &NestedDomain<'a>,
+        dev: &Device<'a>,
+        old: Option<Replaced<'_>>,
+    ) -> Result {
         if dev.real_dma_subdevice() {
             return Err(ENODEV);
         }
@@ -98,20 +103,20 @@ impl Nested {
             dev.complain(c"s2 domain is not compatible");
         })?;
         let user = entries::check_nested(dev, &self.0)?;
-        let unit = dev.unit();
-        domain.attach_unit(&unit).inspect_err(|_| {
+        let on_unit = domain.attach_unit(dev).inspect_err(|_| {
             dev.complain(c"failed to attach domain to iommu");
         })?;
-        let id = ScopeGuard::new(|| domain.detach_unit(&unit));
-        cache::assign_domain(domain, dev, NO_PASID)?;
-        let tags = ScopeGuard::new(|| cache::unassign_domain(domain, dev, NO_PASID));
+        cache::assign_domain(&on_unit.as_any(), dev, NO_PASID)?;
+        let tags = ScopeGuard::new(|| cache::unassign_domain(&on_unit.as_any(), dev, NO_PASID));
         domain.set_iopf(dev)?;
         let iopf = ScopeGuard::new(|| domain.remove_iopf(dev));
         dev.block_translation();
-        entries::set_up_nested(&unit, dev, domain, &user, NO_PASID, || domain.list(dev))?;
+        entries::set_up_nested(&dev.unit(), dev, &on_unit, &user, NO_PASID, || {
+            domain.list(dev);
+        })?;
         iopf.dismiss();
         tags.dismiss();
-        id.dismiss();
+        on_unit.keep();
         if let Some(old) = old {
             old.remove_iopf(dev);
         }
@@ -126,10 +131,10 @@ impl Nested {
     /// `EOPNOTSUPP` where there are no PASIDs, `EBUSY` while the device uses the tables of a
     /// crashed kernel, and those of [`Self::attach`]. After those of the invalidation queue the
     /// PASID is attached to nothing.
-    fn attach_pasid(
+    fn attach_pasid<'a>(
         &self,
-        domain: &Domain<'_>,
-        dev: &Device<'_>,
+        domain: &NestedDomain<'a>,
+        dev: &Device<'a>,
         pasid: Pasid,
         old: Option<Replaced<'_>>,
     ) -> Result {
@@ -142,17 +147,16 @@ impl Nested {
         }
         domain.parent().compatible(dev)?;
         let user = entries::check_nested(dev, &self.0)?;
-        domain.add_pasid(dev, pasid)?;
-        let listed = ScopeGuard::new(|| domain.remove_pasid(dev, pasid));
+        let listed = domain.add_pasid(dev, pasid)?;
         // Page requests end with the old entry, and are drained while there is a queue for them.
         domain.set_iopf(dev)?;
         let iopf = ScopeGuard::new(|| domain.remove_iopf(dev));
         if old.is_some() && entries::tear_down(&unit, dev, pasid, false).is_err() {
             dev.complain(c"PASID entry: invalidation failed");
         }
-        entries::set_up_nested(&unit, dev, domain, &user, pasid, || ())?;
+        entries::set_up_nested(&unit, dev, &listed, &user, pasid, || ())?;
         iopf.dismiss();
-        listed.dismiss();
+        listed.keep();
         if let Some(old) = old {
             old.remove_iopf(dev);
             old.remove_pasid(dev, pasid);
@@ -171,7 +175,7 @@ impl DomainOps for Nested {
 
     fn attach_dev(domain: &OfCore<Self>, dev: &Served, old: Option<&AnyDomain>) -> Result {
         let (dev, old) = (Device::of(dev)?, old.map(Replaced::of).transpose()?);
-        domain.attach(&Domain::of(domain), &dev, old)
+        domain.attach(&NestedDomain::of(domain), &dev, old)
     }
 
     fn set_dev_pasid(
@@ -181,7 +185,7 @@ impl DomainOps for Nested {
         old: Option<&AnyDomain>,
     ) -> Result {
         let (dev, old) = (Device::of(dev)?, old.map(Replaced::of).transpose()?);
-        domain.attach_pasid(&Domain::of(domain), &dev, pasid, old)
+        domain.attach_pasid(&NestedDomain::of(domain), &dev, pasid, old)
     }
 
     /// All of the array is read and checked, then submitted once. An entry that is wrong ends the
@@ -190,7 +194,7 @@ impl DomainOps for Nested {
         let mut gathered = Gathered::new();
         let read = requests.each(|request| gathered.add_request(request));
         if !gathered.ranges().is_empty() {
-            if let Err(e) = cache::flush_ranges(&Domain::of(domain), gathered.ranges()) {
+            if let Err(e) = cache::flush_ranges(&NestedDomain::of(domain), gathered.ranges()) {
                 return Handled::failed(0, e);
             }
         }

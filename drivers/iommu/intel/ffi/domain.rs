@@ -4,6 +4,7 @@
 
 use core::{
     marker::PhantomData,
+    ops::Deref,
     ptr::NonNull, //
 };
 
@@ -38,6 +39,64 @@ use crate::pasid_entry::SecondStage;
 /// Points to an initialised `struct dmar_domain`.
 #[derive(Clone, Copy)]
 pub(crate) struct Domain<'a>(NonNull<bindings::dmar_domain>, PhantomData<&'a ()>);
+
+/// A domain with a second-stage table of the kernel's.
+///
+/// The parent of a nested one is, a nested one is not:
+///
+/// ```ignore,compile_fail,E0308
+/// use crate::ffi::domain::{NestedDomain, SecondStageDomain};
+///
+/// fn misuse(domain: &NestedDomain<'_>) {
+///     SecondStageDomain::second_stage(domain);
+/// }
+/// ```
+///
+/// # Invariants
+///
+/// `sspt` is what the domain's union holds.
+#[derive(Clone, Copy)]
+pub(crate) struct SecondStageDomain<'a>(Domain<'a>);
+
+/// A domain with a user's first stage.
+///
+/// Only such a one has a parent:
+///
+/// ```ignore,compile_fail,E0308
+/// use crate::ffi::domain::{Domain, NestedDomain};
+///
+/// fn misuse(domain: &Domain<'_>) {
+///     NestedDomain::parent(domain);
+/// }
+/// ```
+///
+/// # Invariants
+///
+/// `s2_domain` is what the domain's union holds: one with a second stage, which stays as long.
+#[derive(Clone, Copy)]
+pub(crate) struct NestedDomain<'a>(Domain<'a>);
+
+/// A domain that has a domain-id on a unit, and keeps it for `'a`.
+///
+/// What has none there cannot be asked for it:
+///
+/// ```ignore,compile_fail,E0308
+/// use crate::ffi::domain::{Domain, OnUnit};
+///
+/// fn misuse(domain: &Domain<'_>) -> u16 {
+///     OnUnit::<Domain<'_>>::did(domain)
+/// }
+/// ```
+///
+/// # Invariants
+///
+/// `did` is its id there, which does not change meanwhile.
+#[derive(Clone, Copy)]
+pub(crate) struct OnUnit<'a, D> {
+    domain: D,
+    did: u16,
+    _keeps: PhantomData<&'a ()>,
+}
 
 /// Any domain of this driver, the static ones included, that a PASID is attached to.
 ///
@@ -92,12 +151,6 @@ impl<'a> Domain<'a> {
         Self(unsafe { NonNull::new_unchecked(ptr) }, PhantomData)
     }
 
-    /// Sees a nested domain as C does.
-    pub(crate) fn of<T: DomainOps<Head = NestedHead>>(domain: &'a OfCore<T>) -> Self {
-        // SAFETY: Its head is a `struct dmar_domain` that was initialised with it.
-        unsafe { Self::from_raw(domain.head().cast()) }
-    }
-
     /// The C structure.
     pub(super) fn as_raw(&self) -> *mut bindings::dmar_domain {
         self.0.as_ptr()
@@ -113,9 +166,10 @@ impl<'a> Domain<'a> {
         unsafe { (*self.core()).type_ }
     }
 
-    /// Whether it is a user's first stage.
-    pub(crate) fn nested(&self) -> bool {
-        self.kind() == bindings::IOMMU_DOMAIN_NESTED
+    /// Sees it as what it is if it has a user's first stage.
+    pub(crate) fn as_nested(&self) -> Option<NestedDomain<'a>> {
+        // INVARIANT: One of this type was given its parent when it was initialised.
+        (self.kind() == bindings::IOMMU_DOMAIN_NESTED).then_some(NestedDomain(*self))
     }
 
     /// Whether it is a first stage of the kernel's.
@@ -126,38 +180,9 @@ impl<'a> Domain<'a> {
 
     /// Whether its IOTLB entries are found by PASID.
     pub(crate) fn by_pasid(&self) -> bool {
-        self.nested() || self.kind() == bindings::IOMMU_DOMAIN_SVA || self.first_stage()
-    }
-
-    /// Its domain-id on a unit. It is attached there.
-    pub(crate) fn did(&self, unit: &Unit<'_>) -> u16 {
-        // SAFETY: The domain and the unit are there by their invariants.
-        unsafe { bindings::vtd_domain_id(self.as_raw(), unit.as_raw()) }
-    }
-
-    /// Its second-stage table, as of now.
-    pub(crate) fn second_stage(&self) -> SecondStage {
-        let mut out = bindings::vtd_second_stage::default();
-        // SAFETY: The domain is there by the invariant.
-        unsafe { bindings::vtd_read_second_stage(self.as_raw(), &mut out) };
-        SecondStage {
-            root: out.root,
-            // The table's format has three to five levels.
-            aw: Bounded::try_new(out.aw.into()).unwrap_or(Bounded::<u64, 3>::new::<2>()),
-            snoop_walk: !out.incoherent,
-            dirty: out.dirty_tracking,
-            force_snoop: out.force_snooping,
-        }
-    }
-
-    /// The parent of a nested domain.
-    pub(crate) fn parent(&self) -> Domain<'a> {
-        // SAFETY: The domain is there by the invariant.
-        let nested = unsafe { &raw const (*self.as_raw()).__bindgen_anon_2.__bindgen_anon_2 };
-        // SAFETY: Set when the domain was made, and the parent stays as long.
-        let parent = unsafe { (*nested).s2_domain };
-        // SAFETY: As above.
-        unsafe { Domain::from_raw(parent) }
+        self.as_nested().is_some()
+            || self.kind() == bindings::IOMMU_DOMAIN_SVA
+            || self.first_stage()
     }
 
     /// Takes the lock under which dirty tracking changes.
@@ -165,39 +190,6 @@ impl<'a> Domain<'a> {
         // SAFETY: The domain is there by the invariant, its lock is initialised with it.
         unsafe { bindings::vtd_domain_lock(self.as_raw()) };
         Guard(*self)
-    }
-
-    /// Whether it can be used for a device.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` when it cannot.
-    pub(crate) fn compatible(&self, dev: &Device<'_>) -> Result {
-        // SAFETY: The domain and the device are there by their invariants.
-        to_result(unsafe { bindings::paging_domain_compatible(self.core(), dev.as_raw()) })
-    }
-
-    /// Gets it a domain-id on a unit, or one more user of that. Sleeps.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`, `ENOSPC` when ids are used up.
-    pub(crate) fn attach_unit(&self, unit: &Unit<'_>) -> Result {
-        // SAFETY: The domain and the unit are there by their invariants.
-        to_result(unsafe { bindings::domain_attach_iommu(self.as_raw(), unit.as_raw()) })
-    }
-
-    /// Undoes [`Self::attach_unit`]. Sleeps.
-    pub(crate) fn detach_unit(&self, unit: &Unit<'_>) {
-        // SAFETY: The domain and the unit are there by their invariants.
-        unsafe { bindings::domain_detach_iommu(self.as_raw(), unit.as_raw()) };
-    }
-
-    /// Notes that a device uses it, where changes of dirty tracking look.
-    pub(crate) fn list(&self, dev: &Device<'_>) {
-        // SAFETY: The domain and the device are there by their invariants; the device is in no
-        // list, having been blocked.
-        unsafe { bindings::vtd_nested_attached(self.as_raw(), dev.info()) };
     }
 
     /// Gets page requests going, if the domain handles them. Sleeps.
@@ -215,6 +207,92 @@ impl<'a> Domain<'a> {
         // SAFETY: The domain and the device are there by their invariants.
         unsafe { bindings::vtd_iopf_remove(self.core(), dev.as_raw()) };
     }
+}
+
+impl<'a> SecondStageDomain<'a> {
+    /// Wraps a pointer.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` is a domain of this driver with a second-stage table that is there for `'a`.
+    pub(super) unsafe fn from_raw(ptr: *mut bindings::dmar_domain) -> Self {
+        // INVARIANT: by the safety requirement.
+        // SAFETY: It is not a static domain, as those have no table.
+        Self(unsafe { Domain::from_raw(ptr) })
+    }
+
+    /// Its table, as of now.
+    pub(crate) fn second_stage(&self) -> SecondStage {
+        let mut out = bindings::vtd_second_stage::default();
+        // SAFETY: The domain is there, and has such a table by the invariant.
+        unsafe { bindings::vtd_read_second_stage(self.as_raw(), &mut out) };
+        SecondStage {
+            root: out.root,
+            // The table's format has three to five levels.
+            aw: Bounded::try_new(out.aw.into()).unwrap_or(Bounded::<u64, 3>::new::<2>()),
+            snoop_walk: !out.incoherent,
+            dirty: out.dirty_tracking,
+            force_snoop: out.force_snooping,
+        }
+    }
+
+    /// Whether it can be used for a device.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` when it cannot.
+    pub(crate) fn compatible(&self, dev: &Device<'_>) -> Result {
+        // SAFETY: The domain and the device are there by their invariants.
+        to_result(unsafe { bindings::paging_domain_compatible(self.core(), dev.as_raw()) })
+    }
+}
+
+impl<'a> Deref for SecondStageDomain<'a> {
+    type Target = Domain<'a>;
+
+    fn deref(&self) -> &Domain<'a> {
+        &self.0
+    }
+}
+
+impl<'a> NestedDomain<'a> {
+    /// Sees a nested domain as C does.
+    pub(crate) fn of<T: DomainOps<Head = NestedHead>>(domain: &'a OfCore<T>) -> Self {
+        // INVARIANT: The head was given its parent when it was initialised.
+        // SAFETY: Its head is a `struct dmar_domain` that was initialised with it.
+        Self(unsafe { Domain::from_raw(domain.head().cast()) })
+    }
+
+    /// The domain that it is nested on.
+    pub(crate) fn parent(&self) -> SecondStageDomain<'a> {
+        // SAFETY: By the invariant that is the member of the union that is set.
+        let parent = unsafe { (*self.as_raw()).__bindgen_anon_2.__bindgen_anon_2.s2_domain };
+        // SAFETY: By the invariant it has a second stage, and stays as long.
+        unsafe { SecondStageDomain::from_raw(parent) }
+    }
+
+    /// Gets it a domain-id on the unit of a device, or one more user of that. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, `ENOSPC` when ids are used up.
+    pub(crate) fn attach_unit(&self, dev: &Device<'a>) -> Result<Use<'a>> {
+        // SAFETY: The domain and the unit are there by their invariants.
+        to_result(unsafe { bindings::domain_attach_iommu(self.as_raw(), dev.unit().as_raw()) })?;
+        Ok(Use {
+            // SAFETY: It has an id there now, and until the use is dropped.
+            on: unsafe { OnUnit::new(*self, self, &dev.unit()) },
+            dev: *dev,
+            pasid: None,
+        })
+    }
+
+    /// Notes that a device uses it, where changes of dirty tracking look.
+    pub(crate) fn list(&self, dev: &Device<'_>) {
+        // SAFETY: The domain and the device are there by their invariants; the device is in no
+        // list, having been blocked.
+        unsafe { bindings::vtd_nested_attached(self.as_raw(), dev.info()) };
+    }
 
     /// Notes that a PASID of a device uses it: a domain-id, cache tags, a place in the list.
     /// Sleeps.
@@ -222,16 +300,109 @@ impl<'a> Domain<'a> {
     /// # Errors
     ///
     /// `ENOMEM`, `ENOSPC` when ids are used up.
-    pub(crate) fn add_pasid(&self, dev: &Device<'_>, pasid: u32) -> Result {
+    pub(crate) fn add_pasid(&self, dev: &Device<'a>, pasid: u32) -> Result<Use<'a>> {
         // SAFETY: The domain and the device are there by their invariants.
         from_err_ptr(unsafe { bindings::domain_add_dev_pasid(self.core(), dev.as_raw(), pasid) })?;
-        Ok(())
+        Ok(Use {
+            // SAFETY: It has an id on the unit of the device now, and until the use is dropped.
+            on: unsafe { OnUnit::new(*self, self, &dev.unit()) },
+            dev: *dev,
+            pasid: Some(pasid),
+        })
+    }
+}
+
+impl<'a> Deref for NestedDomain<'a> {
+    type Target = Domain<'a>;
+
+    fn deref(&self) -> &Domain<'a> {
+        &self.0
+    }
+}
+
+impl<D> OnUnit<'_, D> {
+    /// Looks the id up. `any` is the domain, too.
+    ///
+    /// # Safety
+    ///
+    /// The domain has an id on the unit, and keeps it as long as this.
+    pub(super) unsafe fn new(domain: D, any: &Domain<'_>, unit: &Unit<'_>) -> Self {
+        // SAFETY: The domain and the unit are there by their invariants, and there is an id.
+        let did = unsafe { bindings::vtd_domain_id(any.as_raw(), unit.as_raw()) };
+        // INVARIANT: by the contract of this function.
+        Self {
+            domain,
+            did,
+            _keeps: PhantomData,
+        }
     }
 
-    /// Undoes [`Self::add_pasid`]. Sleeps.
-    pub(crate) fn remove_pasid(&self, dev: &Device<'_>, pasid: u32) {
-        // SAFETY: The domain and the device are there by their invariants.
-        unsafe { bindings::domain_remove_dev_pasid(self.core(), dev.as_raw(), pasid) };
+    /// The id.
+    pub(crate) fn did(&self) -> u16 {
+        self.did
+    }
+}
+
+impl<'a> OnUnit<'_, NestedDomain<'a>> {
+    /// Sees the domain as any other.
+    pub(crate) fn as_any(&self) -> OnUnit<'_, Domain<'a>> {
+        // INVARIANT: It is the same domain, and keeps its id as long.
+        OnUnit {
+            domain: *self.domain,
+            did: self.did,
+            _keeps: PhantomData,
+        }
+    }
+}
+
+impl<D> Deref for OnUnit<'_, D> {
+    type Target = D;
+
+    fn deref(&self) -> &D {
+        &self.domain
+    }
+}
+
+/// What gave a domain its id on a unit: an attachment that is being made. Dropping it undoes that,
+/// which sleeps.
+#[must_use]
+pub(crate) struct Use<'a> {
+    on: OnUnit<'a, NestedDomain<'a>>,
+    dev: Device<'a>,
+    /// The PASID that is listed; none of an attachment of the whole device.
+    pasid: Option<u32>,
+}
+
+impl Use<'_> {
+    /// The attachment is made.
+    pub(crate) fn keep(self) {
+        core::mem::forget(self);
+    }
+}
+
+impl<'a> Deref for Use<'a> {
+    type Target = OnUnit<'a, NestedDomain<'a>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.on
+    }
+}
+
+impl Drop for Use<'_> {
+    fn drop(&mut self) {
+        let domain = &self.on.domain;
+        match self.pasid {
+            // SAFETY: The domain and the device are there by their invariants, and the PASID was
+            // listed.
+            Some(pasid) => unsafe {
+                bindings::domain_remove_dev_pasid(domain.core(), self.dev.as_raw(), pasid)
+            },
+            // SAFETY: The domain and the unit are there by their invariants, and this is the use
+            // that was noted.
+            None => unsafe {
+                bindings::domain_detach_iommu(domain.as_raw(), self.dev.unit().as_raw())
+            },
+        }
     }
 }
 

@@ -19,7 +19,11 @@ use kernel::{
 
 use super::{
     device::Device,
-    domain::Domain,
+    domain::{
+        Domain,
+        OnUnit,
+        SecondStageDomain, //
+    },
     table,
     tags::Key,
     unit::Unit,
@@ -134,8 +138,10 @@ unsafe extern "C" fn intel_pasid_setup_second_level(
 ) -> c_int {
     // SAFETY: By the safety requirement.
     let unit = unsafe { Unit::from_raw(iommu) };
-    // SAFETY: By the safety requirement.
-    let domain = unsafe { Domain::from_raw(domain) };
+    // SAFETY: The domain has such a table, and is there.
+    let domain = unsafe { SecondStageDomain::from_raw(domain) };
+    // SAFETY: The caller has given it an id on the unit, and keeps that.
+    let domain = unsafe { OnUnit::new(domain, &domain, &unit) };
     // SAFETY: By the safety requirement.
     errno(unsafe {
         on(dev, |dev| {
@@ -157,8 +163,10 @@ unsafe extern "C" fn intel_pasid_setup_dirty_tracking(
 ) -> c_int {
     // SAFETY: By the safety requirement.
     let unit = unsafe { Unit::from_raw(iommu) };
-    // SAFETY: By the safety requirement.
+    // SAFETY: The domain is there: it lists the device.
     let domain = unsafe { Domain::from_raw(domain) };
+    // SAFETY: What lists the device has an id on its unit, and keeps it while the lock is held.
+    let domain = unsafe { OnUnit::new(domain, &domain, &unit) };
     // SAFETY: By the safety requirement.
     errno(unsafe {
         on(dev, |dev| {
@@ -294,7 +302,12 @@ unsafe extern "C" fn cache_tag_assign_domain(
     // SAFETY: By the safety requirement.
     let domain = unsafe { Domain::from_raw(domain) };
     // SAFETY: By the safety requirement.
-    errno(unsafe { on(dev, |dev| cache::assign_domain(&domain, dev, pasid)) })
+    let Some(dev) = (unsafe { Device::from_raw(dev) }) else {
+        return ENODEV.to_errno();
+    };
+    // SAFETY: The caller got it an id there, and keeps that.
+    let on_unit = unsafe { OnUnit::new(domain, &domain, &dev.unit()) };
+    errno(cache::assign_domain(&on_unit, &dev, pasid))
 }
 
 /// # Safety
@@ -310,7 +323,9 @@ unsafe extern "C" fn cache_tag_unassign_domain(
     let domain = unsafe { Domain::from_raw(domain) };
     // SAFETY: By the safety requirement.
     if let Some(dev) = unsafe { Device::from_raw(dev) } {
-        cache::unassign_domain(&domain, &dev, pasid);
+        // SAFETY: The caller gives the id back afterwards.
+        let on_unit = unsafe { OnUnit::new(domain, &domain, &dev.unit()) };
+        cache::unassign_domain(&on_unit, &dev, pasid);
     }
 }
 

@@ -179,12 +179,12 @@ impl<'a> Iterator for Tags<'a> {
         const { assert!(core::mem::offset_of!(bindings::cache_tag, node) == 0) };
         // INVARIANT: A tag that is reached under RCU or the lock stays until that ends.
         self.at = NonNull::new(next.cast());
-        // INVARIANT: As above.
+        // INVARIANT: It is the tag that was reached just now.
         self.at.map(|at| Tag(at, PhantomData))
     }
 }
 
-impl Domain<'_> {
+impl<'a> Domain<'a> {
     /// Begins a walk over the tags.
     pub(crate) fn walk(&self) -> Walk<'_> {
         let rcu = rcu::read_lock();
@@ -201,30 +201,12 @@ impl Domain<'_> {
     fn flushes(&self) -> &Atomic<i32> {
         // SAFETY: The domain is there by the invariant.
         let counter = unsafe { &raw mut (*self.as_raw()).flushes.counter };
-        // SAFETY: As above; it is used as an atomic only.
+        // SAFETY: It lives as long as the domain, and is used as an atomic only.
         unsafe { Atomic::from_ptr(counter) }
     }
 
-    /// Waits until no flush uses any of these tags, which were this domain's, then frees them.
-    /// Sleeps, if there are a tag and a flush.
-    pub(crate) fn settle<const N: usize>(&self, gone: [Option<Removed>; N]) {
-        if gone.iter().all(Option::is_none) {
-            return;
-        }
-        // Who begins to walk after this counts before it looks, and does not find the tags.
-        smp_mb(Full);
-        if self.flushes().load(Acquire) != 0 {
-            // SAFETY: No lock is held and no RCU reader is this one: callers may sleep.
-            unsafe { bindings::vtd_tags_settle() };
-        }
-        for tag in gone.into_iter().flatten() {
-            // SAFETY: It is in no list, and who reached it before is done.
-            unsafe { bindings::vtd_tag_free(tag.0.as_ptr()) };
-        }
-    }
-
     /// Takes the lock under which tags come and go.
-    pub(crate) fn lock_tags(&self) -> Locked<'_> {
+    pub(crate) fn lock_tags(&self) -> Locked<'a> {
         // SAFETY: The domain is there by the invariant, its lock is initialised with it.
         let flags = unsafe { bindings::vtd_tags_lock(self.as_raw()) };
         Locked {
@@ -294,7 +276,7 @@ pub(crate) struct Locked<'a> {
     flags: usize,
 }
 
-impl Locked<'_> {
+impl<'a> Locked<'a> {
     fn iter(&self) -> Tags<'_> {
         // INVARIANT: None.
         Tags {
@@ -331,7 +313,7 @@ impl Locked<'_> {
     }
 
     /// Takes a user off a tag; the last one unlinks it.
-    pub(crate) fn remove(self, dev: &Device<'_>, key: Key) -> Option<Removed> {
+    pub(crate) fn remove(self, dev: &Device<'_>, key: Key) -> Option<Removed<'a>> {
         let tag = self.iter().find(|tag| tag.matches(dev, key))?;
         // SAFETY: The tag is there.
         unsafe { bindings::vtd_trace_unassign(tag.as_raw()) };
@@ -343,8 +325,11 @@ impl Locked<'_> {
         }
         // SAFETY: The tag is in the list; the lock is held.
         unsafe { bindings::vtd_tag_unlink(tag.as_raw()) };
-        // INVARIANT: It is unlinked.
-        Some(Removed(tag.0))
+        // INVARIANT: It was in this list, and is unlinked.
+        Some(Removed {
+            tag: tag.0,
+            of: self.domain,
+        })
     }
 }
 
@@ -382,17 +367,14 @@ impl New {
         let tag = self.0.as_ptr();
         core::mem::forget(self);
         // SAFETY: The tag is ours alone.
-        unsafe { (*tag).type_ = key.kind.as_raw() };
-        // SAFETY: As above.
-        unsafe { (*tag).iommu = unit };
-        // SAFETY: As above.
-        unsafe { (*tag).dev = owner };
-        // SAFETY: As above.
-        unsafe { (*tag).domain_id = key.did };
-        // SAFETY: As above.
-        unsafe { (*tag).pasid = key.pasid };
-        // SAFETY: As above.
-        unsafe { (*tag).users = 1 };
+        unsafe {
+            (*tag).type_ = key.kind.as_raw();
+            (*tag).iommu = unit;
+            (*tag).dev = owner;
+            (*tag).domain_id = key.did;
+            (*tag).pasid = key.pasid;
+            (*tag).users = 1;
+        }
         tag
     }
 }
@@ -404,10 +386,35 @@ impl Drop for New {
     }
 }
 
-/// A tag that was unlinked, which flushes may still use.
+/// A tag that was unlinked, which flushes of the domain that it was of may still use.
 ///
 /// # Invariants
 ///
-/// Points to a tag that is in no list.
+/// `tag` points to a tag that is in no list, and was in that of `of` last.
 #[must_use]
-pub(crate) struct Removed(NonNull<bindings::cache_tag>);
+pub(crate) struct Removed<'a> {
+    tag: NonNull<bindings::cache_tag>,
+    of: Domain<'a>,
+}
+
+/// Waits until no flush uses any of these tags, then frees them. Sleeps, if there are a tag and a
+/// flush.
+pub(crate) fn settle<const N: usize>(gone: [Option<Removed<'_>>; N]) {
+    if gone.iter().all(Option::is_none) {
+        return;
+    }
+    // Who begins to walk after this counts before it looks, and does not find the tags.
+    smp_mb(Full);
+    if gone
+        .iter()
+        .flatten()
+        .any(|tag| tag.of.flushes().load(Acquire) != 0)
+    {
+        // SAFETY: No lock is held and no RCU reader is this one: callers may sleep.
+        unsafe { bindings::vtd_tags_settle() };
+    }
+    for removed in gone.into_iter().flatten() {
+        // SAFETY: It is in no list, and who reached it before is done.
+        unsafe { bindings::vtd_tag_free(removed.tag.as_ptr()) };
+    }
+}
