@@ -49,9 +49,26 @@ bool vtd_is_present(struct device *dev)
 	return pci_device_is_present(to_pci_dev(dev));
 }
 
-bool vtd_is_disconnected(struct device *dev)
+/* What of it a flush needs, and whether its cache is to be asked at all. */
+bool vtd_read_tlb(struct device *dev, struct vtd_tlb *out)
 {
-	return pci_dev_is_disconnected(to_pci_dev(dev));
+	struct device_domain_info *info = dev_iommu_priv_get(dev);
+	bool ats;
+
+	/*
+	 * Flags that share their bytes with others, which C changes under no lock that
+	 * flushes take. READ_ONCE() cannot be said of a bit field.
+	 */
+	ats = data_race((bool)info->ats_enabled);
+	if (!ats || !(READ_ONCE(info->iommu->gcmd) & DMA_GCMD_TE) ||
+	    pci_dev_is_disconnected(to_pci_dev(dev)))
+		return false;
+	out->sid = PCI_DEVID(info->bus, info->devfn);
+	out->pfsid = info->pfsid;
+	out->ats_qdep = info->ats_qdep;
+	/* As above, but this one is set before anybody is attached. */
+	out->extra_inval = data_race((bool)info->dtlb_extra_inval);
+	return true;
 }
 
 bool vtd_is_real_dma_subdevice(struct device *dev)
@@ -298,10 +315,10 @@ bool vtd_pasid_supported(struct intel_iommu *iommu)
 	return pasid_supported(iommu);
 }
 
-/* Whether the device is served by this driver. The core does not release it meanwhile. */
+/* Whether the device is served by this driver, and its driver data are ours. */
 bool vtd_serves(struct device *dev)
 {
-	return dev_iommu_ops(dev) == &intel_iommu_ops;
+	return dev->iommu && dev->iommu->iommu_dev && dev_iommu_ops(dev) == &intel_iommu_ops;
 }
 
 /* Whether the domain was made by this driver, or is one of those that nobody owns. */

@@ -34,6 +34,14 @@ struct vtd_device {
 	bool extra_inval;
 };
 
+/* The cache in a device as descriptors name it. */
+struct vtd_tlb {
+	u16 sid;
+	u16 pfsid;
+	u8 ats_qdep;
+	bool extra_inval;
+};
+
 /* A second-stage table as PASID entries want it. */
 struct vtd_second_stage {
 	u64 root;
@@ -44,9 +52,9 @@ struct vtd_second_stage {
 };
 
 void vtd_read_info(struct device_domain_info *info, struct vtd_device *out);
+bool vtd_read_tlb(struct device *dev, struct vtd_tlb *out);
 bool vtd_is_pci(struct device *dev);
 bool vtd_is_present(struct device *dev);
-bool vtd_is_disconnected(struct device *dev);
 bool vtd_is_real_dma_subdevice(struct device *dev);
 unsigned int vtd_max_pasids(struct device *dev);
 bool vtd_is_bridge(struct device *dev);

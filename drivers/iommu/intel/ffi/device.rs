@@ -4,6 +4,7 @@
 
 use core::{
     marker::PhantomData,
+    mem::MaybeUninit,
     ptr::NonNull, //
 };
 
@@ -45,7 +46,7 @@ impl<'a> Device<'a> {
     ///
     /// `dev` is a device behind an IOMMU of this driver, and is not released during `'a`.
     pub(super) unsafe fn from_raw(dev: *mut bindings::device) -> Option<Self> {
-        // SAFETY: By the safety requirement.
+        // SAFETY: By the safety requirement `dev` is a device.
         let iommu = NonNull::new(unsafe { (*dev).iommu })?;
         // SAFETY: The core's part of a device that is not released.
         let info: *mut bindings::device_domain_info = unsafe { (*iommu.as_ptr()).priv_ }.cast();
@@ -164,26 +165,15 @@ impl<'a> Device<'a> {
     /// The same from what is known without asking the device, and whether it needs everything
     /// twice. For hot paths: nothing else of the device is looked at.
     pub(super) fn tlb(&self) -> Option<(DevTlb, bool)> {
-        let info = self.info();
-        // SAFETY: `info` is there by the invariant.
-        let ats = unsafe { bindings::device_domain_info::ats_enabled_raw(info) } != 0;
-        if !ats || !self.unit().translating() {
+        let mut out = MaybeUninit::<bindings::vtd_tlb>::uninit();
+        // SAFETY: The device is there by the invariant, and its driver data is `info`.
+        if !unsafe { bindings::vtd_read_tlb(self.as_raw(), out.as_mut_ptr()) } {
             return None;
         }
-        // SAFETY: The device is there by the invariant; only a PCI device has ATS.
-        if unsafe { bindings::vtd_is_disconnected(self.as_raw()) } {
-            return None;
-        }
-        // SAFETY: `info` is there by the invariant; set when the device was probed.
-        let (bus, devfn) = unsafe { ((*info).bus, (*info).devfn) };
-        // SAFETY: As above.
-        let pfsid = unsafe { (*info).pfsid };
-        // SAFETY: As above.
-        let depth = unsafe { (*info).ats_qdep };
-        // SAFETY: As above.
-        let twice = unsafe { bindings::device_domain_info::dtlb_extra_inval_raw(info) } != 0;
-        let sid = u16::from(bus) << 8 | u16::from(devfn);
-        Some((DevTlb::new(sid, pfsid, depth.into()), twice))
+        // SAFETY: It was filled in.
+        let is = unsafe { out.assume_init() };
+        let tlb = DevTlb::new(is.sid, is.pfsid, is.ats_qdep.into());
+        Some((tlb, is.extra_inval))
     }
 
     /// Whom a change of one of its entries concerns.
@@ -200,7 +190,7 @@ impl<'a> Device<'a> {
         // SAFETY: `info` is there by the invariant; the table comes with the probe and goes with
         // the release.
         let table = unsafe { (*self.info()).pasid_table };
-        // SAFETY: As above, and the device is not released during `'a`.
+        // SAFETY: It was made for this device, which is not released during `'a`.
         NonNull::new(table).map(|table| unsafe { Directory::from_raw(table, self.unit()) })
     }
 
@@ -225,8 +215,8 @@ impl<'a> Device<'a> {
 
 /// # Safety
 ///
-/// `pdev` is a probed device or a bridge before one, behind an IOMMU of this driver; `f` is an `F`
-/// that nobody else uses.
+/// `pdev` is a probed device of this driver, or a bridge before one, which is not released before
+/// it; `f` is an `F` that nobody else uses.
 unsafe extern "C" fn on_source_id<F>(
     pdev: *mut bindings::pci_dev,
     source_id: u16,
@@ -235,12 +225,14 @@ unsafe extern "C" fn on_source_id<F>(
 where
     F: FnMut(Option<&Device<'_>>, u16) -> Result,
 {
-    // SAFETY: By the safety requirement.
+    // SAFETY: By the safety requirement nobody else uses it.
     let f = unsafe { &mut *f.cast::<F>() };
-    // SAFETY: By the safety requirement; only the address is taken.
+    // SAFETY: `pdev` is valid; only the address is taken.
     let dev = unsafe { &raw mut (*pdev).dev };
-    // SAFETY: By the safety requirement; bridges are not released before what is behind them.
-    let dev = unsafe { Device::from_raw(dev) };
+    // SAFETY: It is valid. A bridge may be behind no IOMMU, or one of another driver's.
+    let serves = unsafe { bindings::vtd_serves(dev) };
+    // SAFETY: It is of this driver if it serves it, and not released meanwhile.
+    let dev = serves.then(|| unsafe { Device::from_raw(dev) }).flatten();
     match f(dev.as_ref(), source_id) {
         Ok(()) => 0,
         Err(e) => e.to_errno(),
