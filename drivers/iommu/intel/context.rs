@@ -173,7 +173,7 @@ impl<H: Hardware> Flushed<H> {
 /// Bridges to conventional buses forward requests in a name that the devices behind them share, and
 /// that may be the own one of one of them. As these are in one group with the bridge, its directory
 /// says what theirs say, and stays when one of them goes. Of a bridge that still has the tables of
-/// a crashed kernel it says nothing yet.
+/// a crashed kernel it says nothing yet, and of one behind another unit nothing to this one.
 ///
 /// # Errors
 ///
@@ -184,7 +184,9 @@ pub(crate) fn set_up(dev: &Device<'_>) -> Result {
     // First, as one of them may be the device's own, too.
     dev.each_source_id(|whose, sid| match whose {
         Some(own) if own.is(dev) => Ok(()),
-        Some(bridge) if bridge.directory().is_some() && !bridge.inherited() => {
+        Some(bridge)
+            if bridge.unit() == unit && bridge.directory().is_some() && !bridge.inherited() =>
+        {
             name(&unit, bridge, dev, sid)
         }
         _ => name(&unit, dev, dev, sid),
@@ -202,7 +204,7 @@ fn name(unit: &Unit<'_>, named: &Device<'_>, dev: &Device<'_>, sid: u16) -> Resu
     let [bus, devfn] = sid.to_be_bytes();
     {
         let guard = unit.lock();
-        let slot = ffi::context::entry(unit, bus, devfn, true, &guard).ok_or(ENOMEM)?;
+        let slot = ffi::context::entry(&guard, bus, devfn, true).ok_or(ENOMEM)?;
         let absent = match State::of(slot, &guard) {
             State::Absent(absent) => absent,
             State::Present(_) if !unit.context_copied(bus, devfn) => return Ok(()),
@@ -244,7 +246,7 @@ fn clear(dev: &Device<'_>, dir: &Directory<'_>, sid: u16) {
     let unit = dev.unit();
     let [bus, devfn] = sid.to_be_bytes();
     let guard = unit.lock();
-    let Some(slot) = ffi::context::entry(&unit, bus, devfn, false, &guard) else {
+    let Some(slot) = ffi::context::entry(&guard, bus, devfn, false) else {
         return;
     };
     let present = match State::of(slot, &guard) {

@@ -48,7 +48,7 @@ const DEFAULT_DID: u16 = 1;
 fn publish(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32, entry: &Entry) -> Result {
     let scope = dev.scope(checked(pasid)?);
     let guard = unit.lock();
-    let slot = table::entry(dev, unit, pasid).ok_or(ENODEV)?;
+    let slot = table::entry(dev, &guard, pasid).ok_or(ENODEV)?;
     let State::Absent(absent) = State::of(slot, &guard) else {
         return Err(EBUSY);
     };
@@ -191,7 +191,7 @@ pub(crate) fn set_dirty_tracking(
 ) -> Result {
     let id = checked(pasid)?;
     let guard = unit.lock();
-    let Some(slot) = table::entry(dev, unit, pasid) else {
+    let Some(slot) = table::entry(dev, &guard, pasid) else {
         drop(guard);
         dev.complain(c"no PASID entry for dirty tracking");
         return Err(ENODEV);
@@ -223,7 +223,7 @@ pub(crate) fn set_dirty_tracking(
 pub(crate) fn force_snoop(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32) -> Result {
     let id = checked(pasid)?;
     let guard = unit.lock();
-    let slot = table::entry(dev, unit, pasid).ok_or(ENODEV)?;
+    let slot = table::entry(dev, &guard, pasid).ok_or(ENODEV)?;
     let State::Present(present) = State::of(slot, &guard) else {
         drop(guard);
         warn_on!(true);
@@ -247,7 +247,7 @@ pub(crate) fn tear_down(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32, faults_of
     let id = checked(pasid)?;
     let cleared = loop {
         let guard = unit.lock();
-        let slot = table::entry(dev, unit, pasid).ok_or(ENODEV)?;
+        let slot = table::entry(dev, &guard, pasid).ok_or(ENODEV)?;
         match State::of(slot, &guard) {
             State::Present(present) => break present.clear(&guard),
             State::Absent(absent) if absent.faults_off() => {

@@ -9,31 +9,35 @@ use kernel::{
     prelude::*, //
 };
 
-use super::{
-    unit::{
-        Guard,
-        Unit, //
-    },
-    words::Words,
-};
+use super::{unit::Guard, words::Words};
 
 /// Words of an entry: `lo` and `hi`.
 const WORDS: usize = 2;
 const _: () = assert!(size_of::<bindings::context_entry>() == WORDS * size_of::<u64>());
 const _: () = assert!(core::mem::offset_of!(bindings::context_entry, lo) == 0);
 
-/// The entry of a source-id. With `make`, the table that it is in is made if need be; none
-/// without memory. Does not sleep.
+/// The entry of a source-id in the tables of the unit that is locked. With `make`, the table that
+/// it is in is made if need be; none without memory. Does not sleep.
+///
+/// No lock of another unit will do:
+///
+/// ```ignore,compile_fail,E0308
+/// use crate::ffi::{context, unit::Unit};
+///
+/// fn misuse(unit: &Unit<'_>) {
+///     context::entry(unit, 0, 0, false);
+/// }
+/// ```
 pub(crate) fn entry<'a>(
-    unit: &Unit<'a>,
+    guard: &Guard<'a>,
     bus: u8,
     devfn: u8,
     make: bool,
-    _guard: &Guard<'_>,
 ) -> Option<Words<'a, WORDS>> {
+    let unit = guard.unit();
     // SAFETY: The unit is there and its lock is held, as the guard shows.
     let at = unsafe { bindings::iommu_context_addr(unit.as_raw(), bus, devfn, c_int::from(make)) };
     let at = NonNull::new(at.cast())?;
     // SAFETY: Context tables stay as long as the unit.
-    Some(unsafe { Words::new(at, *unit) })
+    Some(unsafe { Words::new(at, unit) })
 }

@@ -17,7 +17,10 @@ use kernel::{
 
 use super::{
     device::Device,
-    unit::Unit,
+    unit::{
+        Guard,
+        Unit, //
+    },
     words::Words, //
 };
 use crate::pasid_entry::WORDS;
@@ -89,7 +92,7 @@ impl<'a> Directory<'a> {
         let n = (pasid / TABLE_PASIDS) as usize;
         // SAFETY: The caller has checked that the PASID is below `max_pasid`.
         let at = unsafe { self.entries().add(n) };
-        // SAFETY: As above.
+        // SAFETY: `at` is an entry of the directory.
         if let Some(table) = unsafe { Self::load(at) } {
             return Some(table);
         }
@@ -147,11 +150,18 @@ impl Drop for Flushed {
     }
 }
 
-/// The entry of a PASID. None, with a warning, when the directory does not reach so far, and when
-/// there is no memory for the table. Does not sleep.
-pub(crate) fn entry<'a>(dev: &Device<'a>, unit: &Unit<'a>, pasid: u32) -> Option<Words<'a, WORDS>> {
-    let dir = dev.directory();
-    if kernel::warn_on!(dir.as_ref().is_none_or(|dir| pasid >= dir.max_pasid())) {
+/// The entry of a PASID, whose unit is locked. None, with a warning, when the directory does not
+/// reach so far or another unit is locked, and when there is no memory for the table. Does not
+/// sleep.
+pub(crate) fn entry<'a>(
+    dev: &Device<'a>,
+    guard: &Guard<'a>,
+    pasid: u32,
+) -> Option<Words<'a, WORDS>> {
+    let (dir, unit) = (dev.directory(), dev.unit());
+    if kernel::warn_on!(
+        dir.as_ref().is_none_or(|dir| pasid >= dir.max_pasid()) || guard.unit() != unit
+    ) {
         return None;
     }
     let table = dir?.table_of(pasid)?;
@@ -160,7 +170,7 @@ pub(crate) fn entry<'a>(dev: &Device<'a>, unit: &Unit<'a>, pasid: u32) -> Option
     // SAFETY: A table has 64 entries.
     let at = unsafe { table.add(n) };
     // SAFETY: Tables stay until the device is released.
-    Some(unsafe { Words::new(at, *unit) })
+    Some(unsafe { Words::new(at, unit) })
 }
 
 /// Bytes of a directory for as many PASIDs, at most 2^20: a word for each table of them, in a power
@@ -229,7 +239,7 @@ pub(super) unsafe fn free(dev: &Device<'_>) {
         // CAST: At most 2^14.
         // SAFETY: The directory has so many entries.
         let at = unsafe { dir.entries().add(n as usize) };
-        // SAFETY: As above.
+        // SAFETY: `at` is an entry of the directory, which is there still.
         if let Some(table) = unsafe { Directory::load(at) } {
             // SAFETY: Nobody uses it any more.
             unsafe { bindings::vtd_free_table(table.as_ptr().cast()) };

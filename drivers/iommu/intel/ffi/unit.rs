@@ -34,6 +34,13 @@ const GCMD_TE: u32 = 1 << 31;
 /// Proof that `intel_iommu::lock` of a unit is held; dropping it unlocks.
 pub(crate) struct Guard<'a>(Unit<'a>);
 
+impl<'a> Guard<'a> {
+    /// The unit.
+    pub(crate) fn unit(&self) -> Unit<'a> {
+        self.0
+    }
+}
+
 impl<'a> Unit<'a> {
     /// Wraps a pointer.
     ///
