@@ -26,7 +26,6 @@ use super::{
     },
     table,
     tags::Key,
-    unit::Unit,
     user::Parent, //
 };
 use crate::{
@@ -44,9 +43,19 @@ use crate::{
 ///
 /// `dev` is a device behind an IOMMU of this driver that is not released meanwhile.
 unsafe fn on<'a>(dev: *mut bindings::device, f: impl FnOnce(&Device<'a>) -> Result) -> Result {
-    // SAFETY: By the safety requirement.
+    // SAFETY: The device is one of this driver's, and stays as long as `f` runs.
     let dev = unsafe { Device::from_raw(dev) };
     f(&dev.ok_or(ENODEV)?)
+}
+
+/// The same for a caller who cannot be told: an error is in the log.
+///
+/// # Safety
+///
+/// As for [`on`].
+unsafe fn tell<'a>(dev: *mut bindings::device, what: &CStr, f: impl FnOnce(&Device<'a>) -> Result) {
+    // SAFETY: The same is asked for here. A device that is not probed has nothing to be done.
+    let _ = unsafe { on(dev, |dev| f(dev).inspect_err(|_| dev.complain(what))) };
 }
 
 /// For flushes whose callers cannot be told: a refused descriptor is in the log already, with what
@@ -65,7 +74,7 @@ fn errno(result: Result) -> c_int {
 /// `dev` is being probed; nobody else uses it.
 #[export]
 unsafe extern "C" fn intel_pasid_alloc_table(dev: *mut bindings::device) -> c_int {
-    // SAFETY: By the safety requirement.
+    // SAFETY: A device that is being probed is not released meanwhile.
     errno(unsafe { on(dev, table::alloc) })
 }
 
@@ -74,11 +83,13 @@ unsafe extern "C" fn intel_pasid_alloc_table(dev: *mut bindings::device) -> c_in
 /// `dev` is being released; its context entry is gone.
 #[export]
 unsafe extern "C" fn intel_pasid_free_table(dev: *mut bindings::device) {
-    // SAFETY: By the safety requirement.
-    if let Some(dev) = unsafe { Device::from_raw(dev) } {
-        // SAFETY: By the safety requirement.
-        unsafe { table::free(&dev) };
-    }
+    // SAFETY: The device is there until its release ends, and its tables are nobody's any more.
+    let _ = unsafe {
+        on(dev, |dev| {
+            table::free(dev);
+            Ok(())
+        })
+    };
 }
 
 /// # Safety
@@ -88,7 +99,7 @@ unsafe extern "C" fn intel_pasid_free_table(dev: *mut bindings::device) {
 unsafe extern "C" fn intel_pasid_get_table(
     dev: *mut bindings::device,
 ) -> *mut bindings::pasid_table {
-    // SAFETY: By the safety requirement.
+    // SAFETY: Who asks for the table of a device keeps the device.
     let dev = unsafe { Device::from_raw(dev) };
     // SAFETY: The device is probed; the table comes with the probe and goes with the release.
     dev.map_or(ptr::null_mut(), |dev| unsafe { (*dev.info()).pasid_table })
@@ -99,27 +110,26 @@ unsafe extern "C" fn intel_pasid_get_table(
 /// `iommu` is the unit of `dev`, which is probed; `fsptptr` is the root of a first-stage table.
 #[export]
 unsafe extern "C" fn intel_pasid_setup_first_level(
-    iommu: *mut bindings::intel_iommu,
+    _iommu: *mut bindings::intel_iommu,
     dev: *mut bindings::device,
     fsptptr: bindings::phys_addr_t,
     pasid: u32,
     did: u16,
     flags: c_int,
 ) -> c_int {
-    // SAFETY: By the safety requirement.
-    let unit = unsafe { Unit::from_raw(iommu) };
     // PASID_FLAG_FL5LP, PASID_FLAG_PAGE_SNOOP and PASID_FLAG_PWSNP.
     let flag = |bit: u32| flags & (1 << bit) != 0;
-    let table = FirstStage {
-        root: fsptptr,
-        levels: if flag(1) { Levels::Five } else { Levels::Four },
-        aw: unit.agaw(),
-        snoop_pages: flag(2),
-        snoop_walk: flag(3),
-    };
-    // SAFETY: By the safety requirement.
+    // SAFETY: Who attaches a device keeps it probed.
     errno(unsafe {
         on(dev, |dev| {
+            let unit = dev.unit();
+            let table = FirstStage {
+                root: fsptptr,
+                levels: if flag(1) { Levels::Five } else { Levels::Four },
+                aw: unit.agaw(),
+                snoop_pages: flag(2),
+                snoop_walk: flag(3),
+            };
             entries::set_up_first_stage(&unit, dev, &table, pasid, did)
         })
     })
@@ -131,20 +141,17 @@ unsafe extern "C" fn intel_pasid_setup_first_level(
 /// the unit.
 #[export]
 unsafe extern "C" fn intel_pasid_setup_second_level(
-    iommu: *mut bindings::intel_iommu,
+    _iommu: *mut bindings::intel_iommu,
     domain: *mut bindings::dmar_domain,
     dev: *mut bindings::device,
     pasid: u32,
 ) -> c_int {
-    // SAFETY: By the safety requirement.
-    let unit = unsafe { Unit::from_raw(iommu) };
-    // SAFETY: The domain has such a table, and is there.
-    let domain = unsafe { SecondStageDomain::from_raw(domain) };
-    // SAFETY: The caller has given it an id on the unit, and keeps that.
-    let domain = unsafe { OnUnit::new(domain, &domain, &unit) };
-    // SAFETY: By the safety requirement.
+    // SAFETY: Who attaches a device to a domain keeps both. The domain has a second-stage table,
+    // and was given an id on the unit of the device first.
     errno(unsafe {
         on(dev, |dev| {
+            let (unit, domain) = (dev.unit(), SecondStageDomain::from_raw(domain));
+            let domain = OnUnit::new(domain, &domain, &unit);
             entries::set_up_second_stage(&unit, dev, &domain, pasid)
         })
     })
@@ -155,21 +162,18 @@ unsafe extern "C" fn intel_pasid_setup_second_level(
 /// `iommu` is the unit of `dev`, which is probed; `domain`, with an id on the unit, stays.
 #[export]
 unsafe extern "C" fn intel_pasid_setup_dirty_tracking(
-    iommu: *mut bindings::intel_iommu,
+    _iommu: *mut bindings::intel_iommu,
     domain: *mut bindings::dmar_domain,
     dev: *mut bindings::device,
     pasid: u32,
     enabled: bool,
 ) -> c_int {
-    // SAFETY: By the safety requirement.
-    let unit = unsafe { Unit::from_raw(iommu) };
-    // SAFETY: The domain is there: it lists the device.
-    let domain = unsafe { Domain::from_raw(domain) };
-    // SAFETY: What lists the device has an id on its unit, and keeps it while the lock is held.
-    let domain = unsafe { OnUnit::new(domain, &domain, &unit) };
-    // SAFETY: By the safety requirement.
+    // SAFETY: The lock of the domain that lists the device is held, so it stays in the list, and
+    // what lists it has an id on its unit.
     errno(unsafe {
         on(dev, |dev| {
+            let (unit, domain) = (dev.unit(), Domain::from_raw(domain));
+            let domain = OnUnit::new(domain, &domain, &unit);
             entries::set_dirty_tracking(&unit, dev, &domain, pasid, enabled)
         })
     })
@@ -180,14 +184,16 @@ unsafe extern "C" fn intel_pasid_setup_dirty_tracking(
 /// `iommu` is the unit of `dev`, which is probed.
 #[export]
 unsafe extern "C" fn intel_pasid_setup_pass_through(
-    iommu: *mut bindings::intel_iommu,
+    _iommu: *mut bindings::intel_iommu,
     dev: *mut bindings::device,
     pasid: u32,
 ) -> c_int {
-    // SAFETY: By the safety requirement.
-    let unit = unsafe { Unit::from_raw(iommu) };
-    // SAFETY: By the safety requirement.
-    errno(unsafe { on(dev, |dev| entries::set_up_pass_through(&unit, dev, pasid)) })
+    // SAFETY: Who attaches a device keeps it probed.
+    errno(unsafe {
+        on(dev, |dev| {
+            entries::set_up_pass_through(&dev.unit(), dev, pasid)
+        })
+    })
 }
 
 /// # Safety
@@ -195,19 +201,16 @@ unsafe extern "C" fn intel_pasid_setup_pass_through(
 /// `iommu` is the unit of `dev`, which is probed.
 #[export]
 unsafe extern "C" fn intel_pasid_setup_page_snoop_control(
-    iommu: *mut bindings::intel_iommu,
+    _iommu: *mut bindings::intel_iommu,
     dev: *mut bindings::device,
     pasid: u32,
 ) {
-    // SAFETY: By the safety requirement.
-    let unit = unsafe { Unit::from_raw(iommu) };
-    // SAFETY: By the safety requirement.
-    let Some(dev) = (unsafe { Device::from_raw(dev) }) else {
-        return;
+    // SAFETY: The lock of the domain that lists the device is held, so it stays attached.
+    unsafe {
+        tell(dev, c"PASID entry: snoop control failed", |dev| {
+            entries::force_snoop(&dev.unit(), dev, pasid)
+        })
     };
-    if entries::force_snoop(&unit, &dev, pasid).is_err() {
-        dev.complain(c"PASID entry: snoop control failed");
-    }
 }
 
 /// # Safety
@@ -215,20 +218,17 @@ unsafe extern "C" fn intel_pasid_setup_page_snoop_control(
 /// `iommu` is the unit of `dev`, which is probed.
 #[export]
 unsafe extern "C" fn intel_pasid_tear_down_entry(
-    iommu: *mut bindings::intel_iommu,
+    _iommu: *mut bindings::intel_iommu,
     dev: *mut bindings::device,
     pasid: u32,
     fault_ignore: bool,
 ) {
-    // SAFETY: By the safety requirement.
-    let unit = unsafe { Unit::from_raw(iommu) };
-    // SAFETY: By the safety requirement.
-    let Some(dev) = (unsafe { Device::from_raw(dev) }) else {
-        return;
+    // SAFETY: Who detaches a device keeps it probed.
+    unsafe {
+        tell(dev, c"PASID entry: invalidation failed", |dev| {
+            entries::tear_down(&dev.unit(), dev, pasid, fault_ignore)
+        })
     };
-    if entries::tear_down(&unit, &dev, pasid, fault_ignore).is_err() {
-        dev.complain(c"PASID entry: invalidation failed");
-    }
 }
 
 /// # Safety
@@ -236,7 +236,7 @@ unsafe extern "C" fn intel_pasid_tear_down_entry(
 /// `dev` is probed and has a PASID directory.
 #[export]
 unsafe extern "C" fn intel_pasid_setup_sm_context(dev: *mut bindings::device) -> c_int {
-    // SAFETY: By the safety requirement.
+    // SAFETY: Who sets the device up keeps it probed.
     errno(unsafe { on(dev, context::set_up) })
 }
 
@@ -245,10 +245,13 @@ unsafe extern "C" fn intel_pasid_setup_sm_context(dev: *mut bindings::device) ->
 /// `dev` is probed; no PASID entry of it is present.
 #[export]
 unsafe extern "C" fn intel_pasid_teardown_sm_context(dev: *mut bindings::device) {
-    // SAFETY: By the safety requirement.
-    if let Some(dev) = unsafe { Device::from_raw(dev) } {
-        context::tear_down(&dev);
-    }
+    // SAFETY: The device is there until its release ends.
+    let _ = unsafe {
+        on(dev, |dev| {
+            context::tear_down(dev);
+            Ok(())
+        })
+    };
 }
 
 /// # Safety
@@ -261,15 +264,12 @@ unsafe extern "C" fn intel_context_flush_no_pasid(
     did: u16,
     sid: u16,
 ) {
-    // SAFETY: By the safety requirement.
-    let dev = unsafe { (*info).dev };
-    // SAFETY: By the safety requirement.
-    let Some(dev) = (unsafe { Device::from_raw(dev) }) else {
-        return;
+    // SAFETY: It is the driver's data of a probed device, which it names.
+    unsafe {
+        tell((*info).dev, c"context entry: invalidation failed", |dev| {
+            context::flush(dev, did, sid)
+        })
     };
-    if context::flush(&dev, did, sid).is_err() {
-        dev.complain(c"context entry: invalidation failed");
-    }
 }
 
 /// # Safety
@@ -283,11 +283,13 @@ unsafe extern "C" fn cache_tag_assign(
     pasid: bindings::ioasid_t,
     kind: bindings::cache_tag_type,
 ) -> c_int {
-    // SAFETY: By the safety requirement.
-    let domain = unsafe { Domain::from_raw(domain) };
     let key = Key::from_raw(kind, did, pasid);
-    // SAFETY: By the safety requirement.
-    errno(unsafe { on(dev, |dev| cache::assign(&domain, dev, key)) })
+    // SAFETY: Who attaches a device to a domain keeps both.
+    errno(unsafe {
+        on(dev, |dev| {
+            cache::assign(&Domain::from_raw(domain), dev, key)
+        })
+    })
 }
 
 /// # Safety
@@ -299,15 +301,15 @@ unsafe extern "C" fn cache_tag_assign_domain(
     dev: *mut bindings::device,
     pasid: bindings::ioasid_t,
 ) -> c_int {
-    // SAFETY: By the safety requirement.
-    let domain = unsafe { Domain::from_raw(domain) };
-    // SAFETY: By the safety requirement.
-    let Some(dev) = (unsafe { Device::from_raw(dev) }) else {
-        return ENODEV.to_errno();
-    };
-    // SAFETY: The caller got it an id there, and keeps that.
-    let on_unit = unsafe { OnUnit::new(domain, &domain, &dev.unit()) };
-    errno(cache::assign_domain(&on_unit, &dev, pasid))
+    // SAFETY: Who attaches a device to a domain keeps both, and got the domain an id on the unit of
+    // the device first.
+    errno(unsafe {
+        on(dev, |dev| {
+            let domain = Domain::from_raw(domain);
+            let on_unit = OnUnit::new(domain, &domain, &dev.unit());
+            cache::assign_domain(&on_unit, dev, pasid)
+        })
+    })
 }
 
 /// # Safety
@@ -319,14 +321,15 @@ unsafe extern "C" fn cache_tag_unassign_domain(
     dev: *mut bindings::device,
     pasid: bindings::ioasid_t,
 ) {
-    // SAFETY: By the safety requirement.
-    let domain = unsafe { Domain::from_raw(domain) };
-    // SAFETY: By the safety requirement.
-    if let Some(dev) = unsafe { Device::from_raw(dev) } {
-        // SAFETY: The caller gives the id back afterwards.
-        let on_unit = unsafe { OnUnit::new(domain, &domain, &dev.unit()) };
-        cache::unassign_domain(&on_unit, &dev, pasid);
-    }
+    // SAFETY: Who detaches a device from a domain keeps both, and gives the id back afterwards.
+    let _ = unsafe {
+        on(dev, |dev| {
+            let domain = Domain::from_raw(domain);
+            let on_unit = OnUnit::new(domain, &domain, &dev.unit());
+            cache::unassign_domain(&on_unit, dev, pasid);
+            Ok(())
+        })
+    };
 }
 
 /// # Safety
@@ -339,7 +342,7 @@ unsafe extern "C" fn cache_tag_flush_range(
     end: c_ulong,
     ih: c_int,
 ) {
-    // SAFETY: By the safety requirement.
+    // SAFETY: Who flushes what is cached of a domain keeps the domain.
     let domain = unsafe { Domain::from_raw(domain) };
     logged(cache::flush_range(
         &domain,
@@ -354,7 +357,7 @@ unsafe extern "C" fn cache_tag_flush_range(
 /// `domain` is a domain of this driver.
 #[export]
 unsafe extern "C" fn cache_tag_flush_all(domain: *mut bindings::dmar_domain) {
-    // SAFETY: By the safety requirement.
+    // SAFETY: Who flushes what is cached of a domain keeps the domain.
     let domain = unsafe { Domain::from_raw(domain) };
     logged(cache::flush_range(&domain, 0, u64::MAX, false));
 }
@@ -368,7 +371,7 @@ unsafe extern "C" fn cache_tag_flush_range_np(
     start: c_ulong,
     end: c_ulong,
 ) {
-    // SAFETY: By the safety requirement.
+    // SAFETY: Who flushes what is cached of a domain keeps the domain.
     let domain = unsafe { Domain::from_raw(domain) };
     logged(cache::flush_new(&domain, start as u64, end as u64));
 }
@@ -385,12 +388,15 @@ unsafe extern "C" fn intel_iommu_domain_alloc_nested(
     user_data: *const bindings::iommu_user_data,
 ) -> *mut bindings::iommu_domain {
     let flags = AllocFlags::from_raw(flags);
-    // SAFETY: By the safety requirement.
-    let parent = unsafe { Parent::from_raw(parent) };
-    // SAFETY: By the safety requirement; called in the context of the user.
-    let data = unsafe { UserData::from_raw(user_data) };
-    // SAFETY: By the safety requirement.
-    let dev = unsafe { Device::from_raw(dev) }.ok_or(ENODEV);
+    // SAFETY: The core keeps the device, and the parent, also as long as the new domain is there;
+    // the data is on its stack, in the context of the user.
+    let (parent, data, dev) = unsafe {
+        (
+            Parent::from_raw(parent),
+            UserData::from_raw(user_data),
+            Device::from_raw(dev).ok_or(ENODEV),
+        )
+    };
     match dev.and_then(|dev| Nested::alloc(&dev, parent, flags, data)) {
         Ok(domain) => domain.into_raw(),
         Err(e) => e.to_ptr(),
