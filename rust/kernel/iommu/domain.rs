@@ -81,7 +81,7 @@ pub struct AnyDomain(Opaque<bindings::iommu_domain>);
 
 // SAFETY: The fields that are read through it do not change, see the invariants.
 unsafe impl Send for AnyDomain {}
-// SAFETY: As above.
+// SAFETY: They are read only, by whatever thread.
 unsafe impl Sync for AnyDomain {}
 
 impl AnyDomain {
@@ -103,7 +103,7 @@ impl AnyDomain {
     /// `ptr` is null or as for [`AnyDomain::from_raw`].
     #[inline]
     pub unsafe fn from_nullable<'a>(ptr: *mut bindings::iommu_domain) -> Option<&'a Self> {
-        // SAFETY: By the contract of this function.
+        // SAFETY: It is not null, so it is a domain that lives as long.
         (!ptr.is_null()).then(|| unsafe { Self::from_raw(ptr) })
     }
 
@@ -276,7 +276,7 @@ pub struct Domain<T: DomainOps> {
 
 // SAFETY: The head is only used through the core, which does its own locking; `T` is both.
 unsafe impl<T: DomainOps> Send for Domain<T> {}
-// SAFETY: As above.
+// SAFETY: The core does its own locking of the head, and `T` is `Sync`.
 unsafe impl<T: DomainOps> Sync for Domain<T> {}
 
 impl<T: DomainOps> Domain<T> {
@@ -343,7 +343,7 @@ impl<T: DomainOps> Owned<T> {
         let domain: *mut bindings::iommu_domain = head.cast();
         // SAFETY: The head begins with the `iommu_domain`.
         unsafe { (*domain).type_ = kind.into_raw() };
-        // SAFETY: As above.
+        // SAFETY: It is memory of ours that has an `iommu_domain` there, see above.
         unsafe { (*domain).ops = T::table().as_raw() };
         // SAFETY: The head is zero but for what was set above.
         if let Err(why) = unsafe { Head::init(head, config) } {

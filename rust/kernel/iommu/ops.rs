@@ -162,7 +162,7 @@ pub struct IommuDevice(Opaque<bindings::iommu_device>);
 
 // SAFETY: The core does its own locking.
 unsafe impl Send for IommuDevice {}
-// SAFETY: As above.
+// SAFETY: The core takes its own locks.
 unsafe impl Sync for IommuDevice {}
 
 impl IommuDevice {
@@ -263,7 +263,7 @@ impl HwInfo {
 
 impl Drop for HwInfo {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant.
+        // SAFETY: The bytes are ours, and `Kmalloc` gave them.
         unsafe { bindings::kfree(self.data.as_ptr()) };
     }
 }
@@ -620,9 +620,9 @@ impl<T: IommuOps> IommuTable<T> {
             Err(why) => return why.to_ptr(),
         };
         let (len, type_, data) = info.into_raw();
-        // SAFETY: As above.
+        // SAFETY: `kind` is a variable of the core's, see above.
         unsafe { *kind = type_ };
-        // SAFETY: As above.
+        // SAFETY: And so is `length`.
         unsafe { *length = len };
         // The core frees it with kfree().
         data

@@ -139,7 +139,7 @@ pub struct Viommu<T> {
 
 // SAFETY: `core` does its own locking, `region` is not touched while it is shared.
 unsafe impl<T: ViommuOps> Send for Viommu<T> {}
-// SAFETY: As above.
+// SAFETY: A shared reference leads to `core` with its own locks, and to `T`, which is `Sync`.
 unsafe impl<T: ViommuOps> Sync for Viommu<T> {}
 
 impl<T: ViommuOps> Viommu<T> {
@@ -169,7 +169,7 @@ impl<T: ViommuOps> Viommu<T> {
     pub fn parent(&self) -> &AnyDomain {
         // SAFETY: By the type invariant `core` is valid; iommufd holds the parent.
         let domain = unsafe { (*(*self.core.get()).hwpt).common.domain };
-        // SAFETY: As above.
+        // SAFETY: iommufd keeps the domain of a parent as long as the parent.
         unsafe { AnyDomain::from_raw(domain) }
     }
 
@@ -246,7 +246,7 @@ pub struct Hold<T: ViommuOps>(NonNull<Viommu<T>>);
 
 // SAFETY: It is a counted reference to something that is both.
 unsafe impl<T: ViommuOps> Send for Hold<T> {}
-// SAFETY: As above.
+// SAFETY: What a hold gives out is a reference to the vIOMMU, which is `Sync`.
 unsafe impl<T: ViommuOps> Sync for Hold<T> {}
 
 impl<T: ViommuOps> Clone for Hold<T> {
@@ -295,7 +295,7 @@ impl<T: ViommuOps> NewViommu<'_, T> {
         if region.is_some() {
             return Err(EBUSY);
         }
-        // SAFETY: By the type invariant.
+        // SAFETY: The vIOMMU is being made, and its beginning is there.
         let core = unsafe { (*self.this).core.get() };
         let mut offset = 0;
         // SAFETY: `core` is valid; the pages stay until the region is gone.
@@ -319,9 +319,9 @@ impl<T: ViommuOps> NewViommu<'_, T> {
 ///
 /// `this` is valid but for `data`, and nobody else uses it. Nothing of it is mapped.
 unsafe fn unmap_pages<T>(this: *mut Viommu<T>) {
-    // SAFETY: By the contract of this function.
+    // SAFETY: The vIOMMU is there, and nobody uses it any more.
     let core = unsafe { (*this).core.get() };
-    // SAFETY: As above.
+    // SAFETY: For the same reason nobody else looks at the region.
     if let Some(region) = unsafe { &mut *(*this).region.get() }.take() {
         // SAFETY: It is what `_iommufd_alloc_mmap()` gave.
         unsafe {
@@ -351,13 +351,13 @@ pub struct NewHwQueue<'a, T> {
 impl<T: ViommuOps> NewHwQueue<'_, T> {
     /// The vIOMMU it is of.
     pub fn viommu(&self) -> &Viommu<T> {
-        // SAFETY: By the type invariant.
+        // SAFETY: The queue is of a vIOMMU of this driver, which it keeps.
         unsafe { Viommu::from_raw((*self.core).viommu) }
     }
 
     /// Where the virtual machine says it lies.
     pub fn base_addr(&self) -> u64 {
-        // SAFETY: By the type invariant.
+        // SAFETY: iommufd has set it before it asked the driver.
         unsafe { (*self.core).base_addr }
     }
 
@@ -409,7 +409,7 @@ pub(super) unsafe extern "C" fn init<T: ViommuOps>(
     // SAFETY: It stays there until `destroy()` drops it, and nothing of it is used on failure.
     match unsafe { pin_init::raw_try_init(place, T::new(&new, parent, data)) } {
         Ok(()) => {
-            // SAFETY: As above.
+            // SAFETY: Nobody else knows the vIOMMU yet.
             unsafe { (*core).ops = T::table().as_raw() };
             0
         }
@@ -528,7 +528,7 @@ impl<T: ViommuOps> ViommuTable<T> {
             let this: *mut HwQueue<T::HwQueue> = core.cast();
             // SAFETY: iommufd allocated what `get_hw_queue_size()` said.
             unsafe { (&raw mut (*this).data).cast::<T::HwQueue>().write(data) };
-            // SAFETY: As above.
+            // SAFETY: The queue is complete, and nobody else knows it yet.
             unsafe { (*core).destroy = Some(Self::hw_queue_destroy) };
             Ok(0)
         })

@@ -135,7 +135,7 @@ impl Flushed {
     unsafe fn publish(self, at: *mut u64) -> Option<NonNull<u64>> {
         // SAFETY: The table is memory of the kernel's.
         let entry = unsafe { bindings::vtd_phys(self.0.as_ptr()) } | PRESENT;
-        // SAFETY: By the safety requirement.
+        // SAFETY: The entry is a word of the directory that only changes this way.
         if !unsafe { bindings::vtd_cmpxchg(at, 0, entry) } {
             return None;
         }

@@ -182,14 +182,14 @@ impl<'a> Unit<'a> {
         let flush = unsafe { &raw const (*self.as_raw()).flush };
         if let Some((sid, did)) = desc.as_context() {
             let kind = 3u64 << bindings::DMA_CCMD_INVL_GRANU_OFFSET;
-            // SAFETY: As above.
+            // SAFETY: `flush` points into the unit, which is there.
             if let Some(f) = unsafe { (*flush).flush_context } {
                 // SAFETY: Called as its type wants it, with the unit whose it is.
                 unsafe { f(self.as_raw(), did, sid, 0, kind) };
             }
         } else if let Some(part) = desc.as_iotlb() {
             let kind = part.granularity << bindings::DMA_TLB_FLUSH_GRANU_OFFSET;
-            // SAFETY: As above.
+            // SAFETY: `flush` points into the unit, which is there.
             if let Some(f) = unsafe { (*flush).flush_iotlb } {
                 // SAFETY: Called as its type wants it, with the unit whose it is.
                 unsafe { f(self.as_raw(), part.did, part.addr, part.mask.into(), kind) };
@@ -208,7 +208,7 @@ impl<'a> Unit<'a> {
     pub(super) unsafe fn write_back(&self, at: *mut c_void, size: usize) {
         if !self.caps().coherent() {
             // CAST: No table has 4 GiB.
-            // SAFETY: By the safety requirement.
+            // SAFETY: The caller says that there are so many bytes.
             unsafe { bindings::vtd_write_back(at, size as c_uint) };
         }
     }

@@ -34,7 +34,7 @@ pub(crate) struct PhysDev(Opaque<bindings::device>);
 
 // SAFETY: Devices may be used from anywhere.
 unsafe impl Send for PhysDev {}
-// SAFETY: As above.
+// SAFETY: Devices have their own locks, so several threads may use one.
 unsafe impl Sync for PhysDev {}
 
 impl PhysDev {
@@ -111,7 +111,7 @@ impl PhysDev {
         if unsafe { (*pci).is_virtfn() } == 0 {
             return false;
         }
-        // SAFETY: As above.
+        // SAFETY: It is a valid PCI device, as was found above.
         unsafe { bindings::pci_pri_supported(pci) }
     }
 
@@ -181,7 +181,7 @@ pub(crate) struct Domain(NonNull<bindings::iommu_domain>);
 
 // SAFETY: Domains are not bound to a thread, and drivers do their own locking.
 unsafe impl Send for Domain {}
-// SAFETY: As above.
+// SAFETY: What changes of a domain after it was made is the core's, under its locks.
 unsafe impl Sync for Domain {}
 
 impl Domain {
@@ -195,7 +195,7 @@ impl Domain {
         let raw = NonNull::new(from_err_ptr(raw)?).ok_or(EOPNOTSUPP)?;
         // SAFETY: By the contract of this function it is a new domain.
         unsafe { (*raw.as_ptr()).owner = owner };
-        // SAFETY: As above.
+        // SAFETY: Nobody else knows the domain yet.
         unsafe {
             (*raw.as_ptr()).cookie_type = bindings::iommu_domain_cookie_type_IOMMU_COOKIE_IOMMUFD
         };
@@ -226,13 +226,13 @@ impl Domain {
 
     /// Whether it is a user's page table on top of a paging domain.
     pub(crate) fn is_nested(&self) -> bool {
-        // SAFETY: By the type invariant.
+        // SAFETY: The domain is ours until this is dropped, and its type does not change.
         unsafe { (*self.as_raw()).type_ == bindings::__IOMMU_DOMAIN_NESTED }
     }
 
     /// Whether `driver` made it.
     pub(crate) fn is_of(&self, driver: Driver<'_>) -> bool {
-        // SAFETY: By the type invariant.
+        // SAFETY: The domain is ours until this is dropped, and its owner does not change.
         core::ptr::eq(unsafe { (*self.as_raw()).owner }, driver.0)
     }
 
@@ -394,14 +394,14 @@ impl HwInfo {
         if self.data.is_null() {
             return &[];
         }
-        // SAFETY: By the type invariant.
+        // SAFETY: The driver gave so many bytes, which are ours now.
         unsafe { core::slice::from_raw_parts(self.data.cast(), self.len as usize) }
     }
 }
 
 impl Drop for HwInfo {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant.
+        // SAFETY: The driver gave them, from kmalloc(), to be freed by us, or there are none.
         unsafe { bindings::kfree(self.data) };
     }
 }

@@ -232,7 +232,7 @@ unsafe fn unpin(
     queue: &bindings::iommufd_hw_queue,
     access: *mut bindings::iommufd_access,
 ) {
-    // SAFETY: By the caller.
+    // SAFETY: The queue has kept the access since it was pinned through.
     let access = unsafe { &*access.cast::<Access>() };
     // What was pinned once was a range that can be said. If not, the memory is lost, which is
     // better than undoing a pin of somebody else's.
@@ -243,7 +243,7 @@ unsafe fn unpin(
     let Ok((iova, length)) = range else { return };
     drop(Pin {
         ctx,
-        // SAFETY: By the caller.
+        // SAFETY: `Pinned::into_raw` gave the hold to the queue, which does not use it again.
         access: ManuallyDrop::new(unsafe { Hold::adopt(access) }),
         iova,
         length,
@@ -257,7 +257,7 @@ unsafe fn unpin(
 /// `obj` must be a HW queue that nobody else refers to.
 pub(super) unsafe extern "C" fn destroy_hw_queue(obj: *mut bindings::iommufd_object) {
     let raw = obj.cast::<bindings::iommufd_hw_queue>();
-    // SAFETY: By the caller.
+    // SAFETY: Nobody else refers to the queue.
     if let Some(destroy) = unsafe { (*raw).destroy } {
         // SAFETY: The driver's own operation on what it has initialised.
         unsafe { destroy(raw) };

@@ -84,12 +84,12 @@ impl Object {
     }
 
     pub(crate) fn kind(&self) -> KindId {
-        // SAFETY: By the type invariant.
+        // SAFETY: The object is valid, and its type does not change.
         KindId(unsafe { (*self.0.get()).type_ })
     }
 
     pub(crate) fn id(&self) -> u32 {
-        // SAFETY: By the type invariant.
+        // SAFETY: The object is valid, and its id does not change.
         unsafe { (*self.0.get()).id }
     }
 
@@ -299,7 +299,7 @@ impl<'a> Unpublished<'a> {
         // SAFETY: Zeroed memory is a valid head, and nobody else knows of it.
         let object = unsafe { Object::from_raw(raw.as_ptr()) };
         object.users().set(1);
-        // SAFETY: As above.
+        // SAFETY: Nobody looks at the type of an object that is in no table.
         unsafe { (*raw.as_ptr()).type_ = kind.0 };
         if let Err(e) = table.insert(object) {
             // SAFETY: It came from there, and nobody refers to it.
@@ -328,7 +328,7 @@ impl Deref for Unpublished<'_> {
     type Target = Object;
 
     fn deref(&self) -> &Object {
-        // SAFETY: By the type invariant.
+        // SAFETY: Only this refers to the object, and is there as long as the reference.
         unsafe { Object::from_raw(self.raw.as_ptr()) }
     }
 }

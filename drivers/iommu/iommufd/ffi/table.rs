@@ -76,7 +76,7 @@ impl Table {
     ///
     /// `xa` must be valid memory that nobody uses yet.
     pub(super) unsafe fn init(xa: *mut bindings::xarray) {
-        // SAFETY: By the caller.
+        // SAFETY: It is memory that nobody uses yet, and does not move once it is in use.
         unsafe {
             bindings::iommu_xa_init_flags(
                 xa,
@@ -119,7 +119,7 @@ impl Table {
             // The memory may have become another object, even another context's, between the two.
             // Now that it is counted it stays what it is.
             //
-            // SAFETY: As for the load before.
+            // SAFETY: The xarray is initialised, and RCU keeps its nodes still.
             if ptr::eq(unsafe { bindings::iommu_xas_reload(&mut cursor) }, raw) {
                 return Some(counted);
             }

@@ -205,7 +205,7 @@ impl<T: Kind> Deref for Reserved<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: By the type invariant.
+        // SAFETY: The memory is a complete `T`, and nobody writes to it.
         unsafe { &*self.as_ptr() }
     }
 }

@@ -163,7 +163,7 @@ pub(crate) fn keep_device(device: Loan<'_, Device>) {
 /// `obj` must be a vDEVICE that nobody else refers to, and the lock of its device's group be held.
 pub(super) unsafe extern "C" fn abort_vdevice(obj: *mut bindings::iommufd_object) {
     let raw = obj.cast::<bindings::iommufd_vdevice>();
-    // SAFETY: By the caller.
+    // SAFETY: Nobody else refers to the vDEVICE.
     if let Some(destroy) = unsafe { (*raw).destroy } {
         // SAFETY: The driver's own operation on what it has initialised.
         unsafe { destroy(raw) };
@@ -197,7 +197,7 @@ pub(super) unsafe extern "C" fn abort_vdevice(obj: *mut bindings::iommufd_object
 ///
 /// `obj` must be a vDEVICE that nobody else refers to.
 pub(super) unsafe extern "C" fn destroy_vdevice(obj: *mut bindings::iommufd_object) {
-    // SAFETY: By the caller.
+    // SAFETY: Nobody else refers to the vDEVICE, whose device does not change.
     let device = unsafe { (*obj.cast::<bindings::iommufd_vdevice>()).idev };
     // SAFETY: The loan keeps the device.
     let device = unsafe { &*device.cast::<Device>() };

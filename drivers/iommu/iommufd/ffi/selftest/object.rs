@@ -180,7 +180,7 @@ impl PagingExt for PagingHwpt {
 ///
 /// `iopt` is alive.
 pub(super) unsafe fn nth_area(iopt: *mut bindings::io_pagetable, nth: u32) -> Option<usize> {
-    // SAFETY: By the contract of this function.
+    // SAFETY: The IOAS is alive, and so is its lock.
     unsafe { bindings::down_read(&raw mut (*iopt).iova_rwsem) };
     // SAFETY: The lock is held.
     let mut node =
@@ -192,7 +192,7 @@ pub(super) unsafe fn nth_area(iopt: *mut bindings::io_pagetable, nth: u32) -> Op
         // SAFETY: The lock is held, so the node is still in the tree.
         node = unsafe { bindings::interval_tree_iter_next(node, 0, usize::MAX) };
     }
-    // SAFETY: As above.
+    // SAFETY: The lock keeps the node.
     let start = (!node.is_null()).then(|| unsafe { (*node).start });
     // SAFETY: It was taken above.
     unsafe { bindings::up_read(&raw mut (*iopt).iova_rwsem) };
@@ -217,7 +217,7 @@ pub(crate) struct QueueDependency(NonNull<bindings::iommufd_object>);
 
 // SAFETY: It is a counted reference, and the counts are atomic.
 unsafe impl Send for QueueDependency {}
-// SAFETY: As above.
+// SAFETY: Nothing can be done by a shared reference to it.
 unsafe impl Sync for QueueDependency {}
 
 impl Drop for QueueDependency {
@@ -332,7 +332,7 @@ impl<'a> Reserved<'a> {
 /// `object` is a `SelftestObject` that nobody refers to any more.
 pub(super) unsafe fn destroy(object: *mut bindings::iommufd_object) {
     let object: *mut SelftestObject = object.cast();
-    // SAFETY: By the contract of this function.
+    // SAFETY: The object is there, and nobody else uses it.
     unsafe { (*object).binding = None };
 }
 
