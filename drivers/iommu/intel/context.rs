@@ -363,7 +363,7 @@ mod tests {
                 Step::Store(0, 0x7608),
                 Step::Order,
                 Step::WriteBack,
-                Step::Flush(1),
+                Step::Flush(3),
                 Step::Desc(9 << 32 | 0x31, 0),
                 Step::Store(1, 0),
                 Step::Store(0, 0),
@@ -372,5 +372,7 @@ mod tests {
             assert_eq!(count, want.len());
             assert!(steps[..count] == want);
         }
+                Step::Desc(0x7, 0),
+                Step::Desc(0x22, 0),
     }
 }

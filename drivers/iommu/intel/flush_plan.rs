@@ -6,7 +6,7 @@
 //! | old | new | change | invalidations |
 //! |---|---|---|---|
 //! | absent | absent | | none |
-//! | absent | present | caching mode | PASID-cache and PASID-IOTLB of the new entry (6.1) |
+//! | absent | present | caching mode | PASID-cache twice (6.2.3), PASID-IOTLB (6.1) |
 //! | absent | present | none | write-buffer flush where required (6.8) |
 //! | present | present | none | none |
 //! | present | present | SSADE | PASID-cache, IOTLB by type, device-TLB |
@@ -19,7 +19,8 @@
 //! for first-stage and pass-through ones.
 //!
 //! Order matters: what a cache was filled from goes first. Device-TLBs come last, since their
-//! requests could be served from a stale IOTLB (6.5.2.5).
+//! requests could be served from a stale IOTLB (6.5.2.5). The hardware keeps that order within a
+//! submission (6.5.2.12) but for one pair, between which [`Batch`] puts a fence.
 
 use kernel::warn_on;
 
@@ -52,8 +53,8 @@ impl Scope {
     }
 }
 
-/// Descriptors of a plan, at most.
-const MOST: usize = 4;
+/// Descriptors of a plan, at most, with a fence.
+const MOST: usize = 6;
 
 /// What to submit.
 pub(crate) struct Plan {
@@ -92,7 +93,7 @@ impl Plan {
     /// Adds those that there are, for which there is room.
     #[inline(always)]
     fn with<const M: usize>(mut self, descs: [Option<Desc>; M]) -> Self {
-        const { assert!(M <= MOST) };
+        const { assert!(M < MOST) };
         for desc in descs.into_iter().flatten() {
             let fits = self.batch.push(desc);
             // Only a plan that is filled twice could see this.
@@ -105,39 +106,52 @@ impl Plan {
     pub(crate) fn change(old: &Entry, new: &Entry, scope: &Scope) -> Self {
         match (old.present(), new.present()) {
             (false, false) => Self::nothing(),
-            (false, true) if scope.caps.caching_mode() => {
-                Self::entry(new.did(), Iotlb::Pasid, scope, false)
-            }
+            (false, true) if scope.caps.caching_mode() => Self::new_entry(new.did(), scope),
             (false, true) => Self {
                 write_buffer: true,
                 ..Self::nothing()
             },
             (true, _) if old == new => Self::nothing(),
             (true, true) if same_table(old, new) && old.low == new.low && old.has_first_stage() => {
-                Self::entry(old.did(), Iotlb::Pasid, scope, true)
+                Self::entry(old.did(), Iotlb::Pasid, scope)
             }
-            (true, _) => Self::entry(old.did(), Iotlb::of(old), scope, true),
+            (true, _) => Self::entry(old.did(), Iotlb::of(old), scope),
         }
     }
 
-    fn entry(did: u16, iotlb: Iotlb, scope: &Scope, device: bool) -> Self {
+    fn entry(did: u16, iotlb: Iotlb, scope: &Scope) -> Self {
         Self::nothing().with([
             Some(Desc::pasid_cache(did, scope.pasid)),
             Some(match iotlb {
                 Iotlb::Domain => Desc::iotlb_domain(&scope.caps, did),
                 Iotlb::Pasid => Desc::pasid_iotlb(did, scope.pasid),
             }),
-            scope.device_tlb().filter(|_| device),
+            scope.device_tlb(),
+        ])
+    }
+
+    /// What a new entry takes in caching mode. That there was none is cached for domain-id 0
+    /// (6.2.3); emulators that shadow an entry look for it by the new domain-id.
+    fn new_entry(did: u16, scope: &Scope) -> Self {
+        Self::nothing().with([
+            Some(Desc::pasid_cache(0, scope.pasid)),
+            Some(Desc::pasid_cache(did, scope.pasid)),
+            Some(Desc::pasid_iotlb(did, scope.pasid)),
         ])
     }
 
     /// What the change or removal of a context entry takes that was present, when no PASID entry
-    /// below it is: in scalable mode the context-cache alone, in legacy mode the domain's IOTLB
-    /// too; and the device's own cache, twice where the device needs that.
+    /// below it is: in legacy mode the context-cache and the domain's IOTLB, in scalable mode the
+    /// context-cache alone or, in caching mode, what says that there are no PASID entries, too
+    /// (table 28); and the device's own cache, twice where the device needs that.
     pub(crate) fn context(sid: u16, did: u16, scope: &Scope, legacy: bool, twice: bool) -> Self {
+        let absent = !legacy && scope.caps.caching_mode();
+        // The domain-id of what is absent.
+        let did = if absent { 0 } else { did };
         Self::nothing().with([
             Some(Desc::context(sid, did)),
-            legacy.then(|| Desc::iotlb_domain(&scope.caps, did)),
+            absent.then(|| Desc::pasid_cache_domain(did)),
+            (legacy || absent).then(|| Desc::iotlb_domain(&scope.caps, did)),
             scope.device_tlb(),
             scope.device_tlb().filter(|_| twice),
         ])
@@ -154,13 +168,16 @@ impl Plan {
         ])
     }
 
-    /// What a context entry takes that was not present: those are cached for domain-id 0 (6.1).
+    /// What a scalable-mode context entry takes that was not present: in caching mode that is
+    /// cached (6.2.2), and without it no PASID entry was found, which is cached for domain-id 0
+    /// (6.2.3).
     pub(crate) fn new_context(sid: u16, caps: &Caps) -> Self {
         if !caps.caching_mode() {
             return Self::nothing();
         }
         Self::nothing().with([
             Some(Desc::context(sid, 0)),
+            Some(Desc::pasid_cache_domain(0)),
             Some(Desc::iotlb_domain(caps, 0)),
         ])
     }
@@ -178,6 +195,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        ffi::stack::Stack,
         invalidate::NO_PASID,
         pasid_entry::{
             FirstStage,
@@ -292,25 +310,30 @@ mod tests {
         let cm = scope.caps.caching_mode();
         assert_eq!(plan.write_buffer, what == b'F' && !cm);
         let did = if what == b'F' { new.did() } else { old.did() };
-        let count = match what {
-            b'N' => 0,
-            b'F' if cm => 2,
-            b'F' => 0,
-            _ => 2 + usize::from(scope.device.is_some()),
-        };
-        assert_eq!(got.len(), count);
-        if count == 0 {
+        if what == b'N' || what == b'F' && !cm {
+            assert!(got.is_empty());
             return;
         }
-        assert!(got[0] == Desc::pasid_cache(did, scope.pasid));
-        let iotlb = match what {
+        let mut want = Stack::<Desc, 4>::new();
+        let mut next = |desc| assert!(want.push(desc).is_ok());
+        if what == b'F' {
+            // What says that the entry is absent has domain-id 0 (6.2.3).
+            next(Desc::pasid_cache(0, scope.pasid));
+        }
+        next(Desc::pasid_cache(did, scope.pasid));
+        next(match what {
             b'D' => Desc::iotlb_domain(&scope.caps, did),
             _ => Desc::pasid_iotlb(did, scope.pasid),
-        };
-        assert!(got[1] == iotlb);
-        if let (3, Some(dev)) = (count, scope.device) {
-            assert!(got[2] == Desc::device_tlb(&dev, scope.pasid, Span::ALL));
+        });
+        if let Some(dev) = scope.device.filter(|_| what != b'F') {
+            if what == b'P' && scope.pasid == NO_PASID {
+                // Of these two alone the hardware does not keep the order (6.5.2.12): a wait with
+                // FN (6.5.2.9).
+                next(Desc([0x45, 0, 0, 0]));
+            }
+            next(Desc::device_tlb(&dev, scope.pasid, Span::ALL));
         }
+        assert!(**got == *want);
     }
 
     #[test]
@@ -347,6 +370,20 @@ mod tests {
             Plan::context(0x1ff, 2, &scope(0, device), false, true),
             &[context, device_tlb, device_tlb],
         );
+        // In caching mode it is cached, for domain-id 0, that PASID entries are not there.
+        let absent = [[0x1ff_0000_0031, 0], [0x7, 0], [0x22, 0], device_tlb];
+        is(
+            Plan::context(0x1ff, 2, &scope(CM, None), false, true),
+            &absent[..3],
+        );
+        is(
+            Plan::context(0x1ff, 2, &scope(CM, device), false, false),
+            &absent,
+        );
+        is(
+            Plan::context(0x1ff, 2, &scope(CM, device), true, false),
+            &[context, iotlb, device_tlb],
+        );
         // Of a crashed kernel: the whole PASID-cache and the whole IOTLB.
         let inherited = [[0x1ff_0000_0031, 0], [0x37, 0], [0x12, 0], device_tlb];
         is(
@@ -358,9 +395,6 @@ mod tests {
             &inherited,
         );
         is(Plan::new_context(0x1ff, &Caps::new(0, 0)), &[]);
-        is(
-            Plan::new_context(0x1ff, &Caps::new(CM, 0)),
-            &[[0x1ff_0000_0031, 0], [0x22, 0]],
-        );
+        is(Plan::new_context(0x1ff, &Caps::new(CM, 0)), &absent[..3]);
     }
 }

@@ -4,6 +4,8 @@
 //!
 //! A [`Batch`] lies on the stack of whoever invalidates; nothing here waits for hardware.
 
+use core::ops::Deref;
+
 use kernel::{
     bitfield,
     num::Bounded,
@@ -118,6 +120,15 @@ bitfield! {
 }
 
 bitfield! {
+    /// Invalidation Wait Descriptor (6.5.2.9), low word.
+    struct WaitLow(u64) {
+        /// FN: what follows begins when what came before is done.
+        6:6 fence;
+        3:0 kind;
+    }
+}
+
+bitfield! {
     /// PASID-based Device-TLB Invalidate Descriptor (6.5.2.6), low word.
     struct PasidDevTlbLow(u64) {
         63:52 pfsid_high;
@@ -190,6 +201,15 @@ impl Desc {
             .with_const_granularity::<1>()
             .with_did(did)
             .with_pasid(pasid);
+        Self([low.into_raw(), 0, 0, 0])
+    }
+
+    /// Domain-selective invalidation of the PASID-cache.
+    pub(crate) fn pasid_cache_domain(did: u16) -> Self {
+        let low = PasidCacheLow::from_raw(0)
+            .with_const_kind::<7>()
+            .with_const_granularity::<0>()
+            .with_did(did);
         Self([low.into_raw(), 0, 0, 0])
     }
 
@@ -292,6 +312,18 @@ impl Desc {
         Self([low, high, 0, 0])
     }
 
+    /// A fence, which tells nobody: a wait without a status write (7.10 has the same).
+    fn fence() -> Self {
+        let low = WaitLow::from_raw(0).with_const_kind::<5>().with_fence(true);
+        Self([low.into_raw(), 0, 0, 0])
+    }
+
+    /// Its type.
+    #[inline(always)]
+    fn kind(&self) -> u64 {
+        self.0[0] & 0xf
+    }
+
     /// Its type and, for those that have one, its granularity as it lies in the low word.
     #[cfg(CONFIG_INTEL_IOMMU_RUST_DROP)]
     pub(crate) fn class(&self) -> u32 {
@@ -327,7 +359,67 @@ impl Desc {
 ///
 /// The queue has room for 254, but whoever submits `N` waits until so many places are free and
 /// keeps interrupts off until all are done, so `N` should be small.
-pub(crate) type Batch<const N: usize> = Stack<Desc, N>;
+///
+/// # Invariants
+///
+/// Between a PASID-based IOTLB invalidation (type 6) and a Device-TLB invalidation of requests
+/// without PASID (type 3) behind it there is a fence, unless `unfenced` says that there is no such
+/// type 3 yet. That order is the one that the hardware does not keep by itself (6.5.2.12), and
+/// without it the device might ask for what the IOTLB still holds (6.5.2.5).
+pub(crate) struct Batch<const N: usize> {
+    descs: Stack<Desc, N>,
+    unfenced: bool,
+}
+
+impl<const N: usize> Batch<N> {
+    /// None.
+    #[inline(always)]
+    pub(crate) const fn new() -> Self {
+        // INVARIANT: There is nothing to be kept in order.
+        Self {
+            descs: Stack::new(),
+            unfenced: false,
+        }
+    }
+
+    /// Adds one, and a fence before it where the order of the two needs that.
+    ///
+    /// # Errors
+    ///
+    /// Gives the descriptor back when there is no room.
+    #[inline]
+    pub(crate) fn push(&mut self, desc: Desc) -> Result<(), Desc> {
+        if self.unfenced && desc.kind() == 3 {
+            if self.descs.len() + 2 > N {
+                return Err(desc);
+            }
+            self.descs.push(Desc::fence())?;
+            // INVARIANT: All types 6 are before the fence.
+            self.unfenced = false;
+        }
+        self.descs.push(desc)?;
+        // INVARIANT: A type 6 is behind all fences that there are.
+        self.unfenced |= desc.kind() == 6;
+        Ok(())
+    }
+
+    /// Forgets all of them.
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        // INVARIANT: as in `new()`.
+        self.descs.truncate(0);
+        self.unfenced = false;
+    }
+}
+
+impl<const N: usize> Deref for Batch<N> {
+    type Target = [Desc];
+
+    #[inline]
+    fn deref(&self) -> &[Desc] {
+        &self.descs
+    }
+}
 
 #[cfg(CONFIG_INTEL_IOMMU_RUST_KUNIT_TEST)]
 #[kunit_tests(vtd_invalidate)]
@@ -350,7 +442,9 @@ mod tests {
                 0x000f_ffff_ffff_0017,
                 0,
             ),
+            (Desc::pasid_cache_domain(0x1234), 0x1234_0007, 0),
             (Desc::pasid_cache_all(), 0x37, 0),
+            (Desc::fence(), 0x45, 0),
             (Desc::iotlb_all(&caps), 0xd2, 0),
             (Desc::iotlb_domain(&caps, 0x8001), 0x8001_00e2, 0),
             (Desc::iotlb_domain(&bare, 1), 0x1_0022, 0),
@@ -476,6 +570,69 @@ mod tests {
             let got = Desc::device_tlb(&dev, PASID_MAX, Span::ALL);
             assert!(got.0 == [tagged, all | 1 << 11, 0, 0]);
         }
+    }
+
+    /// Whether a type 3 is behind a type 6 without a fence between.
+    fn out_of_order(descs: &[Desc]) -> bool {
+        let mut open = false;
+        descs.iter().any(|desc| {
+            match desc.kind() {
+                6 => open = true,
+                // FN.
+                5 if desc.0[0] & 1 << 6 != 0 => open = false,
+                _ => {}
+            }
+            open && desc.kind() == 3
+        })
+    }
+
+    /// Each order of six descriptors of five types: fences where the hardware does not keep the
+    /// order (6.5.2.12), and nowhere else.
+    #[test]
+    fn fences() {
+        let caps = Caps::new(PSI, 0);
+        let dev = DevTlb::new(8, 8, 0);
+        let kinds = [
+            Desc::pasid_cache(1, NO_PASID),
+            Desc::iotlb_domain(&caps, 1),
+            Desc::pasid_iotlb(1, NO_PASID),
+            Desc::device_tlb(&dev, NO_PASID, Span::ALL),
+            Desc::device_tlb(&dev, PASID_MAX, Span::ALL),
+        ];
+        for number in 0..5usize.pow(6) {
+            let mut batch = Batch::<9>::new();
+            // Fences that are needed: one for each change from type 6 to type 3.
+            let (mut want, mut open) = (0, false);
+            for n in 0..6 {
+                let desc = kinds[number / 5usize.pow(n) % 5];
+                want += usize::from(open && desc.kind() == 3);
+                open = desc.kind() == 6 || open && desc.kind() != 3;
+                assert!(batch.push(desc).is_ok());
+            }
+            assert!(!out_of_order(&batch));
+            assert_eq!(batch.len(), 6 + want);
+        }
+    }
+
+    /// A fence takes room, and what comes first in the next submission needs none.
+    #[test]
+    fn fences_and_room() {
+        let dev = DevTlb::new(8, 8, 0);
+        let (first, second) = (
+            Desc::pasid_iotlb(1, NO_PASID),
+            Desc::device_tlb(&dev, NO_PASID, Span::ALL),
+        );
+        let mut batch = Batch::<2>::new();
+        assert!(batch.push(first) == Ok(()));
+        // One of the two would fit.
+        assert!(batch.push(second) == Err(second));
+        assert!(*batch == [first]);
+        batch.clear();
+        assert!(batch.push(second) == Ok(()));
+        assert!(*batch == [second]);
+        assert!(batch.push(second) == Ok(()));
+        assert!(batch.push(first) == Err(first));
+        assert!(*batch == [second, second]);
     }
 
     #[test]

@@ -425,7 +425,7 @@ mod tests {
                     Step::Order,
                     Step::Store(0, want[0]),
                     Step::WriteBack,
-                    Step::Flush(2),
+                    Step::Flush(3),
                 ]
         );
         assert!(words == want);
@@ -557,8 +557,10 @@ mod tests {
         next(Step::Store(0, want[0]));
         next(Step::WriteBack);
         if cm {
-            // Section 6.1: by the new entry, whatever its type.
-            next(Step::Flush(2));
+            // Section 6.1: by the new entry, whatever its type; and domain-id 0, by which it is
+            // cached that there was none (6.2.3).
+            next(Step::Flush(3));
+            next(Step::Desc(0x5_0000_0017, 0));
             next(pasid_cache);
             next(Step::Desc(0x5_0000_0026 | did, 0));
         } else {
