@@ -228,9 +228,9 @@ pub(crate) struct Cleared<H> {
 }
 
 impl<H: Hardware> Cleared<H> {
-    /// Invalidates the entry. What the hardware refuses it will refuse again, and a device that
-    /// does not answer is gone, so the words may be reused after a failure too; the error is for
-    /// the caller to tell.
+    /// Invalidates the entry. What the hardware refuses it will refuse again, and the rest of a
+    /// submission is done nonetheless ([`crate::ffi::unit::Unit::submit`]), so the words may be
+    /// reused after a failure too; the error is for the caller to tell.
     pub(crate) fn flush(mut self, scope: &Scope) -> (Flushed<H>, Result) {
         let plan = Plan::change(&self.entry, &Entry::EMPTY, scope);
         let result = self.hw.flush(&plan);

@@ -100,6 +100,13 @@ void vtd_dev_err_ratelimited(struct device *dev, const char *what)
 	dev_err_ratelimited(dev, "%s\n", what);
 }
 
+bool vtd_has_device(struct intel_iommu *iommu, u16 sid)
+{
+	struct device *dev = device_rbtree_find(iommu, sid);
+
+	return dev && dev_is_pci(dev) && pci_device_is_present(to_pci_dev(dev));
+}
+
 bool vtd_scalable(struct intel_iommu *iommu)
 {
 	return sm_supported(iommu);

@@ -17,7 +17,10 @@ use kernel::{
 use crate::{
     caps::Caps,
     flush_plan::Plan,
-    invalidate::Desc, //
+    invalidate::{
+        submit_again,
+        Desc, //
+    },
 };
 
 /// A remapping unit that stays for `'a`.
@@ -147,9 +150,9 @@ impl<'a> Unit<'a> {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for a descriptor that the hardware refuses, `ETIMEDOUT` for a device that did
-    /// not answer, `EIO` for what a unit without a queue cannot be told. The other descriptors
-    /// are done nonetheless.
+    /// `EINVAL` for a descriptor that the hardware refuses, `EIO` for what a unit without a queue
+    /// cannot be told: the other descriptors are done nonetheless. `ETIMEDOUT` when devices go all
+    /// the time, so that nothing gets done ([`submit_again`]).
     pub(crate) fn submit(&self, descs: &[Desc]) -> Result {
         if descs.is_empty() {
             return Ok(());
@@ -170,6 +173,16 @@ impl<'a> Unit<'a> {
             return descs.iter().fold(Ok(()), by_register);
         }
         // `qi_submit_sync()` reads the descriptors only.
+        let result = self.submit_once(descs);
+        if result == Err(ETIMEDOUT) {
+            return submit_again(descs, |sid| self.has(sid), |run| self.submit_once(run));
+        }
+        result
+    }
+
+    /// Hands descriptors to the hardware and waits until they are done, or the hardware gave up on
+    /// a device that is gone, this submission's or another's.
+    fn submit_once(&self, descs: &[Desc]) -> Result {
         let first: *mut bindings::qi_desc = descs.as_ptr().cast_mut().cast();
         // CAST: A batch has less than the queue.
         let count = descs.len() as c_uint;
@@ -178,6 +191,13 @@ impl<'a> Unit<'a> {
     }
 
     fn by_register(&self, desc: &Desc) -> Result {
+    /// Whether a device that a descriptor of the caller's names is there.
+    fn has(&self, sid: u16) -> bool {
+        // SAFETY: The unit is there by the invariant. A device to which a descriptor goes is not
+        // released before that is done: it is attached, or the caller has it.
+        unsafe { bindings::vtd_has_device(self.as_raw(), sid) }
+    }
+
         // SAFETY: The unit is there by the invariant; its functions are set with `qi`.
         let flush = unsafe { &raw const (*self.as_raw()).flush };
         if let Some((sid, did)) = desc.as_context() {
