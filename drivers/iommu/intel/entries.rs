@@ -6,8 +6,6 @@
 //! ([`crate::pasid`]). `intel_iommu::lock` is taken for the writes and is free while the hardware
 //! invalidates.
 
-use core::hint::spin_loop;
-
 use kernel::{
     prelude::*,
     warn_on, //
@@ -204,7 +202,7 @@ pub(crate) fn set_dirty_tracking(
             }
             present.set_dirty_tracking(on, &guard)
         }
-        State::Absent(_) | State::Leaving => return Ok(()),
+        State::Absent(_) | State::Leaving(_) => return Ok(()),
         State::Present(_) => {
             drop(guard);
             dev.complain(c"dirty tracking not supported on this translation type");
@@ -258,9 +256,9 @@ pub(crate) fn tear_down(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32, faults_of
             }
             State::Absent(_) => return Ok(()),
             // As long as the hardware takes: the caller frees what the entry names.
-            State::Leaving => {
+            State::Leaving(leaving) => {
                 drop(guard);
-                spin_loop();
+                leaving.wait();
             }
         }
     };

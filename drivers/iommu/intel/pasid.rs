@@ -14,11 +14,15 @@
 //!
 //! Writing takes the unit's lock, of which the caller shows the guard. Invalidating must not,
 //! since it waits for the hardware; meanwhile others find the entry [`State::Leaving`], and keep
-//! off.
+//! off. Some of them wait for its end and cannot sleep, so whoever takes an entry down is not
+//! preempted until it is done: [`Cleared`] and [`Flushed`] have a [`NoPreempt`].
+
+use core::hint::spin_loop;
 
 use kernel::prelude::*;
 
 use crate::{
+    ffi::preempt::NoPreempt,
     flush_plan::{
         Plan,
         Scope, //
@@ -66,12 +70,17 @@ fn read<H: Hardware>(hw: &H) -> Entry {
     }
 }
 
+/// Whether P is 0 and more than FPD is left.
+fn leaving(low: Low) -> bool {
+    !low.present().into_bool() && low.with_fpd(false).into_raw() != 0
+}
+
 /// What an entry turned out to be.
 pub(crate) enum State<H> {
     Absent(Absent<H>),
     Present(Present<H>),
     /// P is 0 and the words are there: somebody waits until the hardware has forgotten them.
-    Leaving,
+    Leaving(Leaving<H>),
 }
 
 impl<H: Hardware> State<H> {
@@ -80,10 +89,26 @@ impl<H: Hardware> State<H> {
         let entry = read(&hw);
         if entry.present() {
             Self::Present(Present { hw, entry })
-        } else if entry.low.with_fpd(false).into_raw() == 0 {
-            Self::Absent(Absent { hw, low: entry.low })
+        } else if leaving(entry.low) {
+            Self::Leaving(Leaving { hw })
         } else {
-            Self::Leaving
+            Self::Absent(Absent { hw, low: entry.low })
+        }
+    }
+}
+
+/// P is 0, and somebody is about to clear the rest.
+#[must_use]
+pub(crate) struct Leaving<H> {
+    hw: H,
+}
+
+impl<H: Hardware> Leaving<H> {
+    /// Returns when nobody is any more: soon, as that processor is not preempted. The unit's lock
+    /// must be free, for the other one needs it.
+    pub(crate) fn wait(self) {
+        while leaving(Low::from_raw(self.hw.load(0))) {
+            spin_loop();
         }
     }
 }
@@ -165,6 +190,7 @@ impl<H: Hardware> Present<H> {
 
     /// Clears P. The rest stays until nothing of it is cached.
     pub(crate) fn clear(mut self, _guard: &H::Guard) -> Cleared<H> {
+        let stays = NoPreempt::new();
         self.hw
             .store(0, self.entry.low.with_present(false).into_raw());
         self.hw.order();
@@ -172,6 +198,7 @@ impl<H: Hardware> Present<H> {
         Cleared {
             hw: self.hw,
             entry: self.entry,
+            stays,
         }
     }
 
@@ -225,6 +252,7 @@ impl<H: Hardware> Changed<H> {
 pub(crate) struct Cleared<H> {
     hw: H,
     entry: Entry,
+    stays: NoPreempt,
 }
 
 impl<H: Hardware> Cleared<H> {
@@ -234,7 +262,11 @@ impl<H: Hardware> Cleared<H> {
     pub(crate) fn flush(mut self, scope: &Scope) -> (Flushed<H>, Result) {
         let plan = Plan::change(&self.entry, &Entry::EMPTY, scope);
         let result = self.hw.flush(&plan);
-        (Flushed { hw: self.hw }, result)
+        let flushed = Flushed {
+            hw: self.hw,
+            _stays: self.stays,
+        };
+        (flushed, result)
     }
 }
 
@@ -242,6 +274,7 @@ impl<H: Hardware> Cleared<H> {
 #[must_use]
 pub(crate) struct Flushed<H> {
     hw: H,
+    _stays: NoPreempt,
 }
 
 impl<H: Hardware> Flushed<H> {
@@ -340,6 +373,8 @@ pub(crate) mod recorder {
 #[cfg(CONFIG_INTEL_IOMMU_RUST_KUNIT_TEST)]
 #[kunit_tests(vtd_pasid)]
 mod tests {
+    use core::cell::Cell;
+
     use kernel::num::Bounded;
 
     use super::{
@@ -352,6 +387,7 @@ mod tests {
     };
     use crate::{
         caps::Caps,
+        ffi::preempt,
         invalidate::{
             DevTlb,
             NO_PASID, //
@@ -632,6 +668,66 @@ mod tests {
         });
         assert!(words == [0; WORDS]);
     }
+
+    /// Who takes an entry down stays on the processor, as others may spin until it is done.
+    #[test]
+    fn not_preempted_while_leaving() {
+        let mut words = entry().words();
+        assert!(preempt::preemptible());
+        record(&mut words, false, |state| {
+            let State::Present(present) = state else {
+                assert!(false);
+                return;
+            };
+            let cleared = present.clear(&());
+            assert!(!preempt::preemptible());
+            let (flushed, _) = cleared.flush(&scope());
+            assert!(!preempt::preemptible());
+            flushed.reset(false, &());
+        });
+        assert!(preempt::preemptible());
+    }
+
+    /// An entry that another processor clears when it was looked at so many times.
+    struct Later<'a>(&'a Cell<usize>, u64);
+
+    impl Hardware for Later<'_> {
+        type Guard = ();
+
+        fn load(&self, _word: usize) -> u64 {
+            let left = self.0.get();
+            self.0.set(left.saturating_sub(1));
+            if left > 0 {
+                0x5000
+            } else {
+                self.1
+            }
+        }
+
+        fn store(&mut self, _word: usize, _value: u64) {}
+
+        fn order(&mut self) {}
+
+        fn write_back(&mut self) {}
+
+        fn flush(&mut self, _plan: &Plan) -> Result {
+            Ok(())
+        }
+    }
+
+    /// Waiting ends when the words are gone, but for FPD, or another life has begun.
+    #[test]
+    fn waits_while_leaving() {
+        for after in [0, 2, 0x5001] {
+            let left = Cell::new(100);
+            match State::of(Later(&left, after), &()) {
+                State::Leaving(leaving) => leaving.wait(),
+                _ => assert!(false),
+            }
+            assert_eq!(left.get(), 0);
+        }
+    }
+
     /// What another processor sees while one waits for the hardware: nothing to write to.
     #[test]
     fn leaving_is_nobody_elses() {
@@ -641,7 +737,7 @@ mod tests {
             for fpd in [0, 2] {
                 words[0] = words[0] & !2 | fpd;
                 let (_, count) = record(&mut words, false, |state| {
-                    assert!(matches!(state, State::Leaving));
+                    assert!(matches!(state, State::Leaving(_)));
                 });
                 assert_eq!(count, 0);
             }

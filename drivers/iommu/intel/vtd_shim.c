@@ -8,6 +8,7 @@
 #include <linux/moduleparam.h>
 #include <linux/pci.h>
 #include <linux/pci-ats.h>
+#include <linux/preempt.h>
 #include <linux/rculist.h>
 
 #include "iommu.h"
@@ -98,6 +99,21 @@ int vtd_for_each_alias(struct device *dev, int (*fn)(struct pci_dev *pdev, u16 a
 void vtd_dev_err_ratelimited(struct device *dev, const char *what)
 {
 	dev_err_ratelimited(dev, "%s\n", what);
+}
+
+void vtd_preempt_disable(void)
+{
+	preempt_disable();
+}
+
+void vtd_preempt_enable(void)
+{
+	preempt_enable();
+}
+
+bool vtd_preemptible(void)
+{
+	return preemptible();
 }
 
 bool vtd_has_device(struct intel_iommu *iommu, u16 sid)

@@ -62,6 +62,10 @@ int vtd_for_each_alias(struct device *dev, int (*fn)(struct pci_dev *pdev, u16 a
 		       void *data);
 void vtd_dev_err_ratelimited(struct device *dev, const char *what);
 
+void vtd_preempt_disable(void);
+void vtd_preempt_enable(void);
+bool vtd_preemptible(void);
+
 bool vtd_has_device(struct intel_iommu *iommu, u16 sid);
 bool vtd_scalable(struct intel_iommu *iommu);
 void vtd_lock(struct intel_iommu *iommu);
