@@ -12,11 +12,13 @@
 
 use kernel::{
     bitfield,
+    iommu::ops::NO_PASID as RID,
     num::Bounded,
     prelude::*, //
 };
 
 use crate::{
+    entries,
     ffi::{
         self,
         device::Device,
@@ -223,11 +225,16 @@ fn name(unit: &Unit<'_>, named: &Device<'_>, dev: &Device<'_>, sid: u16) -> Resu
     unit.flush(&Plan::new_context(sid, &unit.caps()))
 }
 
-/// Clears all context entries that name the device's PASID directory.
+/// Clears all context entries that name the device's PASID directory, and its PASID entry before:
+/// a device for which firmware has reserved memory is attached to the identity domain when it
+/// goes, so that entry is present, and caches hold it.
 pub(crate) fn tear_down(dev: &Device<'_>) {
     let Some(dir) = dev.directory() else {
         return;
     };
+    if entries::tear_down(&dev.unit(), dev, RID, false).is_err() {
+        dev.complain(c"PASID entry: invalidation failed");
+    }
     // Nothing fails.
     let _ = dev.each_source_id(|_, sid| {
         clear(dev, &dir, sid);
@@ -365,6 +372,8 @@ mod tests {
                 Step::WriteBack,
                 Step::Flush(3),
                 Step::Desc(9 << 32 | 0x31, 0),
+                Step::Desc(0x7, 0),
+                Step::Desc(0x22, 0),
                 Step::Store(1, 0),
                 Step::Store(0, 0),
                 Step::WriteBack,
@@ -372,7 +381,5 @@ mod tests {
             assert_eq!(count, want.len());
             assert!(steps[..count] == want);
         }
-                Step::Desc(0x7, 0),
-                Step::Desc(0x22, 0),
     }
 }

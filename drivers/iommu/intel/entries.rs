@@ -232,20 +232,22 @@ pub(crate) fn force_snoop(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32) -> Resu
     changed.flush(&dev.scope(id))
 }
 
-/// Takes an entry out of use, if it is in use, and drains its page requests.
+/// Takes an entry out of use, if there is one and it is in use, and drains its page requests.
 ///
 /// `faults_off` leaves an entry behind whose faults are not reported, for a process that goes
 /// away while its device still works; the next call clears that and drains.
 ///
 /// # Errors
 ///
-/// `ENODEV` when there is no such entry, those of the invalidation queue, upon which the entry is
-/// absent nonetheless.
+/// `EINVAL` for what is no PASID, those of the invalidation queue, upon which the entry is absent
+/// nonetheless.
 pub(crate) fn tear_down(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32, faults_off: bool) -> Result {
     let id = checked(pasid)?;
     let cleared = loop {
         let guard = unit.lock();
-        let slot = table::entry(dev, &guard, pasid).ok_or(ENODEV)?;
+        let Some(slot) = table::find(dev, &guard, pasid) else {
+            return Ok(());
+        };
         match State::of(slot, &guard) {
             State::Present(present) => break present.clear(&guard),
             State::Absent(absent) if absent.faults_off() => {

@@ -80,7 +80,7 @@ unsafe extern "C" fn intel_pasid_alloc_table(dev: *mut bindings::device) -> c_in
 
 /// # Safety
 ///
-/// `dev` is being released; its context entry is gone.
+/// `dev` is being released; no context entry names its directory, and no PASID entry is present.
 #[export]
 unsafe extern "C" fn intel_pasid_free_table(dev: *mut bindings::device) {
     // SAFETY: The device is there until its release ends, and its tables are nobody's any more.
@@ -242,7 +242,7 @@ unsafe extern "C" fn intel_pasid_setup_sm_context(dev: *mut bindings::device) ->
 
 /// # Safety
 ///
-/// `dev` is probed; no PASID entry of it is present.
+/// `dev` is probed and attached to nothing that anybody will want back.
 #[export]
 unsafe extern "C" fn intel_pasid_teardown_sm_context(dev: *mut bindings::device) {
     // SAFETY: The device is there until its release ends.

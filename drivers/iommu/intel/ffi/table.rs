@@ -86,15 +86,16 @@ impl<'a> Directory<'a> {
         NonNull::new(unsafe { bindings::vtd_virt(entry & !0xfff) }.cast())
     }
 
-    /// The table that a PASID is in, made if need be. Does not sleep.
-    fn table_of(&self, pasid: u32) -> Option<NonNull<u64>> {
+    /// The table that a PASID is in. With `make` it is made if need be. Does not sleep.
+    fn table_of(&self, pasid: u32, make: bool) -> Option<NonNull<u64>> {
         // CAST: A PASID fits.
         let n = (pasid / TABLE_PASIDS) as usize;
         // SAFETY: The caller has checked that the PASID is below `max_pasid`.
         let at = unsafe { self.entries().add(n) };
         // SAFETY: `at` is an entry of the directory.
-        if let Some(table) = unsafe { Self::load(at) } {
-            return Some(table);
+        let found = unsafe { Self::load(at) };
+        if found.is_some() || !make {
+            return found;
         }
         let new = Flushed::new(&self.unit)?;
         // SAFETY: `at` is an entry of the directory.
@@ -158,13 +159,28 @@ pub(crate) fn entry<'a>(
     guard: &Guard<'a>,
     pasid: u32,
 ) -> Option<Words<'a, WORDS>> {
+    look_up(dev, guard, pasid, true)
+}
+
+/// The entry of a PASID, whose unit is locked. None, with a warning, when the directory does not
+/// reach so far or another unit is locked, and when there is no table with it. Does not sleep.
+pub(crate) fn find<'a>(dev: &Device<'a>, guard: &Guard<'a>, pasid: u32) -> Option<Words<'a, WORDS>> {
+    look_up(dev, guard, pasid, false)
+}
+
+fn look_up<'a>(
+    dev: &Device<'a>,
+    guard: &Guard<'a>,
+    pasid: u32,
+    make: bool,
+) -> Option<Words<'a, WORDS>> {
     let (dir, unit) = (dev.directory(), dev.unit());
     if kernel::warn_on!(
         dir.as_ref().is_none_or(|dir| pasid >= dir.max_pasid()) || guard.unit() != unit
     ) {
         return None;
     }
-    let table = dir?.table_of(pasid)?;
+    let table = dir?.table_of(pasid, make)?;
     // CAST: Less than 64.
     let n = (pasid % TABLE_PASIDS) as usize * WORDS;
     // SAFETY: A table has 64 entries.
