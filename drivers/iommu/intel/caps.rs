@@ -19,6 +19,8 @@ bitfield! {
         53:48 max_address_mask;
         /// PSI: IOTLB invalidations can be page-selective.
         39:39 page_selective;
+        /// MGAW: bits of an input address of the second stage, less one.
+        21:16 max_guest_width;
         /// CM: entries that are not present may be cached.
         7:7 caching_mode;
     }
@@ -37,6 +39,8 @@ bitfield! {
         34:34 extended_accessed;
         /// SRS: supervisor requests.
         31:31 supervisor;
+        /// SC: snooping can be forced.
+        7:7 snoop_control;
         /// C: the hardware snoops the processors' caches when it reads root, context and PASID
         /// structures.
         0:0 coherent;
@@ -63,6 +67,11 @@ impl Caps {
     /// (section 6.1).
     pub(crate) fn caching_mode(&self) -> bool {
         self.cap.caching_mode().into_bool()
+    }
+
+    /// Bits of an input address of the second stage.
+    pub(crate) fn guest_width(&self) -> u32 {
+        u32::from(u8::from(self.cap.max_guest_width())) + 1
     }
 
     /// Whether the unit reads its structures through the processors' caches.

@@ -76,13 +76,8 @@ pub(crate) fn set_up_first_stage(
     pasid: u32,
     did: u16,
 ) -> Result {
-    let caps = unit.caps();
-    if !caps.ecap.first_stage().into_bool() {
-        dev.complain(c"no first level translation support");
-        return Err(EINVAL);
-    }
-    if !table.levels.fits(&caps) {
-        dev.complain(c"no 5-level paging support for first-level");
+    if let Some(what) = table.lacks(&unit.caps()) {
+        dev.complain(what);
         return Err(EINVAL);
     }
     publish(unit, dev, pasid, &Entry::first_stage(table, did))
@@ -121,12 +116,16 @@ pub(crate) fn set_up_pass_through(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32)
     publish(unit, dev, pasid, &entry)
 }
 
-/// Checks what the user of a nested domain asks for against what the unit can do.
+/// Checks what the user of a nested domain asks for against what the unit and the parent can do.
 ///
 /// # Errors
 ///
-/// `EINVAL` when the unit cannot.
-pub(crate) fn check_nested(dev: &Device<'_>, asked: &HwptVtdS1) -> Result<UserStage> {
+/// `EINVAL` when they cannot.
+pub(crate) fn check_nested(
+    dev: &Device<'_>,
+    parent: &Domain<'_>,
+    asked: &HwptVtdS1,
+) -> Result<UserStage> {
     let Some(levels) = Levels::from_width(asked.addr_width) else {
         dev.complain(c"invalid stage-1 address width");
         return Err(EINVAL);
@@ -138,7 +137,7 @@ pub(crate) fn check_nested(dev: &Device<'_>, asked: &HwptVtdS1) -> Result<UserSt
         write_protect: asked.write_protect(),
         extended_accessed: asked.extended_accessed(),
     };
-    if let Some(what) = user.lacks(&dev.unit().caps()) {
+    if let Some(what) = user.lacks(&dev.unit().caps(), &parent.second_stage()) {
         dev.complain(what);
         return Err(EINVAL);
     }

@@ -102,7 +102,7 @@ impl Nested {
         domain.parent().compatible(dev).inspect_err(|_| {
             dev.complain(c"s2 domain is not compatible");
         })?;
-        let user = entries::check_nested(dev, &self.0)?;
+        let user = entries::check_nested(dev, &domain.parent(), &self.0)?;
         let on_unit = domain.attach_unit(dev).inspect_err(|_| {
             dev.complain(c"failed to attach domain to iommu");
         })?;
@@ -146,7 +146,7 @@ impl Nested {
             return Err(EBUSY);
         }
         domain.parent().compatible(dev)?;
-        let user = entries::check_nested(dev, &self.0)?;
+        let user = entries::check_nested(dev, &domain.parent(), &self.0)?;
         let listed = domain.add_pasid(dev, pasid)?;
         // Page requests end with the old entry, and are drained while there is a queue for them.
         domain.set_iopf(dev)?;

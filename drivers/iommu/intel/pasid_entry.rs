@@ -118,6 +118,11 @@ pub(crate) fn frame(addr: u64) -> Bounded<u64, 52> {
     Bounded::<u64, 64>::from(addr).shr::<12, 52>()
 }
 
+/// Whether an address has bits from this one on.
+fn has_bits_from(addr: u64, bit: u32) -> bool {
+    addr.checked_shr(bit).is_some_and(|high| high != 0)
+}
+
 /// Levels of a first-stage table.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Levels {
@@ -153,10 +158,28 @@ pub(crate) struct FirstStage {
     /// Physical address of its root, 4 KiB aligned.
     pub(crate) root: u64,
     pub(crate) levels: Levels,
-    /// The unit's address width; means nothing to this type, but hardware may check it.
+    /// The unit's address width, which means nothing to this type. Where there is no second stage it
+    /// is reserved(0) even (section 9.6), but the one unit that has none, QEMU's, takes it for the
+    /// width of what the first stage translates: with 0, what is above 512 MiB faults.
     pub(crate) aw: Bounded<u64, 3>,
     pub(crate) snoop_pages: bool,
     pub(crate) snoop_walk: bool,
+}
+
+impl FirstStage {
+    /// What the unit lacks for this table, if anything.
+    pub(crate) fn lacks(&self, caps: &Caps) -> Option<&'static CStr> {
+        if !caps.ecap.first_stage().into_bool() {
+            Some(c"no first level translation support")
+        } else if !self.levels.fits(caps) {
+            Some(c"no 5-level paging support for first-level")
+        } else if self.snoop_pages && !caps.ecap.snoop_control().into_bool() {
+            // PGSNP is reserved there.
+            Some(c"no snoop control")
+        } else {
+            None
+        }
+    }
 }
 
 /// A second-stage table, alone or below a user's first stage.
@@ -189,9 +212,14 @@ pub(crate) struct UserStage {
 }
 
 impl UserStage {
-    /// What the unit lacks for this table, if anything.
-    pub(crate) fn lacks(&self, caps: &Caps) -> Option<&'static CStr> {
-        if !self.levels.fits(caps) {
+    /// What the unit or the parent lacks for this table, if anything: the entry must not make the
+    /// hardware fault, whatever the user says (sections 6.2.3.1 and 7.1.3, SPT.4).
+    pub(crate) fn lacks(&self, caps: &Caps, parent: &SecondStage) -> Option<&'static CStr> {
+        if self.root & 0xfff != 0 {
+            Some(c"stage-1 table is not aligned")
+        } else if has_bits_from(self.root, parent.width().min(caps.guest_width())) {
+            Some(c"stage-1 table beyond stage 2")
+        } else if !self.levels.fits(caps) {
             Some(c"5-level paging not supported")
         } else if self.supervisor && !caps.ecap.supervisor().into_bool() {
             Some(c"no supervisor request support")
@@ -301,6 +329,12 @@ impl Entry {
 }
 
 impl SecondStage {
+    /// Bits of an address that it translates.
+    fn width(&self) -> u32 {
+        // CAST: AW has three bits.
+        30 + 9 * self.aw.get() as u32
+    }
+
     fn low(&self, pgtt: Pgtt) -> Low {
         Low::from_raw(0)
             .with_ssptptr(frame(self.root))
@@ -451,6 +485,80 @@ mod tests {
     }
 
     #[test]
+    fn first_stage_needs() {
+        let (fsts, sc, five) = (1 << 47, 1 << 7, 1 << 60);
+        // (CAP, ECAP, five levels, PGSNP, whether the unit can)
+        let table = [
+            (0, fsts, false, false, true),
+            (five, 0, false, false, false),
+            (0, fsts, true, false, false),
+            (five, fsts, true, false, true),
+            // PGSNP is reserved(0) without SC (section 9.6).
+            (five, fsts, false, true, false),
+            (five, !sc, true, true, false),
+            (0, fsts | sc, false, true, true),
+            (five, fsts | sc, true, true, true),
+        ];
+        for (cap, ecap, five, snoop_pages, can) in table {
+            let table = FirstStage {
+                root: 0x1000,
+                levels: if five { Levels::Five } else { Levels::Four },
+                aw: aw(4),
+                snoop_pages,
+                snoop_walk: true,
+            };
+            assert_eq!(table.lacks(&Caps::new(cap, ecap)).is_none(), can);
+        }
+    }
+
+    /// A second stage of so many levels.
+    fn parent(levels: u64) -> SecondStage {
+        SecondStage {
+            root: 0x1000,
+            aw: aw(levels),
+            snoop_walk: true,
+            dirty: false,
+            force_snoop: false,
+        }
+    }
+
+    /// Where a user's table may lie: below 2^X, X being the lesser of what the parent's AW and
+    /// MGAW say (section 7.1.3, SPT.4.4), at a page.
+    #[test]
+    fn user_stage_roots() {
+        // (levels of the parent, MGAW, lowest bit that an address must not have)
+        let table = [
+            (3, 48, 39),
+            (3, 39, 39),
+            (4, 48, 48),
+            (4, 39, 39),
+            (4, 57, 48),
+            (5, 57, 57),
+            (5, 52, 52),
+            (5, 64, 57),
+        ];
+        for (levels, mgaw, first) in table {
+            let caps = Caps::new((mgaw - 1) << 16, 0);
+            let takes = |root| {
+                let user = UserStage {
+                    root,
+                    levels: Levels::Four,
+                    supervisor: false,
+                    write_protect: false,
+                    extended_accessed: false,
+                };
+                user.lacks(&caps, &parent(levels)).is_none()
+            };
+            assert!(takes(0) && takes(0x1000));
+            assert!(takes((1 << first) - 0x1000));
+            for bit in 0..64 {
+                assert_eq!(takes(1 << bit), bit >= 12 && bit < first);
+                assert_eq!(takes(1 << bit | 0x1000), bit >= 12 && bit < first);
+            }
+        }
+    }
+
+    #[test]
     fn user_stage_needs() {
         let user = |levels, supervisor, extended_accessed| UserStage {
             root: 0,
@@ -459,13 +567,14 @@ mod tests {
             write_protect: false,
             extended_accessed,
         };
-        let bare = Caps::new(0, 0);
-        let full = Caps::new(1 << 60, 1 << 31 | 1 << 34);
-        assert!(user(Levels::Four, false, false).lacks(&bare).is_none());
-        assert!(user(Levels::Five, false, false).lacks(&bare).is_some());
-        assert!(user(Levels::Four, true, false).lacks(&bare).is_some());
-        assert!(user(Levels::Four, false, true).lacks(&bare).is_some());
-        assert!(user(Levels::Five, true, true).lacks(&full).is_none());
+        let bare = Caps::new(47 << 16, 0);
+        let full = Caps::new(1 << 60 | 47 << 16, 1 << 31 | 1 << 34);
+        let lacks = |user: UserStage, caps| user.lacks(caps, &parent(4)).is_some();
+        assert!(!lacks(user(Levels::Four, false, false), &bare));
+        assert!(lacks(user(Levels::Five, false, false), &bare));
+        assert!(lacks(user(Levels::Four, true, false), &bare));
+        assert!(lacks(user(Levels::Four, false, true), &bare));
+        assert!(!lacks(user(Levels::Five, true, true), &full));
         for (width, known) in [
             (0, false),
             (39, false),

@@ -13,7 +13,7 @@
 //! | what C sees, and all `unsafe` | [`ffi`] and below |
 //!
 //! Sections and tables are those of the Intel Virtualization Technology for Directed I/O
-//! architecture specification, revision 5.0.
+//! architecture specification, revision 5.10.
 //!
 //! # Lock order
 //!

@@ -172,7 +172,6 @@ impl<'a> Unit<'a> {
             let by_register = |all: Result, desc| all.and(self.by_register(desc));
             return descs.iter().fold(Ok(()), by_register);
         }
-        // `qi_submit_sync()` reads the descriptors only.
         let result = self.submit_once(descs);
         if result == Err(ETIMEDOUT) {
             return submit_again(descs, |sid| self.has(sid), |run| self.submit_once(run));
@@ -183,6 +182,7 @@ impl<'a> Unit<'a> {
     /// Hands descriptors to the hardware and waits until they are done, or the hardware gave up on
     /// a device that is gone, this submission's or another's.
     fn submit_once(&self, descs: &[Desc]) -> Result {
+        // `qi_submit_sync()` reads the descriptors only.
         let first: *mut bindings::qi_desc = descs.as_ptr().cast_mut().cast();
         // CAST: A batch has less than the queue.
         let count = descs.len() as c_uint;
@@ -190,7 +190,6 @@ impl<'a> Unit<'a> {
         to_result(unsafe { bindings::qi_submit_sync(self.as_raw(), first, count, 0) })
     }
 
-    fn by_register(&self, desc: &Desc) -> Result {
     /// Whether a device that a descriptor of the caller's names is there.
     fn has(&self, sid: u16) -> bool {
         // SAFETY: The unit is there by the invariant. A device to which a descriptor goes is not
@@ -198,6 +197,7 @@ impl<'a> Unit<'a> {
         unsafe { bindings::vtd_has_device(self.as_raw(), sid) }
     }
 
+    fn by_register(&self, desc: &Desc) -> Result {
         // SAFETY: The unit is there by the invariant; its functions are set with `qi`.
         let flush = unsafe { &raw const (*self.as_raw()).flush };
         if let Some((sid, did)) = desc.as_context() {

@@ -465,6 +465,8 @@ TEST_F(nested, invalid_stage_1)
 		uint64_t flags;
 		uint32_t width;
 	} unsupported[] = { { 0, 0 }, { 0, 39 }, { 0, 47 }, { 0, 49 }, { 0, 64 } };
+	/* No table begins within a page, or where stage 2 has no addresses. */
+	static const uint64_t beyond[] = { 1, 1 << 4, 1 << 7, 0xfff, 1ULL << 57, 1ULL << 63 };
 
 	/* No nest parent, an IOAS, a nested one: none can be the parent. */
 	ASSERT_EQ(0, vtd_alloc_hwpt(v, v->ioas, 0, NULL, 0, &plain));
@@ -524,6 +526,18 @@ TEST_F(nested, invalid_stage_1)
 		if (!rc)
 			rc = vtd_attach(v, hwpt);
 		EXPECT_EQ(-EINVAL, rc);
+		ASSERT_EQ(0, vtd_reattach(v, self->hwpt));
+	}
+	s1.flags = 0;
+	for (i = 0; i < ARRAY_SIZE(beyond); i++) {
+		int rc;
+
+		s1.pgtbl_addr = self->root | beyond[i];
+		rc = vtd_alloc_hwpt(v, v->parent, 0, &s1, 0, &hwpt);
+		if (!rc)
+			rc = vtd_attach(v, hwpt);
+		EXPECT_EQ(-EINVAL, rc)
+			TH_LOG("table at %#lx", s1.pgtbl_addr);
 		ASSERT_EQ(0, vtd_reattach(v, self->hwpt));
 	}
 	if (vtd_is_edu(v))
