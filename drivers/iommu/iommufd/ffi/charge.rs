@@ -14,6 +14,7 @@ use core::{
     ptr::NonNull, //
 };
 use kernel::{
+    alloc::flags::__GFP_NOWARN,
     bindings,
     error::to_result,
     prelude::*,
@@ -29,10 +30,16 @@ pub(crate) const MODES: usize = bindings::IOPT_PAGES_ACCOUNT_MODE_NUM as usize;
 /// The core locks a table, never two; here all are locked, in the order of their ids, under
 /// `ioas_creation_lock`, which also keeps new ones away and a second caller out.
 pub(crate) struct AllIoas<'a> {
-    // In drop order: the inner locks, then the counts, then the outer lock.
-    locks: KVec<WriteGuard<'a>>,
-    held: KVec<Held<'a>>,
+    // In drop order: the inner locks, then the outer one. User space chose how many there are.
+    all: KVVec<LockedIoas<'a>>,
     _creation: WriteGuard<'a>,
+}
+
+/// One of them.
+struct LockedIoas<'a> {
+    // In drop order: the lock, then the count that keeps it.
+    _lock: WriteGuard<'a>,
+    held: Held<'a>,
 }
 
 /// A hold on an IOAS.
@@ -59,21 +66,21 @@ impl<'a> AllIoas<'a> {
     /// `ENOMEM`.
     pub(crate) fn lock(ctx: &'a Ctx) -> Result<Self> {
         let creation = ctx.ioas_creation_lock().write();
-        let mut all = Self {
-            locks: KVec::new(),
-            held: KVec::new(),
+        let mut this = Self {
+            all: KVVec::new(),
             _creation: creation,
         };
         let mut from = 0;
         while let Some(held) = next(ctx, &mut from) {
-            // SAFETY: `held` outlives the guard: it is dropped after it, and only with `all`.
+            // SAFETY: `held` outlives the guard: it is dropped after it.
             let ioas = unsafe { held.0.as_ref() };
-            all.held.push(held, GFP_KERNEL)?;
-            all.locks.reserve(1, GFP_KERNEL)?;
-            let lock = ioas.iopt().iova_rwsem().write_nested(&all._creation);
-            all.locks.push(lock, GFP_KERNEL)?;
+            let ioas = LockedIoas {
+                _lock: ioas.iopt().iova_rwsem().write_nested(&this._creation),
+                held,
+            };
+            this.all.push(ioas, GFP_KERNEL | __GFP_NOWARN)?;
         }
-        Ok(all)
+        Ok(this)
     }
 
     /// Calls `f` for the pages of each mapping; `None` for one that is being made. Pages that are
@@ -83,8 +90,8 @@ impl<'a> AllIoas<'a> {
     ///
     /// The first of `f`.
     pub(crate) fn each(&mut self, mut f: impl FnMut(Option<&mut Pages>) -> Result) -> Result {
-        for ioas in &self.held {
-            let tree = ioas.get().iopt().as_raw();
+        for ioas in &self.all {
+            let tree = ioas.held.get().iopt().as_raw();
             // SAFETY: The lock that guards the tree is held for writing.
             let mut node = unsafe {
                 bindings::interval_tree_iter_first(&raw mut (*tree).area_itree, 0, usize::MAX)
