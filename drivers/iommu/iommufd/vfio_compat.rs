@@ -95,8 +95,9 @@ pub(crate) fn set_no_iommu(ctx: &Ctx) -> Result {
 ///
 /// `EINVAL` for a container without an IOMMU; `ENOMEM`.
 pub(crate) fn create_ioas(ctx: &Ctx) -> Result {
-    // Made before the lock is taken, and dropped after it is given back.
+    // Made before the locks are taken, and dropped after they are given back.
     let ioas = Ioas::build(ctx)?;
+    let _creation = ctx.ioas_creation_lock().read();
     let locked = ctx.objects().lock();
     if ctx.no_iommu() {
         return Err(EINVAL);
