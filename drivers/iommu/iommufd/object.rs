@@ -55,6 +55,7 @@ impl Ioctl for Destroy {
     const NUMBER: u32 = handlers::number(CMD_DESTROY);
     const MIN_SIZE: usize = end_of!(Destroy, id);
 
+
     fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
         destroy(ucmd.ctx(), ucmd.id)
     }

@@ -65,20 +65,21 @@ pub(super) fn put_and_try_destroy(ctx: &Ctx, object: &Object) -> Result {
 ///
 /// # Errors
 ///
-/// `EBUSY` when something else depends on it, which is a bug of the caller. The object then stays
-/// until the context is closed.
+/// `EBUSY` when something else depends on it, or uses it for ever, which is a bug of the kernel's.
+/// The object then leaves the table, for what it stands for may be gone with the caller's hold, and
+/// is never freed: rather a leak than a use after free.
 pub(super) fn destroy_held(ctx: &Ctx, object: &Object, keep_id: bool) -> Result {
-    if let Err(e) = wait_for_loans(object) {
-        object.users().dec();
-        return Err(e);
-    }
+    let waited = wait_for_loans(object);
     let taken = {
         let mut locked = ctx.objects().lock();
-        take_held(ctx, object, &mut locked, keep_id).inspect_err(|_| {
-            // It stays, so it can be lent again. Without the lock somebody else could destroy it
-            // before it can.
-            object.wait_cnt().set_release(1);
-        })?
+        let taken = match waited {
+            Ok(()) => take_held(ctx, object, &mut locked, keep_id),
+            Err(e) => {
+                object.users().dec();
+                Err(e)
+            }
+        };
+        taken.inspect_err(|_| locked.forget(object))?
     };
     taken.destroy();
     Ok(())
@@ -125,7 +126,6 @@ fn wait_for_loans(object: &Object) -> Result {
         return Ok(());
     }
     pr_crit!("Time out waiting for iommufd object to become free\n");
-    object.wait_cnt().inc();
     Err(EBUSY)
 }
 

@@ -55,6 +55,7 @@ use kernel::{
     iommu::device::DmaOwner,
     prelude::*,
     static_assert,
+    sync::aref::ARef,
     types::Opaque, //
 };
 
@@ -118,7 +119,7 @@ impl Drop for CtxRef {
 ///
 /// # Invariants
 ///
-/// `ictx` and `dev` live until it is destroyed. `vdev` and `destroying` are guarded by the mutex
+/// `ictx` lives until it is destroyed, `dev` as long as this. `vdev` and `destroying` are guarded by the mutex
 /// of the group; the rest does not change once it is published.
 #[repr(C)]
 pub(crate) struct Device {
@@ -133,6 +134,8 @@ pub(crate) struct Device {
     // What C does not need to know.
     owner: Option<DmaOwner<'static>>,
     context: UnsafeCell<Option<CtxRef>>,
+    // Keeps `dev`.
+    _dev: ARef<kernel::device::Device>,
 }
 
 macro_rules! assert_offsets {
@@ -200,6 +203,7 @@ impl Device {
                     .cast::<Option<DmaOwner<'_>>>()
                     .write(parts.owner);
                 (&raw mut (*this).context).write(UnsafeCell::new(context));
+                (&raw mut (*this)._dev).write(dev.as_device().into());
             }
         };
         // SAFETY: `init` fills in all fields but those that may be zero.

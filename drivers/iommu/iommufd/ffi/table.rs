@@ -233,6 +233,16 @@ impl Locked<'_> {
         Some(Slot { object, cursor })
     }
 
+    /// Takes an object out of the table that nobody may find any more, and that is not freed. Its
+    /// id is not used again.
+    pub(crate) fn forget(&mut self, object: &Object) {
+        if let Some(mut slot) = self.slot_of(object) {
+            // SAFETY: The lock is held since the cursor was placed; the slot is there, so nothing
+            // is allocated.
+            unsafe { bindings::xas_store(&mut slot.cursor, zero_entry()) };
+        }
+    }
+
     /// Takes an object out of the table, its id included.
     pub(super) fn remove(&mut self, taken: &Taken) {
         self.erase(taken.object());
