@@ -31,8 +31,9 @@
 //! 10. its `iova_rwsem`; all of a context are taken under its `ioas_creation_lock`
 //! 11. the mutexes of the page core
 //! 12. spinlocks: those of the object table, of the lists of groups, accesses, vDEVICEs and
-//!     regions, and of an event queue. None is taken under another, and they are held for a few
-//!     instructions; lookups take no lock.
+//!     regions, and of an event queue. None of them is taken under another, and they are held for a
+//!     few instructions; lookups take no lock
+//! 13. the lock of a wait queue: the last loan wakes who waits for it, also under those
 
 mod access;
 mod attach;

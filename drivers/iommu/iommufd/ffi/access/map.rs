@@ -183,7 +183,6 @@ impl Span<'_> {
         to_result(unsafe {
             bindings::iopt_area_add_access(self.area.as_ptr(), first, last, out.0, flags, lock)
         })?;
-        // Null stays null: then only the pin is wanted.
         out.0 = out.0.wrapping_add(last - first + 1);
         Ok(())
     }
