@@ -30,7 +30,9 @@ impl Ioctl for IoasChangeProcess {
     const NUMBER: u32 = handlers::number(uapi::CMD_IOAS_CHANGE_PROCESS);
     const MIN_SIZE: usize = end_of!(IoasChangeProcess, __reserved);
 
-    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+    type Answer<'a> = ();
+
+    fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result {
         if ucmd.__reserved != 0 {
             return Err(EOPNOTSUPP);
         }

@@ -7,11 +7,11 @@
 
 use crate::{
     ffi::{
+        eventq::NewQueue,
         fault::{
             FaultQueue,
             Group,
             Handle,
-            Responses,
             Waiting, //
         },
         handlers::{
@@ -25,12 +25,16 @@ use crate::{
             }, //
         },
         ucmd::{
+            fault_in,
             read_struct,
-            write_struct,
+            write_resident,
             Ucmd, //
         }, //
     },
-    ioctl::Ioctl, //
+    ioctl::{
+        Ioctl,
+        New, //
+    }, //
 };
 use core::mem::size_of;
 use kernel::prelude::*;
@@ -38,19 +42,16 @@ use kernel::prelude::*;
 impl Ioctl for FaultAlloc {
     const NUMBER: u32 = handlers::number(uapi::CMD_FAULT_QUEUE_ALLOC);
     const MIN_SIZE: usize = end_of!(FaultAlloc, out_fault_fd);
+    type Answer<'a> = New<NewQueue<'a>>;
 
-    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+    fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result<Self::Answer<'a>> {
         if ucmd.flags != 0 {
             return Err(EOPNOTSUPP);
         }
-        let (fault, descriptor) = FaultQueue::build(ucmd.ctx())?;
+        let fault = FaultQueue::build(ucmd.ctx())?;
         ucmd.out_fault_id = fault.id();
-        ucmd.out_fault_fd = descriptor.number();
-        // Should this fail, the descriptor goes first, then the object with its file.
-        ucmd.respond()?;
-        fault.publish();
-        descriptor.install();
-        Ok(())
+        ucmd.out_fault_fd = fault.descriptor();
+        Ok(New(fault))
     }
 }
 
@@ -67,6 +68,9 @@ pub(crate) fn deliver(fault: &FaultQueue, group: Group) {
 
 /// Reads as many whole groups as fit.
 ///
+/// What ends an attachment waits for the mutex of the answers, so user memory is written under it
+/// only as far as it is there, and brought in without it.
+///
 /// # Errors
 ///
 /// `ESPIPE` when `count` is no multiple of a message; `EINVAL` when the first group does not fit;
@@ -75,38 +79,70 @@ pub(crate) fn read(fault: &FaultQueue, to: usize, count: usize) -> Result<usize>
     if count % MESSAGE != 0 {
         return Err(ESPIPE);
     }
-    let mut responses = fault.lock();
     let mut done = 0;
-    while let Some(group) = fault.pop() {
-        if group.count() * MESSAGE > count - done {
-            fault.put_back(group);
-            // More fits another time, but a buffer too small for one group never will.
-            return if done == 0 { Err(EINVAL) } else { Ok(done) };
-        }
-        let (e, group) = match responses.insert(group) {
-            Ok(waiting) => match hand_out(&waiting, to.wrapping_add(done)) {
-                Ok(length) => {
-                    done += length;
-                    continue;
-                }
-                Err(e) => (e, waiting.take_back()),
+    loop {
+        let result = match read_resident(fault, to, count, &mut done) {
+            Ok(()) => Ok(()),
+            Err(Stop::For(e)) => Err(e),
+            // What is there now may be gone again, but another process can only delay itself so.
+            Err(Stop::Absent(length)) => match fault_in(to.wrapping_add(done), length) {
+                Ok(()) => continue,
+                Err(e) => Err(e),
             },
-            Err(refused) => refused,
         };
-        fault.put_back(group);
-        return if done == 0 { Err(e) } else { Ok(done) };
+        return match result {
+            Err(e) if done == 0 => Err(e),
+            _ => Ok(done),
+        };
     }
-    Ok(done)
 }
 
-/// Copies a group's messages; returns how many bytes that were.
-fn hand_out(waiting: &Waiting<'_>, mut to: usize) -> Result<usize> {
+/// Why no more groups are read.
+enum Stop {
+    /// There is another reason.
+    For(Error),
+    /// So many bytes of user memory are wanted that are not all there.
+    Absent(usize),
+}
+
+/// Reads groups as far as they fit and user memory is there; adds their bytes to `done`.
+fn read_resident(
+    fault: &FaultQueue,
+    to: usize,
+    count: usize,
+    done: &mut usize,
+) -> Result<(), Stop> {
+    let mut responses = fault.lock();
+    while let Some(group) = fault.pop() {
+        let length = group.count() * MESSAGE;
+        let (stop, group) = if length > count - *done {
+            // More fits another time, but a buffer too small for one group never will.
+            (Stop::For(EINVAL), group)
+        } else {
+            match responses.insert(group) {
+                Ok(waiting) => match hand_out(&waiting, to.wrapping_add(*done)) {
+                    Ok(()) => {
+                        *done += length;
+                        continue;
+                    }
+                    Err(_) => (Stop::Absent(length), waiting.take_back()),
+                },
+                Err((e, group)) => (Stop::For(e), group),
+            }
+        };
+        fault.put_back(group);
+        return Err(stop);
+    }
+    Ok(())
+}
+
+/// Copies a group's messages.
+fn hand_out(waiting: &Waiting<'_>, mut to: usize) -> Result {
     waiting.each(|message| {
-        write_struct(to, message)?;
+        write_resident(to, message)?;
         to = to.wrapping_add(MESSAGE);
         Ok(())
-    })?;
-    Ok(waiting.count() * MESSAGE)
+    })
 }
 
 /// Takes answers.
@@ -120,10 +156,9 @@ pub(crate) fn write(fault: &FaultQueue, from: usize, count: usize) -> Result<usi
     if count % ANSWER != 0 {
         return Err(ESPIPE);
     }
-    let mut responses = fault.lock();
     let mut done = 0;
     while done < count {
-        match answer(&mut responses, from.wrapping_add(done)) {
+        match answer(fault, from.wrapping_add(done)) {
             Ok(()) => done += ANSWER,
             Err(e) => return if done == 0 { Err(e) } else { Ok(done) },
         }
@@ -131,11 +166,13 @@ pub(crate) fn write(fault: &FaultQueue, from: usize, count: usize) -> Result<usi
     Ok(done)
 }
 
-fn answer(responses: &mut Responses<'_>, from: usize) -> Result {
+fn answer(fault: &FaultQueue, from: usize) -> Result {
     let response: HwptPageResponse = read_struct(from)?;
     if !is_code(response.code) {
         return Err(EINVAL);
     }
+    // Who ends the attachment waits for the mutex, and with it until this group is answered.
+    let mut responses = fault.lock();
     let group = responses.take(response.cookie).ok_or(EINVAL)?;
     group.respond(response.code);
     Ok(())

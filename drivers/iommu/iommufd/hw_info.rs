@@ -19,17 +19,24 @@ use crate::{
             },
             Device, //
         },
-        domain::PhysDev,
+        domain::{
+            HwInfo as Info,
+            PhysDev, //
+        },
         handlers::{
             self,
             end_of, //
         },
         ucmd::{
             write_bytes,
+            Reply,
             Ucmd, //
         }, //
     },
-    ioctl::Ioctl,
+    ioctl::{
+        Answer,
+        Ioctl, //
+    },
     object::lend, //
 };
 use kernel::{
@@ -117,11 +124,27 @@ fn write(at: u64, room: u32, bytes: &[u8]) -> Result {
     }
 }
 
+/// What the driver tells, and for how many bytes of it user space has room.
+pub(crate) struct Told {
+    info: Info,
+    room: u32,
+}
+
+impl Answer<HwInfo> for Told {
+    #[inline(always)]
+    fn give(self, reply: Reply<'_, HwInfo>) -> Result {
+        write(reply.data_uptr, self.room, self.info.bytes())?;
+        reply.respond()
+    }
+}
+
 impl Ioctl for HwInfo {
     const NUMBER: u32 = handlers::number(uapi::CMD_GET_HW_INFO);
     const MIN_SIZE: usize = end_of!(HwInfo, __reserved);
 
-    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+    type Answer<'a> = Told;
+
+    fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result<Told> {
         check(ucmd)?;
         let wanted = wanted(ucmd);
         let device = lend::<Device>(ucmd.ctx(), ucmd.dev_id)?;
@@ -130,16 +153,14 @@ impl Ioctl for HwInfo {
         }
         let dev = device.dev();
         let info = device.driver()?.hw_info(dev, wanted)?;
-        let bytes = info.bytes();
         let cmd: &mut Self = ucmd;
-        let (at, room) = (cmd.data_uptr, cmd.data_len);
+        let room = cmd.data_len;
         set_out_type(cmd, info.kind());
-        cmd.data_len = bytes.len() as u32;
-        write(at, room, bytes)?;
+        cmd.data_len = info.bytes().len() as u32;
         let max_pasids = dev.max_pasids();
         cmd.out_capabilities = capabilities(dev, max_pasids);
         cmd.out_max_pasid_log2 = pasid_bits(max_pasids);
-        ucmd.respond()
+        Ok(Told { info, room })
     }
 }
 

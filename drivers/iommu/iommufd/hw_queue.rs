@@ -18,9 +18,13 @@ use crate::{
         },
         hw_queue::Pinned,
         hwpt::Viommu,
+        object::Built,
         ucmd::Ucmd, //
     },
-    ioctl::Ioctl,
+    ioctl::{
+        Ioctl,
+        New, //
+    },
     object::lend, //
 };
 use kernel::{
@@ -34,8 +38,9 @@ use kernel::{
 impl Ioctl for HwQueueAlloc {
     const NUMBER: u32 = handlers::number(uapi::CMD_HW_QUEUE_ALLOC);
     const MIN_SIZE: usize = end_of!(HwQueueAlloc, length);
+    type Answer<'a> = New<Built<'a>>;
 
-    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+    fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result<Self::Answer<'a>> {
         if ucmd.flags != 0 || ucmd.type_ == uapi::HW_QUEUE_TYPE_DEFAULT {
             return Err(EOPNOTSUPP);
         }
@@ -52,9 +57,7 @@ impl Ioctl for HwQueueAlloc {
         let base = memory.contiguous().ok_or(EFAULT)? + offset;
         let queue = queue.build(ucmd, memory, base)?;
         ucmd.out_hw_queue_id = queue.id();
-        ucmd.respond()?;
-        queue.publish();
-        Ok(())
+        Ok(New(queue))
     }
 }
 

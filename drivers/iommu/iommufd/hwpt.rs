@@ -2,9 +2,12 @@
 
 //! Hardware page tables: the ioctls that make, invalidate and track them.
 //!
-//! A paging hwpt follows an IOAS; it is made under the IOAS's mutex, which is held until it is in
-//! the table, so that automatic attachment sees complete ones only. A nested hwpt is a page table
-//! of user space on top of a paging one, and needs no lock.
+//! A paging hwpt follows an IOAS; it is made under the IOAS's mutex, which is held until all is
+//! mapped in it. A nested hwpt is a page table of user space on top of a paging one, and needs no
+//! lock.
+//!
+//! User memory may not answer, so the device is lent only while its driver makes the domain: what
+//! the driver reads was copied before, and what the IOAS maps is pinned after.
 //!
 //! Everything that can fail for user space's sake is asked first, in the order in which the user
 //! API documents the errors: flags, then the driver, then what is mapped, then the fault queue.
@@ -50,11 +53,20 @@ use crate::{
         typed::{
             downcast,
             Head,
-            Hold, //
+            Hold,
+            Reserved, //
         },
-        ucmd::Ucmd, //
+        ucmd::{
+            Reply,
+            Ucmd, //
+        }, //
     },
-    ioctl::Ioctl,
+    ioctl::{
+        Answer,
+        Ioctl,
+        New,
+        Publish, //
+    },
     object::lend, //
 };
 use core::mem::offset_of;
@@ -158,12 +170,12 @@ fn driver_flags(flags: u32) -> u32 {
 ///
 /// `ENODEV`: the device has no IOMMU any more; `EOPNOTSUPP`: `flags` or `data` are not what the
 /// driver can do; `ENOMEM`; what the driver says.
-pub(crate) fn new_paging<'l>(
-    ctx: &'l Ctx,
+pub(crate) fn new_paging<'a, 'l>(
+    ctx: &'a Ctx,
     ioas: &'l Locked<'l>,
     device: &Device,
     request: &PagingRequest<'_>,
-) -> Result<NewPaging<'l>> {
+) -> Result<NewPaging<'a, 'l>> {
     let (dev, driver, flags) = (device.dev(), device.driver()?, request.flags);
     check_paging(flags, request.data.is_some(), driver.takes_flags(), || {
         is_capable(dev.as_device(), Capability::DirtyTracking)
@@ -236,72 +248,100 @@ fn fault_queue(ctx: &Ctx, cmd: &HwptAlloc) -> Result<Option<Hold<FaultQueue>>> {
     Ok(Some(Hold::new(&*lend::<FaultQueue>(ctx, cmd.fault_id)?)))
 }
 
-fn alloc_paging(
-    ucmd: &mut Ucmd<'_, HwptAlloc>,
-    device: &Device,
+/// A hwpt that is complete, and not to be found.
+pub(crate) enum NewHwpt<'a> {
+    Paging(Reserved<'a, PagingHwpt>),
+    Nested(Reserved<'a, NestedHwpt>),
+}
+
+impl NewHwpt<'_> {
+    fn id(&self) -> u32 {
+        match self {
+            Self::Paging(hwpt) => hwpt.id(),
+            Self::Nested(hwpt) => hwpt.id(),
+        }
+    }
+}
+
+impl Publish for NewHwpt<'_> {
+    #[inline(always)]
+    fn publish(self) -> Result {
+        match self {
+            Self::Paging(hwpt) => hwpt.publish(),
+            Self::Nested(hwpt) => hwpt.publish(),
+        }
+        Ok(())
+    }
+}
+
+fn alloc_paging<'a>(
+    ctx: &'a Ctx,
+    cmd: &HwptAlloc,
+    device: Loan<'_, Device>,
     ioas: &Ioas,
     data: &UserData,
-) -> Result {
-    let ctx = ucmd.ctx();
+) -> Result<NewHwpt<'a>> {
     let ioas = ioas.lock();
     let request = PagingRequest {
-        flags: ucmd.flags,
+        flags: cmd.flags,
         data: (!data.is_empty()).then_some(data),
         automatic: false,
     };
-    let mut new = new_paging(ctx, &ioas, device, &request)?;
+    let mut new = new_paging(ctx, &ioas, &device, &request)?;
+    drop(device);
     new.fill()?;
-    if let Some(fault) = fault_queue(ctx, ucmd)? {
+    if let Some(fault) = fault_queue(ctx, cmd)? {
         new.deliver_faults(fault);
     }
-    ucmd.out_hwpt_id = new.hwpt().id();
-    ucmd.respond()?;
-    new.publish();
-    Ok(())
+    Ok(NewHwpt::Paging(new.unlock()))
 }
 
 #[inline]
-fn alloc_nested(ucmd: &mut Ucmd<'_, HwptAlloc>, domain: Domain, below: Below) -> Result {
+fn alloc_nested<'a>(
+    ctx: &'a Ctx,
+    cmd: &HwptAlloc,
+    domain: Domain,
+    below: Below,
+) -> Result<NewHwpt<'a>> {
     if kernel::warn_on_once!(!domain.is_nested()) {
         return Err(EOPNOTSUPP);
     }
     let parts = Parts {
         domain,
-        fault: fault_queue(ucmd.ctx(), ucmd)?,
-        pasid_compat: ucmd.flags & uapi::PASID != 0,
+        fault: fault_queue(ctx, cmd)?,
+        pasid_compat: cmd.flags & uapi::PASID != 0,
     };
-    let new = NestedHwpt::reserve(ucmd.ctx(), below, parts)?;
-    ucmd.out_hwpt_id = new.id();
-    ucmd.respond()?;
-    new.publish();
-    Ok(())
+    Ok(NewHwpt::Nested(NestedHwpt::reserve(ctx, below, parts)?))
 }
 
 /// `IOMMU_HWPT_ALLOC`
 impl Ioctl for HwptAlloc {
     const NUMBER: u32 = handlers::number(uapi::CMD_ALLOC);
     const MIN_SIZE: usize = end_of!(HwptAlloc, __reserved);
+    type Answer<'a> = New<NewHwpt<'a>>;
 
-    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+    fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result<Self::Answer<'a>> {
         if ucmd.__reserved != 0 {
             return Err(EOPNOTSUPP);
         }
         check_data(ucmd.data_type, ucmd.data_len)?;
-        let data = UserData::new(ucmd.data_type, ucmd.data_uptr, ucmd.data_len);
+        let data = UserData::copy(ucmd.data_type, ucmd.data_uptr, ucmd.data_len);
         let ctx = ucmd.ctx();
         let device = lend::<Device>(ctx, ucmd.dev_id)?;
         let on: Loan<'_, Object> = lend(ctx, ucmd.pt_id).map_err(|_| EINVAL)?;
-        if let Some(ioas) = downcast::<Ioas>(&on) {
-            alloc_paging(ucmd, &device, ioas, &data)
+        let new = if let Some(ioas) = downcast::<Ioas>(&on) {
+            alloc_paging(ctx, ucmd, device, ioas, &data)?
         } else if let Some(parent) = downcast::<PagingHwpt>(&on) {
             let domain = nested_domain(parent, &device, ucmd.flags, &data)?;
-            alloc_nested(ucmd, domain, Below::parent(parent))
+            alloc_nested(ctx, ucmd, domain, Below::parent(parent))?
         } else if let Some(viommu) = downcast::<Viommu>(&on) {
             let domain = viommu_domain(viommu, &device, ucmd.flags, &data)?;
-            alloc_nested(ucmd, domain, Below::viommu(viommu))
+            alloc_nested(ctx, ucmd, domain, Below::viommu(viommu))?
         } else {
-            Err(EINVAL)
-        }
+            return Err(EINVAL);
+        };
+        ucmd.out_hwpt_id = new.id();
+        Ok(New(new))
     }
 }
 
@@ -309,8 +349,9 @@ impl Ioctl for HwptAlloc {
 impl Ioctl for SetDirtyTracking {
     const NUMBER: u32 = handlers::number(uapi::CMD_SET_DIRTY_TRACKING);
     const MIN_SIZE: usize = end_of!(SetDirtyTracking, __reserved);
+    type Answer<'a> = ();
 
-    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+    fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result {
         if ucmd.flags & !uapi::TRACKING_ENABLE != 0 {
             return Err(EOPNOTSUPP);
         }
@@ -323,8 +364,9 @@ impl Ioctl for SetDirtyTracking {
 impl Ioctl for GetDirtyBitmap {
     const NUMBER: u32 = handlers::number(uapi::CMD_GET_DIRTY_BITMAP);
     const MIN_SIZE: usize = end_of!(GetDirtyBitmap, data);
+    type Answer<'a> = ();
 
-    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+    fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result {
         if ucmd.flags & !uapi::NO_CLEAR != 0 || ucmd.__reserved != 0 {
             return Err(EOPNOTSUPP);
         }
@@ -352,16 +394,29 @@ fn invalidate(ctx: &Ctx, cmd: &HwptInvalidate) -> Result<(u32, Result)> {
     Ok((requests.count(), result.ok_or(EOPNOTSUPP)?))
 }
 
+/// How many requests were handled, which user space learns in any case, and why no more.
+pub(crate) struct Handled {
+    count: u32,
+    result: Result,
+}
+
+impl Answer<HwptInvalidate> for Handled {
+    #[inline(always)]
+    fn give(self, reply: Reply<'_, HwptInvalidate>) -> Result {
+        reply.put_u32(offset_of!(HwptInvalidate, entry_num), self.count)?;
+        self.result
+    }
+}
+
 /// `IOMMU_HWPT_INVALIDATE`
 impl Ioctl for HwptInvalidate {
     const NUMBER: u32 = handlers::number(uapi::CMD_INVALIDATE);
     const MIN_SIZE: usize = end_of!(HwptInvalidate, __reserved);
+    type Answer<'a> = Handled;
 
-    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
-        // User space learns the count in any case.
-        let (done, result) = invalidate(ucmd.ctx(), ucmd).unwrap_or_else(|e| (0, Err(e)));
-        ucmd.put_u32(offset_of!(HwptInvalidate, entry_num), done)?;
-        result
+    fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result<Handled> {
+        let (count, result) = invalidate(ucmd.ctx(), ucmd).unwrap_or_else(|e| (0, Err(e)));
+        Ok(Handled { count, result })
     }
 }
 

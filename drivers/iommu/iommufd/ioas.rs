@@ -8,6 +8,7 @@
 
 use crate::{
     ffi::{
+        context::Ctx,
         handlers::{
             self,
             end_of,
@@ -35,14 +36,24 @@ use crate::{
             PageList,
             Place, //
         },
-        object::Loan,
+        object::{
+            Built,
+            Loan, //
+        },
         ucmd::{
             read_struct,
             write_struct,
+            Reply,
             Ucmd, //
         }, //
     },
-    ioctl::Ioctl,
+    ioctl::{
+        Answer,
+        Ioctl,
+        New,
+        Publish,
+        Respond, //
+    },
     object::lend, //
 };
 use core::mem::{
@@ -52,21 +63,33 @@ use core::mem::{
 use kernel::prelude::*;
 use pin_init::stack_pin_init;
 
+/// An IOAS that is complete, and not to be found.
+pub(crate) struct NewIoas<'a> {
+    ctx: &'a Ctx,
+    ioas: Built<'a>,
+}
+
+impl Publish for NewIoas<'_> {
+    fn publish(self) -> Result {
+        let _lock = self.ctx.ioas_creation_lock().read();
+        self.ioas.publish();
+        Ok(())
+    }
+}
+
 impl Ioctl for IoasAlloc {
     const NUMBER: u32 = handlers::number(uapi::CMD_IOAS_ALLOC);
     const MIN_SIZE: usize = end_of!(IoasAlloc, out_ioas_id);
+    type Answer<'a> = New<NewIoas<'a>>;
 
-    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+    fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result<Self::Answer<'a>> {
         if ucmd.flags != 0 {
             return Err(EOPNOTSUPP);
         }
         let ctx = ucmd.ctx();
         let ioas = Ioas::build(ctx)?;
         ucmd.out_ioas_id = ioas.id();
-        ucmd.respond()?;
-        let _lock = ctx.ioas_creation_lock().read();
-        ioas.publish();
-        Ok(())
+        Ok(New(NewIoas { ctx, ioas }))
     }
 }
 
@@ -81,37 +104,52 @@ pub(crate) fn unmap_at_end(ioas: &Ioas) {
     }
 }
 
+/// Usable ranges, as many as user space has room for.
+pub(crate) struct Found {
+    ranges: KVVec<IovaRange>,
+    /// How many there are in all.
+    count: u32,
+    /// What IOVAs must be multiples of, in bytes.
+    alignment: usize,
+}
+
+impl Answer<IoasIovaRanges> for Found {
+    fn give(self, reply: Reply<'_, IoasIovaRanges>) -> Result {
+        for (index, range) in (0..).zip(&self.ranges) {
+            write_struct(element(reply.allowed_iovas, index), range)?;
+        }
+        reply.put_u32(offset_of!(IoasIovaRanges, num_iovas), self.count)?;
+        reply.put_u64(
+            offset_of!(IoasIovaRanges, out_iova_alignment),
+            self.alignment as u64,
+        )?;
+        if self.count > reply.num_iovas {
+            return Err(EMSGSIZE);
+        }
+        Ok(())
+    }
+}
+
 impl Ioctl for IoasIovaRanges {
     const NUMBER: u32 = handlers::number(uapi::CMD_IOAS_IOVA_RANGES);
     const MIN_SIZE: usize = end_of!(IoasIovaRanges, out_iova_alignment);
+    type Answer<'a> = Found;
 
-    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+    fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result<Found> {
         if ucmd.__reserved != 0 {
             return Err(EOPNOTSUPP);
         }
         let ioas = lend::<Ioas>(ucmd.ctx(), ucmd.ioas_id)?;
-        let room = ucmd.num_iovas;
         let usable = ioas.iopt().usable();
-        let mut count = 0;
-        for (start, last) in usable.ranges() {
-            if count < room {
-                let range = IovaRange {
-                    start: start as u64,
-                    last: last as u64,
-                };
-                write_struct(element(ucmd.allowed_iovas, count), &range)?;
-            }
-            count += 1;
-        }
-        ucmd.put_u32(offset_of!(IoasIovaRanges, num_iovas), count)?;
-        ucmd.put_u64(
-            offset_of!(IoasIovaRanges, out_iova_alignment),
-            usable.alignment() as u64,
-        )?;
-        if count > room {
-            return Err(EMSGSIZE);
-        }
-        Ok(())
+        let range = |(start, last)| IovaRange {
+            start: start as u64,
+            last: last as u64,
+        };
+        Ok(Found {
+            ranges: usable.collect(ucmd.num_iovas as usize, range)?,
+            count: u32::try_from(usable.ranges().count())?,
+            alignment: usable.alignment(),
+        })
     }
 }
 
@@ -123,8 +161,9 @@ fn element(array: u64, index: u32) -> usize {
 impl Ioctl for IoasAllowIovas {
     const NUMBER: u32 = handlers::number(uapi::CMD_IOAS_ALLOW_IOVAS);
     const MIN_SIZE: usize = end_of!(IoasAllowIovas, allowed_iovas);
+    type Answer<'a> = ();
 
-    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+    fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result {
         if ucmd.__reserved != 0 {
             return Err(EOPNOTSUPP);
         }
@@ -175,8 +214,9 @@ fn too_large(number: u64) -> bool {
 impl Ioctl for IoasMap {
     const NUMBER: u32 = handlers::number(uapi::CMD_IOAS_MAP);
     const MIN_SIZE: usize = end_of!(IoasMap, iova);
+    type Answer<'a> = Respond;
 
-    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+    fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result<Respond> {
         if ucmd.__reserved != 0 {
             return Err(EOPNOTSUPP);
         }
@@ -188,15 +228,16 @@ impl Ioctl for IoasMap {
             .iopt()
             .map_user(ctx, place, ucmd.user_va, length, access)?;
         ucmd.iova = iova as u64;
-        ucmd.respond()
+        Ok(Respond)
     }
 }
 
 impl Ioctl for IoasMapFile {
     const NUMBER: u32 = handlers::number(uapi::CMD_IOAS_MAP_FILE);
     const MIN_SIZE: usize = end_of!(IoasMapFile, iova);
+    type Answer<'a> = Respond;
 
-    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+    fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result<Respond> {
         let (place, access) = mapping(ucmd.flags, ucmd.iova, &[ucmd.length])?;
         let ctx = ucmd.ctx();
         let ioas = lend::<Ioas>(ctx, ucmd.ioas_id)?;
@@ -205,15 +246,16 @@ impl Ioctl for IoasMapFile {
             .iopt()
             .map_file(ctx, place, ucmd.fd, start, length, access)?;
         ucmd.iova = iova as u64;
-        ucmd.respond()
+        Ok(Respond)
     }
 }
 
 impl Ioctl for IoasCopy {
     const NUMBER: u32 = handlers::number(uapi::CMD_IOAS_COPY);
     const MIN_SIZE: usize = end_of!(IoasCopy, src_iova);
+    type Answer<'a> = Respond;
 
-    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+    fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result<Respond> {
         memory::fuzzer_iova(ucmd);
         let (place, access) = mapping(ucmd.flags, ucmd.dst_iova, &[ucmd.length, ucmd.src_iova])?;
         let ctx = ucmd.ctx();
@@ -225,15 +267,16 @@ impl Ioctl for IoasCopy {
         let target = lend::<Ioas>(ctx, ucmd.dst_ioas_id)?;
         let iova = target.iopt().map_pages(place, pages, length, access)?;
         ucmd.dst_iova = iova as u64;
-        ucmd.respond()
+        Ok(Respond)
     }
 }
 
 impl Ioctl for IoasUnmap {
     const NUMBER: u32 = handlers::number(uapi::CMD_IOAS_UNMAP);
     const MIN_SIZE: usize = end_of!(IoasUnmap, length);
+    type Answer<'a> = Respond;
 
-    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+    fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result<Respond> {
         let ioas = lend::<Ioas>(ucmd.ctx(), ucmd.ioas_id)?;
         let (unmapped, result) = match (ucmd.iova, ucmd.length) {
             (0, u64::MAX) => ioas.iopt().unmap_all(),
@@ -245,15 +288,16 @@ impl Ioctl for IoasUnmap {
         };
         result?;
         ucmd.length = unmapped as u64;
-        ucmd.respond()
+        Ok(Respond)
     }
 }
 
 impl Ioctl for IoasNoiommuGetPa {
     const NUMBER: u32 = handlers::number(uapi::CMD_IOAS_NOIOMMU_GET_PA);
     const MIN_SIZE: usize = end_of!(IoasNoiommuGetPa, out_phys);
+    type Answer<'a> = Respond;
 
-    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+    fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result<Respond> {
         if !cfg!(CONFIG_IOMMUFD_NOIOMMU) {
             return Err(EOPNOTSUPP);
         }
@@ -271,7 +315,7 @@ impl Ioctl for IoasNoiommuGetPa {
         }
         let ioas: Loan<'_, Ioas> = lend(ucmd.ctx(), ucmd.ioas_id)?;
         (ucmd.out_phys, ucmd.length) = memory::physical(&ioas, ucmd.iova as usize, ucmd.length)?;
-        ucmd.respond()
+        Ok(Respond)
     }
 }
 

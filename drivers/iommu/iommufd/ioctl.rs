@@ -2,6 +2,11 @@
 
 //! The ioctls of `/dev/iommu`: one type each, and the table made from them.
 //!
+//! A copy to user space may take for ever, for another process may have to supply the page
+//! (userfaultfd, FUSE), while unbinding a device waits for loans, and drivers for locks. So an
+//! ioctl returns its [`Answer`] as a value, and the copy is made when [`Ioctl::run`] has given
+//! back what it held.
+//!
 //! UAPI: [`include/uapi/linux/iommufd.h`](srctree/include/uapi/linux/iommufd.h)
 
 use crate::{
@@ -12,6 +17,7 @@ use crate::{
             self,
             Buffer,
             Execute,
+            Reply,
             Ucmd,
             UserStruct, //
         }, //
@@ -30,13 +36,73 @@ pub(crate) trait Ioctl: UserStruct {
     const NUMBER: u32;
     /// The size of the structure in the first kernel that had it, in bytes.
     const MIN_SIZE: usize;
+    /// What it tells user space. It has no loans and no locks.
+    type Answer<'a>: Answer<Self>;
 
     /// Does it. Nothing of user space's structure was checked but its size.
     ///
     /// # Errors
     ///
     /// As the ioctl's description in the UAPI header says.
-    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result;
+    fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result<Self::Answer<'a>>;
+}
+
+/// What is left to do of an ioctl that holds nothing any more. Dropping it instead undoes the
+/// ioctl.
+pub(crate) trait Answer<T> {
+    /// Tells user space, and does what could only be done then.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`, after undoing what user space cannot know of.
+    fn give(self, reply: Reply<'_, T>) -> Result;
+}
+
+/// There is nothing to tell.
+impl<T> Answer<T> for () {
+    #[inline(always)]
+    fn give(self, _reply: Reply<'_, T>) -> Result {
+        Ok(())
+    }
+}
+
+/// There may be nothing to tell.
+impl<T, A: Answer<T>> Answer<T> for Option<A> {
+    #[inline(always)]
+    fn give(self, reply: Reply<'_, T>) -> Result {
+        self.map_or(Ok(()), |answer| answer.give(reply))
+    }
+}
+
+/// The structure is copied back.
+pub(crate) struct Respond;
+
+impl<T: UserStruct> Answer<T> for Respond {
+    #[inline(always)]
+    fn give(self, reply: Reply<'_, T>) -> Result {
+        reply.respond()
+    }
+}
+
+/// Something new, whose id is in the structure that is copied back.
+pub(crate) struct New<P>(pub(crate) P);
+
+/// What user space must know before others may see it.
+pub(crate) trait Publish {
+    /// Lets it be found.
+    ///
+    /// # Errors
+    ///
+    /// Where that can fail, see there.
+    fn publish(self) -> Result;
+}
+
+impl<T: UserStruct, P: Publish> Answer<T> for New<P> {
+    #[inline(always)]
+    fn give(self, reply: Reply<'_, T>) -> Result {
+        reply.respond()?;
+        self.0.publish()
+    }
 }
 
 /// A row of the dispatch table.

@@ -23,7 +23,7 @@
 //! 2. an IOAS's mutex
 //! 3. a group's mutex
 //! 4. a vIOMMU's `veventqs_rwsem`
-//! 5. a fault queue's mutex, which is also held while user memory is copied
+//! 5. a fault queue's mutex
 //! 6. an access's mutex
 //! 7. the mutex of the IOMMU core's group
 //! 8. a context's `sw_msi_lock`
@@ -34,6 +34,10 @@
 //!     regions, and of an event queue. None of them is taken under another, and they are held for a
 //!     few instructions; lookups take no lock
 //! 13. the lock of a wait queue: the last loan wakes who waits for it, also under those
+//!
+//! No user memory is copied under any of them that somebody outside of the context may wait for,
+//! nor while a device is lent: see [`ioctl::Answer`]. What remains is under the locks of an IOAS
+//! (9 to 11), where the page core pins user memory and writes the bitmap of dirty pages.
 
 mod access;
 mod attach;

@@ -55,8 +55,9 @@ impl Ioctl for Destroy {
     const NUMBER: u32 = handlers::number(CMD_DESTROY);
     const MIN_SIZE: usize = end_of!(Destroy, id);
 
+    type Answer<'a> = ();
 
-    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+    fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result {
         destroy(ucmd.ctx(), ucmd.id)
     }
 }

@@ -16,19 +16,37 @@ use crate::{
                 OptionCmd, //
             }, //
         },
-        ucmd::Ucmd, //
+        ucmd::{
+            Reply,
+            Ucmd, //
+        }, //
     },
     ioas,
-    ioctl::Ioctl, //
+    ioctl::{
+        Answer,
+        Ioctl, //
+    }, //
 };
 use core::mem::offset_of;
 use kernel::prelude::*;
+
+/// The value, and nothing else, is copied back.
+pub(crate) struct Value;
+
+impl Answer<OptionCmd> for Value {
+    #[inline(always)]
+    fn give(self, reply: Reply<'_, OptionCmd>) -> Result {
+        reply.put_u64(offset_of!(OptionCmd, val64), reply.val64)
+    }
+}
 
 impl Ioctl for OptionCmd {
     const NUMBER: u32 = handlers::number(uapi::CMD_OPTION);
     const MIN_SIZE: usize = end_of!(OptionCmd, val64);
 
-    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+    type Answer<'a> = Value;
+
+    fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result<Value> {
         if ucmd.__reserved != 0 {
             return Err(EOPNOTSUPP);
         }
@@ -38,7 +56,7 @@ impl Ioctl for OptionCmd {
             uapi::OPTION_HUGE_PAGES => ioas::huge_pages(ucmd)?,
             _ => return Err(EOPNOTSUPP),
         }
-        ucmd.respond_at(offset_of!(OptionCmd, val64), &ucmd.val64.to_ne_bytes())
+        Ok(Value)
     }
 }
 

@@ -125,7 +125,7 @@ fn automatic(
 }
 
 /// Some drivers finish a domain only when it is attached, so nothing is mapped before.
-fn attach_and_fill(device: &Device, pasid: Pasid, new: &NewPaging<'_>) -> Result {
+fn attach_and_fill(device: &Device, pasid: Pasid, new: &NewPaging<'_, '_>) -> Result {
     attach(device, pasid, new.hwpt().common())?;
     new.fill().inspect_err(|_| {
         // It is not published: giving the hold back is all.

@@ -4,6 +4,7 @@
 
 use crate::{
     ffi::{
+        eventq::NewQueue,
         handlers::{
             self,
             end_of,
@@ -24,7 +25,10 @@ use crate::{
             VeventQ, //
         }, //
     },
-    ioctl::Ioctl,
+    ioctl::{
+        Ioctl,
+        New, //
+    },
     object::lend, //
 };
 use core::mem::size_of;
@@ -36,22 +40,20 @@ const MAX_DEPTH: u32 = 1 << 19;
 impl Ioctl for VeventqAlloc {
     const NUMBER: u32 = handlers::number(uapi::CMD_VEVENTQ_ALLOC);
     const MIN_SIZE: usize = end_of!(VeventqAlloc, out_veventq_fd);
+    type Answer<'a> = New<NewQueue<'a>>;
 
-    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+    fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result<Self::Answer<'a>> {
         check(ucmd)?;
         let ctx = ucmd.ctx();
         let viommu = lend::<Viommu>(ctx, ucmd.viommu_id)?;
-        let mut queues = viommu.queues();
+        let queues = viommu.queues();
         if queues.has(ucmd.type_) {
             return Err(EEXIST);
         }
-        let (queue, descriptor) = queues.build(ctx, ucmd.type_, ucmd.veventq_depth)?;
+        let queue = queues.build(ctx, ucmd.type_, ucmd.veventq_depth)?;
         ucmd.out_veventq_id = queue.id();
-        ucmd.out_veventq_fd = descriptor.number();
-        ucmd.respond()?;
-        queue.publish();
-        descriptor.install();
-        Ok(())
+        ucmd.out_veventq_fd = queue.descriptor();
+        Ok(New(queue))
     }
 }
 

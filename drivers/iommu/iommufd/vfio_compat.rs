@@ -29,8 +29,7 @@ use crate::{
         ioas::Ioas,
         iopt::{
             Access,
-            Place,
-            Usable, //
+            Place, //
         },
         object::Loan,
         ucmd::{
@@ -40,7 +39,10 @@ use crate::{
             Ucmd, //
         }, //
     },
-    ioctl::Ioctl,
+    ioctl::{
+        Ioctl,
+        Respond, //
+    },
     object::lend, //
 };
 use core::mem::{
@@ -113,8 +115,9 @@ pub(crate) fn create_ioas(ctx: &Ctx) -> Result {
 impl Ioctl for VfioIoas {
     const NUMBER: u32 = handlers::number(uapi::CMD_VFIO_IOAS);
     const MIN_SIZE: usize = end_of!(VfioIoas, __reserved);
+    type Answer<'a> = Option<Respond>;
 
-    fn run(ucmd: &mut Ucmd<'_, Self>) -> Result {
+    fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result<Option<Respond>> {
         if ucmd.__reserved != 0 {
             return Err(EOPNOTSUPP);
         }
@@ -122,16 +125,16 @@ impl Ioctl for VfioIoas {
         match ucmd.op.into() {
             uapi::VFIO_IOAS_GET => {
                 ucmd.ioas_id = ioas_id(ctx)?;
-                ucmd.respond()
+                Ok(Some(Respond))
             }
             uapi::VFIO_IOAS_SET => {
                 let ioas = lend::<Ioas>(ctx, ucmd.ioas_id)?;
                 ctx.set_vfio_ioas(Some(&ioas), &ctx.objects().lock());
-                Ok(())
+                Ok(None)
             }
             uapi::VFIO_IOAS_CLEAR => {
                 ctx.set_vfio_ioas(None, &ctx.objects().lock());
-                Ok(())
+                Ok(None)
             }
             _ => Err(EOPNOTSUPP),
         }
@@ -256,6 +259,7 @@ fn unmap_dma(ctx: &Ctx, arg: usize) -> Result {
         }
         iopt.unmap(iova, size)
     };
+    drop(ioas);
     unmap.size = unmapped as u64;
     write_struct(arg, &unmap)?;
     result
@@ -292,7 +296,7 @@ fn vfio_page_sizes(sizes: usize, alignment: usize) -> usize {
 ///
 /// # Errors
 ///
-/// `EFAULT`; `EINVAL` for a structure that is too short; `ENODEV`.
+/// `EFAULT`; `EINVAL` for a structure that is too short; `ENODEV`; `ENOMEM`.
 fn get_info(ctx: &Ctx, arg: usize) -> Result {
     // The first version of the structure ended there.
     const MIN_SIZE: usize = end_of!(VfioInfo, iova_pgsizes);
@@ -301,9 +305,16 @@ fn get_info(ctx: &Ctx, arg: usize) -> Result {
     if room < MIN_SIZE {
         return Err(EINVAL);
     }
-    let ioas = compat_ioas(ctx)?;
-    let (sizes, alignment) = ioas.iopt().page_sizes();
-    let usable = ioas.iopt().usable();
+    let (sizes, alignment, usable) = {
+        let ioas = compat_ioas(ctx)?;
+        let (sizes, alignment) = ioas.iopt().page_sizes();
+        let range = |(start, last)| VfioIovaRange {
+            start: start as u64,
+            end: last as u64,
+        };
+        let usable = ioas.iopt().usable().collect(usize::MAX, range)?;
+        (sizes, alignment, usable)
+    };
 
     let avail = size_of::<VfioInfo>();
     let iovas = avail + put_dma_avail(arg.wrapping_add(avail), room.saturating_sub(avail))?;
@@ -349,19 +360,15 @@ fn put_dma_avail(to: usize, room: usize) -> Result<usize> {
 }
 
 /// Writes which IOVAs are usable, as many ranges as fit; returns the size all take, in bytes.
-fn put_iova_ranges(to: usize, room: usize, usable: &Usable<'_>) -> Result<usize> {
+fn put_iova_ranges(to: usize, room: usize, usable: &[VfioIovaRange]) -> Result<usize> {
     let mut count = 0;
     let mut end = size_of::<VfioIovaCap>();
-    for (start, last) in usable.ranges() {
-        let range = VfioIovaRange {
-            start: start as u64,
-            end: last as u64,
-        };
+    for range in usable {
         let at = end;
         end += size_of::<VfioIovaRange>();
         count += 1;
         if room >= end {
-            write_struct(to.wrapping_add(at), &range)?;
+            write_struct(to.wrapping_add(at), range)?;
         }
     }
     let cap = VfioIovaCap {

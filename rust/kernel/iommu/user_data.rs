@@ -100,11 +100,11 @@ fn copy_struct<T: UserStruct>(from: UserPtr, len: usize, to: &mut MaybeUninit<T>
     })
 }
 
-/// One structure in user memory.
+/// One structure in user memory, or in the core's where it was copied already.
 ///
 /// # Invariants
 ///
-/// The C structure is not changed while this exists.
+/// The C structure is not changed while this exists, nor what it leads to in the kernel.
 #[repr(transparent)]
 pub struct UserData(Opaque<bindings::iommu_user_data>);
 
@@ -145,7 +145,16 @@ impl UserData {
             return Err(EINVAL);
         }
         check_len::<T>(data.len)?;
-        read_prefix(UserPtr::from_ptr(data.uptr), data.len)
+        if data.copy.is_null() {
+            return read_prefix(UserPtr::from_ptr(data.uptr), data.len);
+        }
+        const { assert!(size_of::<T>() <= bindings::IOMMU_USER_DATA_MAX as usize) };
+        // SAFETY: The core has copied all bytes, and nobody writes to them.
+        let bytes = unsafe { slice::from_raw_parts(data.copy.cast::<u8>(), data.len) };
+        let mut value = T::new_zeroed();
+        let to = value.as_mut_bytes().get_mut(..data.len).ok_or(EINVAL)?;
+        to.copy_from_slice(bytes);
+        Ok(value)
     }
 
     /// Writes the structure back, as much of it as user space knows.
@@ -415,6 +424,39 @@ mod tests {
         ] {
             assert_eq!(check_len::<Grown>(len), result);
         }
+    }
+
+    #[test]
+    fn copied_before() {
+        let bytes = [1u32, 2, 3];
+        for (type_, len, expected) in [
+            (Grown::TYPE, 3, Err(EINVAL)),
+            (Grown::TYPE, 4, Ok([1, 0, 0])),
+            (Grown::TYPE, 8, Ok([1, 2, 0])),
+            (Grown::TYPE, 12, Ok([1, 2, 3])),
+            (Grown::TYPE, 13, Err(EINVAL)),
+            (8, 12, Err(EINVAL)),
+        ] {
+            let raw = bindings::iommu_user_data {
+                type_,
+                len,
+                copy: bytes.as_ptr().cast(),
+                ..Default::default()
+            };
+            // SAFETY: It is valid, and nobody writes to it or to the bytes.
+            let data = unsafe { UserData::from_raw(&raw) };
+            assert_eq!(data.read::<Grown>().map(|value| value.0), expected);
+        }
+        // What could not be copied cannot be read either.
+        let raw = bindings::iommu_user_data {
+            type_: Grown::TYPE,
+            uptr: core::ptr::without_provenance_mut(usize::MAX),
+            len: 4,
+            ..Default::default()
+        };
+        // SAFETY: It is valid, and nobody writes to it.
+        let data = unsafe { UserData::from_raw(&raw) };
+        assert_eq!(data.read::<Grown>().err(), Some(EFAULT));
     }
 
     #[test]

@@ -12,7 +12,10 @@
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
 use super::hwpt::Hwpt;
-use core::ptr::NonNull;
+use core::{
+    mem::MaybeUninit,
+    ptr::NonNull, //
+};
 use kernel::{
     bindings,
     device::Bound,
@@ -124,22 +127,83 @@ impl PhysDev {
     }
 }
 
-/// A structure in user space that a driver defines.
-pub(crate) struct UserData(bindings::iommu_user_data);
+/// A structure that a driver defines, as it was in user space: drivers are asked while their device
+/// is lent, and user memory may never answer.
+pub(crate) struct UserData {
+    kind: u32,
+    len: usize,
+    bytes: MaybeUninit<[u8; UserData::MAX]>,
+    at: *mut c_void,
+}
 
 impl UserData {
-    /// `len` bytes at the user address `at`; what they mean is up to the driver and `kind`.
-    pub(crate) fn new(kind: u32, at: u64, len: u32) -> Self {
-        Self(bindings::iommu_user_data {
-            type_: kind,
-            uptr: at as usize as *mut c_void,
+    /// No driver's structure is longer; what is longer it refuses for that, and does not look at.
+    const MAX: usize = bindings::IOMMU_USER_DATA_MAX as usize;
+
+    /// Copies `len` bytes from the user address `at`; what they mean is up to the driver and
+    /// `kind`. What cannot be read is an error when the driver wants it, after its other checks.
+    pub(crate) fn copy(kind: u32, at: u64, len: u32) -> Self {
+        let mut this = Self {
+            kind,
             len: len as usize,
-        })
+            bytes: MaybeUninit::uninit(),
+            // No user memory is there: who tries to read it gets `EFAULT` at once.
+            at: core::ptr::without_provenance_mut(usize::MAX),
+        };
+        if !(1..=Self::MAX).contains(&this.len) {
+            return this;
+        }
+        let from = core::ptr::without_provenance(at as usize);
+        // SAFETY: There is room for the bytes; the address is checked.
+        if unsafe { bindings::copy_from_user(this.bytes.as_mut_ptr().cast(), from, this.len) } == 0
+        {
+            this.at = core::ptr::null_mut();
+        }
+        this
     }
 
     /// Whether user space gave none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.len == 0
+        self.len == 0
+    }
+
+    /// As drivers get it. It is valid as long as `self` is.
+    #[inline]
+    pub(super) fn as_raw(&self) -> bindings::iommu_user_data {
+        bindings::iommu_user_data {
+            type_: self.kind,
+            uptr: self.at,
+            len: self.len,
+            copy: if self.at.is_null() {
+                self.bytes.as_ptr().cast()
+            } else {
+                core::ptr::null()
+            },
+        }
+    }
+}
+
+/// A structure in user space that a driver reads and writes. No device may be lent meanwhile, nor
+/// anything else that others wait for.
+pub(crate) struct UserBuffer(bindings::iommu_user_data);
+
+impl UserBuffer {
+    /// `len` bytes at the user address `at`; what they mean is up to the driver and `kind`.
+    pub(crate) fn new(kind: u32, at: u64, len: u32) -> Self {
+        Self(bindings::iommu_user_data {
+            type_: kind,
+            uptr: core::ptr::without_provenance_mut(at as usize),
+            len: len as usize,
+            copy: core::ptr::null(),
+        })
+    }
+
+    /// As drivers get it; null when user space gave none.
+    pub(super) fn as_raw(&self) -> *const bindings::iommu_user_data {
+        if self.0.len == 0 {
+            return core::ptr::null();
+        }
+        &self.0
     }
 }
 
@@ -330,15 +394,11 @@ impl<'a> Driver<'a> {
         flags: u32,
         data: Option<&UserData>,
     ) -> Result<Domain> {
+        let data = data.map(UserData::as_raw);
+        let data = data.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
         let raw = match self.0.domain_alloc_paging_flags {
             // SAFETY: It is the operation of the device's own driver; it only reads the data.
-            Some(op) => unsafe {
-                op(
-                    dev.as_raw(),
-                    flags,
-                    data.map_or(core::ptr::null(), |data| &data.0),
-                )
-            },
+            Some(op) => unsafe { op(dev.as_raw(), flags, data) },
             // SAFETY: The device is valid.
             None => unsafe { bindings::iommu_paging_domain_alloc_flags(dev.as_raw(), 0) },
         };
@@ -366,7 +426,7 @@ impl<'a> Driver<'a> {
     ) -> Result<Domain> {
         let op = self.0.domain_alloc_nested.ok_or(EOPNOTSUPP)?;
         // SAFETY: It is the operation of the device's own driver, and the parent is its domain.
-        let raw = unsafe { op(dev.as_raw(), parent.as_raw(), flags, &data.0) };
+        let raw = unsafe { op(dev.as_raw(), parent.as_raw(), flags, &data.as_raw()) };
         // SAFETY: It is what the driver allocated.
         unsafe { Domain::adopt(raw, self.0) }
     }
@@ -403,11 +463,5 @@ impl Drop for HwInfo {
     fn drop(&mut self) {
         // SAFETY: The driver gave them, from kmalloc(), to be freed by us, or there are none.
         unsafe { bindings::kfree(self.data) };
-    }
-}
-
-impl UserData {
-    pub(super) fn as_raw(&self) -> *const bindings::iommu_user_data {
-        &self.0
     }
 }

@@ -12,8 +12,12 @@
 use super::{
     context::Ctx,
     file::LocalModule,
-    object::Object, //
+    object::{
+        Built,
+        Object, //
+    }, //
 };
+use crate::ioctl::Publish;
 use core::{
     marker::PhantomData,
     mem,
@@ -175,22 +179,49 @@ impl Drop for Locked<'_> {
     }
 }
 
+/// A queue that is complete, and not to be found, with its file. Dropping it undoes both.
+pub(crate) struct NewQueue<'a> {
+    // In drop order.
+    pub(super) descriptor: Descriptor,
+    pub(super) queue: Built<'a>,
+}
+
+impl NewQueue<'_> {
+    /// The number that user space will know it by.
+    pub(crate) fn id(&self) -> u32 {
+        self.queue.id()
+    }
+
+    /// The number of its descriptor.
+    pub(crate) fn descriptor(&self) -> u32 {
+        self.descriptor.number()
+    }
+}
+
+impl Publish for NewQueue<'_> {
+    fn publish(self) -> Result {
+        self.queue.publish();
+        self.descriptor.install();
+        Ok(())
+    }
+}
+
 /// A descriptor that is reserved for a queue's file, but not yet open.
 #[must_use]
-pub(crate) struct Descriptor {
+pub(super) struct Descriptor {
     fd: FileDescriptorReservation,
     file: *mut bindings::file,
 }
 
 impl Descriptor {
     /// Its number.
-    pub(crate) fn number(&self) -> u32 {
+    fn number(&self) -> u32 {
         self.fd.reserved_fd()
     }
 
     /// Opens it: from here on user space has the file. The object must have been published, or be
     /// sure to be.
-    pub(crate) fn install(self) {
+    fn install(self) {
         // SAFETY: It was made by `make_file`, and is not null.
         let file = unsafe { ptr::NonNull::new_unchecked(self.file.cast::<File>()) };
         // SAFETY: The reference that the queue's object had until now.

@@ -10,9 +10,9 @@
 use super::{
     context::Ctx,
     eventq::{
-        Descriptor,
         EventQ,
         Fops,
+        NewQueue,
         Ops, //
     },
     handlers::uapi::{
@@ -20,7 +20,6 @@ use super::{
         PAGE_RESP_INVALID, //
     },
     object::{
-        Built,
         Kind,
         KindId, //
     },
@@ -107,7 +106,7 @@ impl FaultQueue {
     /// # Errors
     ///
     /// `ENOMEM`, `ENFILE`, `EMFILE`; `EBUSY` when all ids are in use.
-    pub(crate) fn build(ctx: &Ctx) -> Result<(Built<'_>, Descriptor)> {
+    pub(crate) fn build(ctx: &Ctx) -> Result<NewQueue<'_>> {
         let object = ctx.reserve(size_of::<bindings::iommufd_fault>(), Self::ID)?;
         let raw = object.as_raw().cast::<bindings::iommufd_fault>();
         // SAFETY: Zeroed memory of that size, ours alone, which stays where it is.
@@ -125,11 +124,12 @@ impl FaultQueue {
             )
         };
         // SAFETY: Initialised just now; there is no file yet, which is fine.
-        let object = unsafe { object.built() };
+        let queue = unsafe { object.built() };
         // SAFETY: As above.
-        let queue = unsafe { Self::from_raw(raw) };
-        let descriptor = queue.queue().make_file::<Self>(ctx)?;
-        Ok((object, descriptor))
+        let descriptor = unsafe { Self::from_raw(raw) }
+            .queue()
+            .make_file::<Self>(ctx)?;
+        Ok(NewQueue { descriptor, queue })
     }
 
     /// Serialises reading and answering. May sleep.
@@ -354,11 +354,6 @@ impl Waiting<'_> {
     pub(crate) fn cookie(&self) -> u32 {
         // SAFETY: By the type invariant of the group; the field was set when it came to the table.
         unsafe { self.group.0.as_ref() }.cookie
-    }
-
-    /// How many faults there are.
-    pub(crate) fn count(&self) -> usize {
-        self.group.count()
     }
 
     /// Calls `f` with each fault as user space sees it.

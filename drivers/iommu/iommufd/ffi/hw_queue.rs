@@ -57,7 +57,7 @@ impl Viommu {
     /// # Errors
     ///
     /// `EOPNOTSUPP`: the driver has none of this type; `ENOMEM`.
-    pub(crate) fn reserve_queue<'a>(&'a self, ctx: &'a Ctx, type_: u32) -> Result<NewQueue<'a>> {
+    pub(crate) fn reserve_queue<'a>(&self, ctx: &'a Ctx, type_: u32) -> Result<NewQueue<'a>> {
         let ops = self.ops().ok_or(EOPNOTSUPP)?;
         let get_size = ops.get_hw_queue_size.ok_or(EOPNOTSUPP)?;
         let init = ops.hw_queue_init_phys.ok_or(EOPNOTSUPP)?;
@@ -66,7 +66,7 @@ impl Viommu {
         let size = checked(size, size_of::<bindings::iommufd_hw_queue>())?;
         Ok(NewQueue {
             object: ctx.reserve(size, HW_QUEUE)?,
-            viommu: self,
+            viommu: Hold::new(self),
             init,
         })
     }
@@ -183,7 +183,7 @@ fn frame_at(access: &Access, iova: usize) -> Result<usize> {
 /// A HW queue without its memory.
 pub(crate) struct NewQueue<'a> {
     object: Unpublished<'a>,
-    viommu: &'a Viommu,
+    viommu: Hold<Viommu>,
     init:
         unsafe extern "C" fn(*mut bindings::iommufd_hw_queue, u32, bindings::phys_addr_t) -> c_int,
 }
@@ -202,12 +202,11 @@ impl<'a> NewQueue<'a> {
         base: u64,
     ) -> Result<Built<'a>> {
         let raw = self.object.as_raw().cast::<bindings::iommufd_hw_queue>();
-        self.viommu.object().users().inc();
         // SAFETY: The object is at least as large as the structure. It is zeroed, and ours alone
         // but for the head, which lookups may see.
         unsafe {
             // `destroy_hw_queue` lets go of both.
-            (*raw).viommu = self.viommu.as_raw();
+            (*raw).viommu = self.viommu.into_raw().cast().as_ptr();
             (*raw).access = memory.into_raw();
             (*raw).type_ = cmd.type_;
             (*raw).length = cmd.length as usize;

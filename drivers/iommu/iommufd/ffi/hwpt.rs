@@ -132,7 +132,7 @@ impl Viommu {
             .and_then(|ops| ops.alloc_domain_nested)
             .ok_or(EOPNOTSUPP)?;
         // SAFETY: It is the vIOMMU's own operation, and only reads the data.
-        let raw = unsafe { op(self.as_raw(), flags, data.as_raw()) };
+        let raw = unsafe { op(self.as_raw(), flags, &data.as_raw()) };
         // SAFETY: It is what the driver allocated, and the driver is that of the IOMMU.
         unsafe { Domain::adopt(raw, (*self.iommu_dev()).ops) }
     }
@@ -412,18 +412,18 @@ impl Drop for PagingHwpt {
 }
 
 /// A paging hwpt that is being made, under the mutex of its IOAS.
-pub(crate) struct NewPaging<'l> {
-    hwpt: ManuallyDrop<Reserved<'l, PagingHwpt>>,
+pub(crate) struct NewPaging<'a, 'l> {
+    hwpt: ManuallyDrop<Reserved<'a, PagingHwpt>>,
     ioas: &'l Locked<'l>,
 }
 
-impl<'l> NewPaging<'l> {
+impl<'a, 'l> NewPaging<'a, 'l> {
     /// Puts the parts together. Nothing is mapped yet.
     ///
     /// # Errors
     ///
     /// `ENOMEM`; `EBUSY` when all ids are in use.
-    pub(crate) fn new(ctx: &'l Ctx, ioas: &'l Locked<'l>, parts: PagingParts) -> Result<Self> {
+    pub(crate) fn new(ctx: &'a Ctx, ioas: &'l Locked<'l>, parts: PagingParts) -> Result<Self> {
         let hwpt = PagingHwpt::reserve(ctx, ioas.ioas(), parts)?;
         Ok(Self {
             hwpt: ManuallyDrop::new(hwpt),
@@ -453,15 +453,21 @@ impl<'l> NewPaging<'l> {
         unsafe { (&raw mut (*self.hwpt.as_ptr()).common.fault).write(Some(fault)) };
     }
 
-    /// Puts it into the table, which cannot fail.
-    pub(crate) fn publish(self) {
+    /// Has it outlive the lock. Until it is published it is on the IOAS's list, but no attachment
+    /// finds it there; dropping it takes the lock again.
+    pub(crate) fn unlock(self) -> Reserved<'a, PagingHwpt> {
         let mut this = ManuallyDrop::new(self);
         // SAFETY: `this` is not used again, and not dropped.
-        unsafe { ManuallyDrop::take(&mut this.hwpt) }.publish();
+        unsafe { ManuallyDrop::take(&mut this.hwpt) }
+    }
+
+    /// Lets it be found, which cannot fail.
+    pub(crate) fn publish(self) {
+        self.unlock().publish();
     }
 }
 
-impl Drop for NewPaging<'_> {
+impl Drop for NewPaging<'_, '_> {
     fn drop(&mut self) {
         self.hwpt.delist(self.ioas);
         // SAFETY: It is dropped once.

@@ -13,6 +13,7 @@ use core::{
     ptr, //
 };
 use kernel::{
+    alloc::flags::__GFP_NOWARN,
     bindings,
     error::to_result,
     prelude::*,
@@ -264,6 +265,25 @@ impl Usable<'_> {
     pub(crate) fn alignment(&self) -> usize {
         // SAFETY: Changed under the write side of the lock that is held here.
         unsafe { (*self.iopt.as_raw()).iova_alignment }
+    }
+
+    /// The first `most` of the ranges, as `f` makes them.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn collect<T>(
+        &self,
+        most: usize,
+        f: impl Fn((usize, usize)) -> T,
+    ) -> Result<KVVec<T>> {
+        let count = self.ranges().take(most).count();
+        // User space chose how many ranges there are.
+        let mut all = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT | __GFP_NOWARN)?;
+        for range in self.ranges().take(count) {
+            all.push(f(range), GFP_KERNEL_ACCOUNT)?;
+        }
+        Ok(all)
     }
 
     /// The ranges that are not reserved, first and last IOVA, in order.

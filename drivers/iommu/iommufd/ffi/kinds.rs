@@ -73,7 +73,6 @@ static OPS: [Ops; COUNT] = {
         ..Ops::new(vdevice::destroy_vdevice)
     };
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_VEVENTQ as usize] = Ops {
-        abort: Some(veventq::abort),
         file_offset: Some(offset_of!(bindings::iommufd_veventq, common.filep)),
         ..Ops::new(veventq::destroy)
     };

@@ -11,11 +11,10 @@ use super::{
     memory,
     table::Table, //
 };
+use crate::ioctl::Publish;
 use core::{
     marker::PhantomData,
-    mem::{
-        ManuallyDrop, //
-    },
+    mem::ManuallyDrop,
     ops::Deref,
     ptr::{
         self,
@@ -357,6 +356,14 @@ impl<'a> Built<'a> {
     #[inline]
     pub(crate) fn publish(self) {
         ManuallyDrop::new(self).wait_cnt().set_release(1);
+    }
+}
+
+impl Publish for Built<'_> {
+    #[inline(always)]
+    fn publish(self) -> Result {
+        Built::publish(self);
+        Ok(())
     }
 }
 

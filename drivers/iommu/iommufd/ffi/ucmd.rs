@@ -5,7 +5,10 @@
 //! C header: [`include/uapi/linux/iommufd.h`](srctree/include/uapi/linux/iommufd.h)
 
 use super::context::Ctx;
-use crate::ioctl::Ioctl;
+use crate::ioctl::{
+    Answer,
+    Ioctl, //
+};
 use core::{
     marker::PhantomData,
     mem::{
@@ -28,7 +31,7 @@ use kernel::{
 /// # Safety
 ///
 /// Every bit pattern must be valid, and there must be no padding.
-pub(crate) unsafe trait UserStruct: Sized {}
+pub(crate) unsafe trait UserStruct: Sized + 'static {}
 
 /// Room for the largest structure of any ioctl.
 #[repr(C, align(8))]
@@ -66,17 +69,25 @@ impl<'a, T: UserStruct> Ucmd<'a, T> {
     pub(super) fn as_raw(&mut self) -> *mut bindings::iommufd_ucmd {
         self.raw
     }
+}
 
+/// The way back to user space of an ioctl that holds nothing any more: there is one only when its
+/// `run` has returned.
+#[derive(Clone, Copy)]
+pub(crate) struct Reply<'r, T>(&'r Ucmd<'r, T>);
+
+impl<'r, T: UserStruct> Reply<'r, T> {
     /// Copies the structure back, as much of it as user space has room for.
     ///
     /// # Errors
     ///
     /// `EFAULT`.
     #[inline(always)]
-    pub(crate) fn respond(&self) -> Result {
-        let length = size_of::<T>().min(self.raw.user_size as usize);
-        // SAFETY: By the type invariant `cmd` has that many initialised bytes.
-        match unsafe { bindings::copy_to_user(self.raw.ubuffer, self.raw.cmd, length) } {
+    pub(crate) fn respond(self) -> Result {
+        let raw = &*self.0.raw;
+        let length = size_of::<T>().min(raw.user_size as usize);
+        // SAFETY: By the invariant of `Ucmd` `cmd` has that many initialised bytes.
+        match unsafe { bindings::copy_to_user(raw.ubuffer, raw.cmd, length) } {
             0 => Ok(()),
             _ => Err(EFAULT),
         }
@@ -88,8 +99,8 @@ impl<'a, T: UserStruct> Ucmd<'a, T> {
     ///
     /// `EFAULT`.
     #[inline]
-    pub(crate) fn put_u32(&self, offset: usize, value: u32) -> Result {
-        let to = self.raw.ubuffer.wrapping_byte_add(offset);
+    pub(crate) fn put_u32(self, offset: usize, value: u32) -> Result {
+        let to = self.0.raw.ubuffer.wrapping_byte_add(offset);
         // SAFETY: The address is checked.
         to_result(unsafe { bindings::iommu_put_user(value, to.cast()) })
     }
@@ -100,19 +111,18 @@ impl<'a, T: UserStruct> Ucmd<'a, T> {
     ///
     /// `EFAULT`.
     #[inline]
-    pub(crate) fn put_u64(&self, offset: usize, value: u64) -> Result {
-        let to = self.raw.ubuffer.wrapping_byte_add(offset);
+    pub(crate) fn put_u64(self, offset: usize, value: u64) -> Result {
+        let to = self.0.raw.ubuffer.wrapping_byte_add(offset);
         // SAFETY: The address is checked.
         to_result(unsafe { bindings::iommu_put_user_u64(value, to.cast()) })
     }
+}
 
-    /// Copies `bytes` to an offset of the user's structure.
-    ///
-    /// # Errors
-    ///
-    /// `EFAULT`.
-    pub(crate) fn respond_at(&self, offset: usize, bytes: &[u8]) -> Result {
-        write_bytes(self.raw.ubuffer.addr().wrapping_add(offset), bytes)
+impl<T: UserStruct> Deref for Reply<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0
     }
 }
 
@@ -151,6 +161,40 @@ pub(crate) fn write_struct<T: UserStruct>(to: usize, value: &T) -> Result {
             size_of::<T>(),
         )
     } {
+        0 => Ok(()),
+        _ => Err(EFAULT),
+    }
+}
+
+/// Writes a structure at a user address, if the memory is there: nobody is waited for.
+///
+/// # Errors
+///
+/// `EFAULT`.
+#[inline]
+pub(crate) fn write_resident<T: UserStruct>(to: usize, value: &T) -> Result {
+    // SAFETY: The value is initialised, and has no padding; the address is checked.
+    match unsafe {
+        bindings::copy_to_user_nofault(
+            core::ptr::without_provenance_mut(to),
+            core::ptr::from_ref(value).cast(),
+            size_of::<T>(),
+        )
+    } {
+        0 => Ok(()),
+        _ => Err(EFAULT),
+    }
+}
+
+/// Has user memory be there, for the moment, to be written to.
+///
+/// # Errors
+///
+/// `EFAULT`.
+#[cold]
+pub(crate) fn fault_in(at: usize, length: usize) -> Result {
+    // SAFETY: It checks the range.
+    match unsafe { bindings::fault_in_writeable(core::ptr::without_provenance_mut(at), length) } {
         0 => Ok(()),
         _ => Err(EFAULT),
     }
@@ -197,7 +241,8 @@ pub(crate) unsafe extern "C" fn run<T: Ioctl>(raw: *mut bindings::iommufd_ucmd) 
         raw: unsafe { &mut *raw },
         _cmd: PhantomData,
     };
-    match T::run(&mut ucmd) {
+    // What `run` has lent and locked is given back before user memory is written to.
+    match T::run(&mut ucmd).and_then(|answer| answer.give(Reply(&ucmd))) {
         Ok(()) => 0,
         Err(e) => e.to_errno(),
     }

@@ -17,9 +17,13 @@ use super::{
     object::{
         Built,
         KindId,
-        Loan, //
+        Loan,
+        Unpublished, //
     },
-    typed::Head,
+    typed::{
+        Head,
+        Hold, //
+    },
     viommu::checked, //
 };
 use core::{
@@ -59,42 +63,6 @@ impl Viommu {
         Ok((checked(ops.vdevice_size, LEAST)?, ops.vdevice_init))
     }
 
-    /// Makes a vDEVICE under the lock of the device's group, which must outlive it.
-    ///
-    /// # Errors
-    ///
-    /// `EEXIST`: the vIOMMU has one with this virtual id; what the driver says; `ENOMEM`.
-    pub(crate) fn build_vdevice<'a>(
-        &self,
-        ctx: &'a Ctx,
-        device: &Device,
-        group: &'a Locked<'_>,
-        virt_id: usize,
-    ) -> Result<Built<'a>> {
-        let (size, init) = self.vdevice_ops()?;
-        let object = ctx.reserve(size, VDEVICE)?;
-        let raw = object.as_raw().cast::<bindings::iommufd_vdevice>();
-        self.object().users().inc();
-        // SAFETY: `size` is at least that of the structure. It is zeroed, and ours alone but for
-        // the head, which lookups may see.
-        unsafe {
-            (*raw).virt_id = virt_id as u64;
-            (*raw).viommu = self.as_raw();
-            (*raw).idev = device.as_raw();
-        }
-        device.set_vdev(group, raw);
-        // SAFETY: Initialised just now.
-        let object = unsafe { object.built() };
-        let slot = Slot::reserve(self, virt_id)?;
-        if let Some(init) = init {
-            // SAFETY: The driver of the vIOMMU gets its own part to initialise.
-            to_result(unsafe { init(raw) })?;
-        }
-        // Only now may the driver find it.
-        slot.fill(raw);
-        Ok(object)
-    }
-
     /// Calls `f` with the xarray of the vDEVICEs, its spinlock held. Where `f` has to allocate it
     /// may drop the lock.
     fn with_vdevs_locked<R>(&self, f: impl FnOnce(*mut bindings::xarray) -> R) -> R {
@@ -104,6 +72,74 @@ impl Viommu {
         // SAFETY: It is held.
         unsafe { bindings::xa_unlock(self.vdevs()) };
         result
+    }
+}
+
+/// A vDEVICE with an id, but without a device, so that nobody knows of it. Dropping it frees both.
+pub(crate) struct Vacant<'a> {
+    object: Unpublished<'a>,
+    viommu: Hold<Viommu>,
+    virt_id: usize,
+    init: Option<Init>,
+}
+
+impl<'a> Vacant<'a> {
+    /// Reserves an id and memory for a vDEVICE of a vIOMMU.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; `EBUSY` when all ids are in use; `EOPNOTSUPP` for a bug of the driver's.
+    pub(crate) fn reserve(ctx: &'a Ctx, viommu: &Viommu, virt_id: usize) -> Result<Self> {
+        let (size, init) = viommu.vdevice_ops()?;
+        Ok(Self {
+            object: ctx.reserve(size, VDEVICE)?,
+            viommu: Hold::new(viommu),
+            virt_id,
+            init,
+        })
+    }
+
+    /// The number that user space will know it by.
+    pub(crate) fn id(&self) -> u32 {
+        self.object.id()
+    }
+
+    /// What it is a device of.
+    pub(crate) fn viommu(&self) -> &Viommu {
+        &self.viommu
+    }
+
+    /// Completes it under the lock of its device's group, which must outlive it.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST`: the vIOMMU has one with this virtual id; what the driver says; `ENOMEM`.
+    pub(crate) fn build<'g>(self, device: &Device, group: &'g Locked<'_>) -> Result<Built<'g>>
+    where
+        'a: 'g,
+    {
+        let raw = self.object.as_raw().cast::<bindings::iommufd_vdevice>();
+        // `abort_vdevice` lets go of it.
+        let viommu = self.viommu.into_raw();
+        // SAFETY: The object is at least as large as the structure. It is zeroed, and ours alone
+        // but for the head, which lookups may see.
+        unsafe {
+            (*raw).virt_id = self.virt_id as u64;
+            (*raw).viommu = viommu.cast().as_ptr();
+            (*raw).idev = device.as_raw();
+        }
+        device.set_vdev(group, raw);
+        // SAFETY: Initialised just now.
+        let object = unsafe { self.object.built() };
+        // SAFETY: The hold, which the vDEVICE has now, keeps it.
+        let slot = Slot::reserve(unsafe { viommu.as_ref() }, self.virt_id)?;
+        if let Some(init) = self.init {
+            // SAFETY: The driver of the vIOMMU gets its own part to initialise.
+            to_result(unsafe { init(raw) })?;
+        }
+        // Only now may the driver find it.
+        slot.fill(raw);
+        Ok(object)
     }
 }
 

@@ -10,9 +10,9 @@
 use super::{
     context::Ctx,
     eventq::{
-        Descriptor,
         EventQ,
         Fops,
+        NewQueue,
         Ops, //
     },
     handlers::uapi::{
@@ -21,7 +21,6 @@ use super::{
     },
     hwpt::Viommu,
     object::{
-        Built,
         Kind,
         KindId, //
     },
@@ -80,18 +79,12 @@ impl<'a> Queues<'a> {
         unsafe { &raw mut (*self.viommu.as_raw()).veventqs }
     }
 
-    /// Makes a queue and its file, in the list but not visible to user space yet. Dropping it
-    /// takes it out again, so it has to go before the lock.
+    /// Makes a queue and its file, in the list but not visible to user space yet.
     ///
     /// # Errors
     ///
     /// `ENOMEM`, `ENFILE`, `EMFILE`; `EBUSY` when all ids are in use.
-    pub(crate) fn build<'q>(
-        &'q mut self,
-        ctx: &'q Ctx,
-        type_: u32,
-        depth: u32,
-    ) -> Result<(Built<'q>, Descriptor)> {
+    pub(crate) fn build(self, ctx: &Ctx, type_: u32, depth: u32) -> Result<NewQueue<'_>> {
         let object = ctx.reserve(size_of::<bindings::iommufd_veventq>(), VeventQ::ID)?;
         let raw = object.as_raw().cast::<bindings::iommufd_veventq>();
         self.viommu.object().users().inc();
@@ -107,12 +100,15 @@ impl<'a> Queues<'a> {
         unsafe { (*raw).lost_events_header.header.flags = VEVENTQ_FLAG_LOST_EVENTS };
         // SAFETY: The list is locked, and the queue is on none.
         unsafe { bindings::list_add_tail(&raw mut (*raw).node, self.list()) };
+        // From here on drivers find it. What fails takes the lock again to undo this.
+        drop(self);
         // SAFETY: Initialised just now; there is no file yet, which is fine.
-        let object = unsafe { object.built() };
+        let queue = unsafe { object.built() };
         // SAFETY: As above.
-        let queue = unsafe { &*raw.cast::<VeventQ>() };
-        let descriptor = queue.queue().make_file::<VeventQ>(ctx)?;
-        Ok((object, descriptor))
+        let descriptor = unsafe { &*raw.cast::<VeventQ>() }
+            .queue()
+            .make_file::<VeventQ>(ctx)?;
+        Ok(NewQueue { descriptor, queue })
     }
 }
 
@@ -249,46 +245,23 @@ impl Drop for Event {
     }
 }
 
-/// Empties a queue and takes it off its vIOMMU's list.
-///
-/// # Safety
-///
-/// Nobody else may refer to the queue, and the vIOMMU's lock must be held for writing.
-unsafe fn empty(queue: &VeventQ) {
-    while let Some(taken) = queue.pop() {
-        drop(taken);
-    }
-    // SAFETY: By the caller.
-    unsafe { bindings::iommu_list_del(&raw mut (*queue.as_raw()).node) };
-}
-
-/// Releases what a queue holds that was not published.
-///
-/// # Safety
-///
-/// `obj` must be a vEVENTQ that nobody else refers to, its vIOMMU lent to the caller, and that
-/// one's `veventqs_rwsem` be held for writing.
-pub(super) unsafe extern "C" fn abort(obj: *mut bindings::iommufd_object) {
-    // SAFETY: By the caller.
-    let queue = unsafe { &*obj.cast::<VeventQ>() };
-    // SAFETY: By the caller.
-    unsafe { empty(queue) };
-    queue.viommu().object().users().dec();
-}
-
 /// Releases what a queue holds.
 ///
 /// # Safety
 ///
-/// `obj` must be a vEVENTQ that nobody else refers to.
+/// `obj` must be a vEVENTQ that nobody else refers to but its vIOMMU's list.
 pub(super) unsafe extern "C" fn destroy(obj: *mut bindings::iommufd_object) {
     // SAFETY: By the caller.
     let queue = unsafe { &*obj.cast::<VeventQ>() };
     let viommu = queue.viommu();
     let queues = viommu.queues();
-    // SAFETY: By the caller; the lock is held.
-    unsafe { empty(queue) };
+    // SAFETY: It is on the list since it was made, and the list is locked.
+    unsafe { bindings::iommu_list_del(&raw mut (*queue.as_raw()).node) };
     drop(queues);
-    // Only now: without the count the vIOMMU may go, and its lock with it.
+    // Nobody can find it any more.
+    while let Some(taken) = queue.pop() {
+        drop(taken);
+    }
+    // The lock was given back: without the count the vIOMMU may go, and its lock with it.
     viommu.object().users().dec();
 }

@@ -10,7 +10,7 @@
 use super::{
     context::Ctx,
     device::Device,
-    domain::UserData,
+    domain::UserBuffer,
     hwpt::{
         PagingHwpt,
         Viommu, //
@@ -22,10 +22,7 @@ use super::{
     },
     typed::Hold, //
 };
-use core::{
-    mem::size_of,
-    ptr, //
-};
+use core::mem::size_of;
 use kernel::{
     bindings,
     c_str,
@@ -83,7 +80,8 @@ impl ViommuDriver {
         })
     }
 
-    /// Makes a vIOMMU on a nest parent.
+    /// Makes a vIOMMU on a nest parent. The driver reads and writes user memory meanwhile, so the
+    /// device may not be lent any more; it is not needed.
     ///
     /// # Errors
     ///
@@ -93,7 +91,7 @@ impl ViommuDriver {
         ctx: &'a Ctx,
         parent: &PagingHwpt,
         type_: u32,
-        data: &UserData,
+        data: &UserBuffer,
     ) -> Result<Built<'a>> {
         let object = ctx.reserve(self.size, VIOMMU)?;
         let raw = object.as_raw().cast::<bindings::iommufd_viommu>();
@@ -117,13 +115,8 @@ impl ViommuDriver {
         }
         // SAFETY: Initialised just now; without the driver's part there are no operations.
         let object = unsafe { object.built() };
-        let data = if data.is_empty() {
-            ptr::null()
-        } else {
-            data.as_raw()
-        };
         // SAFETY: The driver of the IOMMU gets its own part to initialise.
-        to_result(unsafe { (self.init)(raw, parent.domain().as_raw(), data) })?;
+        to_result(unsafe { (self.init)(raw, parent.domain().as_raw(), data.as_raw()) })?;
         // SAFETY: Nobody else knows the object yet.
         let ops = unsafe { (*raw).ops };
         if kernel::warn_on_once!(ops.is_null()) {
