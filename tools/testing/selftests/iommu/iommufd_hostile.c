@@ -418,6 +418,20 @@ TEST_F_TIMEOUT(hostile, more_pins_than_a_block, 300)
 	close(access);
 }
 
+/*
+ * More IOASes than a list of them in one piece of memory has room for. Nothing is
+ * mapped, so there is nothing to do.
+ */
+TEST_F_TIMEOUT(hostile, change_process_of_many, 300)
+{
+	struct iommu_ioas_change_process change = { .size = sizeof(change) };
+	uint32_t id;
+
+	for (int i = 0; i <= 1 << 19; i++)
+		ASSERT_EQ(0, new_ioas(self->fd, &id));
+	EXPECT_EQ(0, ioctl(self->fd, IOMMU_IOAS_CHANGE_PROCESS, &change));
+}
+
 static int new_viommu(int fd, uint32_t dev, uint32_t hwpt, uint32_t *id)
 {
 	struct iommu_viommu_selftest data = { .in_data = 0x1234 };
