@@ -594,12 +594,19 @@ TEST_F_TIMEOUT(stalled, close, 120)
 /* What user space cannot be told of is undone. */
 TEST_F(stalled, untold)
 {
+	__u32 id, again;
+
 	if (!variant->answer)
 		SKIP(return, "the structure is not what stalls");
 
+	test_ioctl_ioas_alloc(&id);
+	test_ioctl_destroy(id);
 	ASSERT_EQ(0, mprotect(self->memory.answer, PG, PROT_READ));
 	EXPECT_ERRNO(EFAULT, ioctl(self->asked.fd, self->asked.cmd, self->asked.arg));
 	ASSERT_EQ(0, mprotect(self->memory.answer, PG, PROT_READ | PROT_WRITE));
+	/* Ids that are free are given again, the lowest first. */
+	test_ioctl_ioas_alloc(&again);
+	EXPECT_EQ(id, again);
 	/* Nothing is in the way of doing it again. */
 	EXPECT_EQ(0, ioctl(self->asked.fd, self->asked.cmd, self->asked.arg));
 	test_ioctl_destroy(self->objects.stdev);
