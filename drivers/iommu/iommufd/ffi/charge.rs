@@ -153,8 +153,8 @@ impl Pages {
         // SAFETY: As above.
         let is_other_user = unsafe { (*self.0.get()).source_user } != who.source_user;
         match self.mode() as u32 {
-            bindings::IOPT_PAGES_ACCOUNT_NONE => false,
-            bindings::IOPT_PAGES_ACCOUNT_MM => is_other_mm,
+            // Without a limit they still count in the process's `pinned_vm`.
+            bindings::IOPT_PAGES_ACCOUNT_NONE | bindings::IOPT_PAGES_ACCOUNT_MM => is_other_mm,
             // The user's pages count in the process's `pinned_vm` too.
             _ => is_other_user || is_other_mm,
         }
