@@ -894,6 +894,145 @@ TEST_F(dirty, attached_later)
 	EXPECT_FALSE(is_dirty(B));
 }
 
+/* Large entries of stage 2, each with one dirty bit, behind the other memory. */
+#define LARGE_GPA	(2ULL << 30)
+
+FIXTURE(dirty_large)
+{
+	struct vtd v;
+	uint32_t hwpt;
+	unsigned char *large;
+	uint64_t size;
+	/* What it takes to map two of them, and what of the bitmap is not for the range. */
+	unsigned char *bitmap;
+	uint64_t bytes;
+};
+
+FIXTURE_VARIANT(dirty_large)
+{
+	unsigned int shift;
+	unsigned int entries;
+};
+
+FIXTURE_VARIANT_ADD(dirty_large, of_2_mib)
+{
+	.shift = 21,
+	.entries = 2,
+};
+
+FIXTURE_VARIANT_ADD(dirty_large, of_1_gib)
+{
+	.shift = 30,
+	.entries = 1,
+};
+
+FIXTURE_SETUP(dirty_large)
+{
+	struct vtd *v = &self->v;
+	int rc = vtd_setup(v, IOMMU_HWPT_ALLOC_DIRTY_TRACKING);
+	uint64_t root;
+	void *at;
+
+	if (rc > 0 || !(v->hw_caps & IOMMU_HW_CAP_DIRTY_TRACKING))
+		SKIP(return, "%s", rc > 0 ? v->why : "no second-stage dirty tracking");
+	ASSERT_EQ(0, rc)
+		TH_LOG("%s", v->why);
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
+	self->size = 1ULL << variant->shift;
+	at = mmap(NULL, variant->entries * self->size, PROT_READ | PROT_WRITE,
+		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | variant->shift << MAP_HUGE_SHIFT, -1,
+		  0);
+	if (at == MAP_FAILED)
+		SKIP(return, "no huge page of 1 << %u bytes", variant->shift);
+	self->large = at;
+	self->bytes = self->size / PG / 8 * variant->entries + 2 * PG;
+	self->bitmap = mmap(NULL, self->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			    -1, 0);
+	ASSERT_NE(MAP_FAILED, self->bitmap);
+	ASSERT_EQ(0, vtd_map_gpa(v, v->ioas, LARGE_GPA, at, variant->entries * self->size));
+	root = vtd_new_root(v);
+	/* A page in the middle of each entry. */
+	for (unsigned int i = 0; i < variant->entries; i++)
+		vtd_set(v, root, IOVA + i * PG, LARGE_GPA + i * self->size + self->size / 2, FS_LEAF);
+	ASSERT_EQ(0, vtd_alloc_nested(v, v->parent, root, 48, &self->hwpt));
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	ASSERT_EQ(0, dirty_set(v, true));
+}
+
+FIXTURE_TEARDOWN(dirty_large)
+{
+	if (self->bitmap)
+		munmap(self->bitmap, self->bytes);
+	vtd_release(&self->v);
+	if (self->large)
+		munmap(self->large, variant->entries * self->size);
+}
+
+/*
+ * The number of dirty pages among `nr` from page `first` of the large entries on; -1 if there is
+ * an error, or a bit where there is no such page.
+ */
+static int64_t dirty_large(struct vtd *v, unsigned char *room, uint64_t bytes, uint64_t first,
+			   uint64_t nr, uint32_t flags)
+{
+	struct iommu_hwpt_get_dirty_bitmap cmd = {
+		.size = sizeof(cmd),
+		.hwpt_id = v->parent,
+		.flags = flags,
+		.iova = LARGE_GPA + first * PG,
+		.length = nr * PG,
+		.page_size = PG,
+		.data = (uintptr_t)room + PG,
+	};
+	int64_t inside = 0, all = 0;
+
+	memset(room, 0, bytes);
+	if (ioctl(v->iommufd, IOMMU_HWPT_GET_DIRTY_BITMAP, &cmd))
+		return -1;
+	for (uint64_t i = 0; i < bytes; i++)
+		all += __builtin_popcount(room[i]);
+	for (uint64_t i = 0; i < nr; i++)
+		inside += room[PG + i / 8] >> (i % 8) & 1;
+	return inside == all ? inside : -1;
+}
+#define dirty_large(first, nr, flags) \
+	dirty_large(&self->v, self->bitmap, self->bytes, first, nr, flags)
+
+/*
+ * A part of an entry is as dirty as the entry, nothing else is told, and the entry is clean only
+ * after all of it was told; then the next write is seen again.
+ */
+TEST_F_TIMEOUT(dirty_large, part_by_part, SLOW)
+{
+	uint64_t pages = self->size / PG, all = variant->entries * pages;
+	struct vtd *v = &self->v;
+
+	/* Whatever was written when the memory was made. */
+	ASSERT_LE(0, dirty_large(0, all, 0));
+	ASSERT_EQ(0, dirty_large(0, all, 0));
+	for (unsigned int round = 0; round < 3; round++) {
+		dev_write(v, IOVA + 8, round + 1);
+		EXPECT_EQ(round + 1, ((uint64_t *)(self->large + self->size / 2))[1]);
+		EXPECT_EQ(8, dirty_large(0, 8, IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR));
+		EXPECT_EQ(8, dirty_large(0, 8, 0));
+		EXPECT_EQ(8, dirty_large(128, 8, 0));
+		EXPECT_EQ(pages / 2, dirty_large(pages / 2, pages / 2, 0));
+		EXPECT_EQ(pages - 1, dirty_large(0, pages - 1, 0));
+		EXPECT_EQ(pages, dirty_large(0, all, 0));
+		EXPECT_EQ(0, dirty_large(0, all, 0));
+	}
+	if (variant->entries < 2)
+		return;
+	/* Both entries, each in part, and then one of them in whole. */
+	dev_write(v, IOVA + 8, 1);
+	dev_write(v, IOVA + PG + 8, 1);
+	EXPECT_EQ(pages, dirty_large(pages / 2, pages, 0));
+	EXPECT_EQ(pages + pages / 2, dirty_large(0, pages + pages / 2, 0));
+	EXPECT_EQ(pages, dirty_large(0, all, 0));
+	EXPECT_EQ(0, dirty_large(0, all, 0));
+}
+
 /* Processes that end in the middle; no device of their own. */
 FIXTURE(process)
 {
