@@ -123,7 +123,7 @@ pub(crate) fn set_up_pass_through(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32)
 /// `EINVAL` when they cannot.
 pub(crate) fn check_nested(
     dev: &Device<'_>,
-    parent: &Domain<'_>,
+    parent: &SecondStageDomain<'_>,
     asked: &HwptVtdS1,
 ) -> Result<UserStage> {
     let Some(levels) = Levels::from_width(asked.addr_width) else {
