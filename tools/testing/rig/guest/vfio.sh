@@ -2,7 +2,7 @@
 # shellcheck shell=sh
 #
 # For suites in the guest: upstream's kselftests of VFIO on the devices that no
-# driver of this kernel wants (edu, a USB controller, an entropy source).
+# driver of this kernel wants (edu, a USB controller, an entropy source, igb).
 
 # vfio_take: gives them to vfio-pci; VFIO_DEVICES are their addresses then.
 vfio_take()
@@ -10,7 +10,7 @@ vfio_take()
 	VFIO_DEVICES=
 	for dir in /sys/bus/pci/devices/*; do
 		case "$(cat "$dir/vendor"):$(cat "$dir/device")" in
-		0x1234:0x11e8 | 0x1b36:0x000d | 0x1af4:0x1044) ;;
+		0x1234:0x11e8 | 0x1b36:0x000d | 0x1af4:0x1044 | 0x8086:0x10c9) ;;
 		*) continue ;;
 		esac
 		a=$(basename "$dir")
@@ -32,6 +32,17 @@ vfio_tests()
 		for test in vfio_dma_mapping_test vfio_iommufd_setup_test vfio_pci_device_test; do
 			run "$test-$a" env "VFIO_SELFTESTS_BDF=$a" "/tests/$test" || rc=1
 		done
+	done
+	return $rc
+}
+
+# vfio_driver_tests: what the devices do that a driver of the tests knows (igb): DMA.
+vfio_driver_tests()
+{
+	rc=0
+	for a in $VFIO_DEVICES; do
+		run "vfio_pci_driver_test-$a" env "VFIO_SELFTESTS_BDF=$a" \
+			/tests/vfio_pci_driver_test "$@" || rc=1
 	done
 	return $rc
 }
