@@ -329,6 +329,76 @@ TEST_F(regress, end_of_iovas)
 	munmap(room, 4UL << 20);
 }
 
+/* Unmaps the half of all IOVAs that begins there; returns an errno. */
+static int unmap_half(int fd, __u32 ioas, bool vfio, __u64 from, __u64 *unmapped)
+{
+	struct iommu_ioas_unmap cmd = {
+		.size = sizeof(cmd), .ioas_id = ioas, .iova = from, .length = 1ULL << 63 };
+	struct vfio_iommu_type1_dma_unmap vfio_cmd = {
+		.argsz = sizeof(vfio_cmd), .iova = from, .size = 1ULL << 63 };
+	int rc = vfio ? ioctl(fd, VFIO_IOMMU_UNMAP_DMA, &vfio_cmd) :
+			ioctl(fd, IOMMU_IOAS_UNMAP, &cmd);
+
+	*unmapped = vfio ? vfio_cmd.size : cmd.length;
+	return rc ? errno : 0;
+}
+
+/* All IOVAs are one more than a length can say, so who unmaps them does it in halves. */
+TEST_F(regress, unmap_in_halves)
+{
+	static const __u64 half = 1ULL << 63;
+	static const struct {
+		__u64 iova, length;
+		bool upper;
+	} table[] = {
+		{ 0, PG, false },
+		{ IOVA, 4 * PG, false },
+		{ half - PG, PG, false },
+		{ half, PG, true },
+		{ half + 3 * PG, PG, true },
+		{ -4 * PG, 4 * PG, true },
+	};
+	struct iommu_vfio_ioas set = {
+		.size = sizeof(set),
+		.ioas_id = self->ioas_id,
+		.op = IOMMU_VFIO_IOAS_SET,
+	};
+
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_VFIO_IOAS, &set));
+	/* By iommufd's ioctl, and by VFIO's as of its second version. */
+	for (int vfio = 0; vfio < 2; vfio++) {
+		__u64 mapped[2] = {};
+
+		for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+			test_ioctl_ioas_map_fixed(self->memory, table[i].length, table[i].iova);
+			mapped[table[i].upper] += table[i].length;
+		}
+		for (int upper = 0; upper < 2; upper++) {
+			__u64 length;
+
+			EXPECT_EQ(0, unmap_half(self->fd, self->ioas_id, vfio, upper ? half : 0,
+						&length));
+			EXPECT_EQ(mapped[upper], length)
+				TH_LOG("%s half, vfio %d", upper ? "upper" : "lower", vfio);
+			/* Then there is nothing, which VFIO says in bytes. */
+			EXPECT_EQ(vfio ? 0 : ENOENT,
+				  unmap_half(self->fd, self->ioas_id, vfio, upper ? half : 0,
+					     &length));
+			if (vfio)
+				EXPECT_EQ(0, length);
+		}
+		/* A mapping on the border is in neither half. */
+		test_ioctl_ioas_map_fixed(self->memory, 2 * PG, half - PG);
+		for (int upper = 0; upper < 2; upper++) {
+			__u64 length;
+
+			EXPECT_EQ(ENOENT, unmap_half(self->fd, self->ioas_id, vfio,
+						     upper ? half : 0, &length));
+		}
+		test_ioctl_ioas_unmap(half - PG, 2 * PG);
+	}
+}
+
 /* A user's range that wraps: CVE-2023-54239. */
 TEST_F(regress, end_of_user_addresses)
 {
