@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 
 /* Made for the harness's fixtures, of which there are none here. */
@@ -42,14 +43,24 @@ struct ctx {
 	__u32 nreqs;
 };
 
+/* How the pages of some memory lie, which decides more than any code. */
+enum layout {
+	/* Of 4 KiB, no two neighbours. */
+	SCATTERED,
+	/* Transparent huge pages of 2 MiB. */
+	THP,
+	HUGETLB,
+};
+
 struct bench {
 	const char *name, *unit;
 	void (*setup)(struct ctx *c, const struct bench *b);
 	void (*run)(void *ctx);
 	unsigned int count;	/* operations that are measured */
 	unsigned int per;	/* the value is for each of so many */
-	__u64 length, step;	/* of memory, where some is mapped */
-	int flags;		/* MAP_HUGETLB */
+	__u64 length;		/* of memory, where some is mapped */
+	enum layout layout;
+	__u64 step;		/* see the set-ups */
 };
 
 static void destroy(struct ctx *c, __u32 id)
@@ -90,22 +101,61 @@ static __u32 paging(struct ctx *c, __u32 flags)
 
 /* Set-ups */
 
+/* The page to touch as the n-th, so that neighbours are none in memory. */
+static __u64 nth_page(__u64 n, __u64 length)
+{
+	return n * 4099 % (length / PG);
+}
+
+/* A row is worth nothing where the pages do not lie as its name says. */
+static void check_layout(char *memory, __u64 length, enum layout layout)
+{
+	__u64 pages = length / PG, huge = 2 * MIB / PG, frame, last = 0, neighbours = 0;
+	int fd = open("/proc/self/pagemap", O_RDONLY);
+
+	must(fd < 0);
+	for (__u64 i = 0; i < pages; i++) {
+		must(pread(fd, &frame, sizeof(frame), ((uintptr_t)memory / PG + i) * 8) != 8);
+		frame &= (1ULL << 55) - 1;
+		must(!frame);
+		neighbours += i && frame == last + 1;
+		must(layout != SCATTERED && i % huge && frame != last + 1);
+		last = frame;
+	}
+	must(layout == SCATTERED && neighbours > pages / 50);
+	close(fd);
+}
+
+static char *new_memory(__u64 length, enum layout layout)
+{
+	__u64 room = layout == THP ? length + 2 * MIB : length;
+	char *memory;
+
+	must(prctl(PR_SET_THP_DISABLE, layout != THP, 0, 0, 0));
+	memory = mmap(NULL, room, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS | (layout == HUGETLB ? MAP_HUGETLB : 0), -1, 0);
+	must(memory == MAP_FAILED);
+	if (layout == THP) {
+		/* What is not of a whole huge page goes back. */
+		char *begin = (char *)(((uintptr_t)memory + 2 * MIB - 1) & -(2 * MIB));
+
+		must(begin > memory && munmap(memory, begin - memory));
+		must(munmap(begin + length, memory + room - begin - length));
+		memory = begin;
+	}
+	for (__u64 i = 0; i < length / PG; i++)
+		memory[nth_page(i, length) * PG] = 1;
+	check_layout(memory, length, layout);
+	return memory;
+}
+
 static void with_ioas(struct ctx *c, const struct bench *b)
 {
 	must(_test_ioctl_ioas_alloc(c->fd, &c->ioas));
 	c->length = b->length;
 	c->step = b->step;
-	if (!b->length)
-		return;
-	c->memory = mmap(NULL, b->length, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | b->flags, -1, 0);
-	must(c->memory == MAP_FAILED);
-	if (!(b->flags & MAP_HUGETLB))
-		madvise(c->memory, b->length, b->length >= 2 * MIB && b->step > PG ?
-			MADV_HUGEPAGE : MADV_NOHUGEPAGE);
-	/* In an odd order, so that neighbours are not neighbours in memory. */
-	for (__u64 i = 0; i < b->length / PG; i++)
-		c->memory[i * 4099 * PG % b->length] = 1;
+	if (b->length)
+		c->memory = new_memory(b->length, b->layout);
 }
 
 static void with_device(struct ctx *c, const struct bench *b)
@@ -213,10 +263,17 @@ static void with_copy_source(struct ctx *c, const struct bench *b)
 
 static void with_memfd(struct ctx *c, const struct bench *b)
 {
-	with_device(c, b);
+	/* The file's memory is scattered, the process has none. */
+	must(_test_ioctl_ioas_alloc(c->fd, &c->ioas));
+	must(_test_cmd_mock_domain(c->fd, c->ioas, &c->stdev, &c->hwpt, &c->idev));
+	c->length = b->length;
 	c->memfd = memfd_create("bench", 0);
 	must(c->memfd < 0 || ftruncate(c->memfd, b->length));
-	must(fallocate(c->memfd, 0, 0, b->length));
+	c->memory = mmap(NULL, b->length, PROT_READ | PROT_WRITE, MAP_SHARED, c->memfd, 0);
+	must(c->memory == MAP_FAILED);
+	for (__u64 i = 0; i < b->length / PG; i++)
+		c->memory[nth_page(i, b->length) * PG] = 1;
+	check_layout(c->memory, b->length, b->layout);
 }
 
 /* What is measured */
@@ -455,24 +512,23 @@ static const struct bench benches[] = {
 	{ "vdevice_alloc_destroy", "op", with_viommu, run_vdevice, 40000, 1 },
 	{ "veventq_alloc_destroy", "op", with_viommu, run_veventq, 5000, 1 },
 	{ "vevent_report_read", "op", with_veventq, run_vevent, 10000, 1 },
-	{ "map_unmap_4k_no_domain", "op", with_ioas, run_map, 10000, 1, PG, PG },
-	{ "map_unmap_4k", "op", with_device, run_map, 10000, 1, PG, PG },
-	{ "map_unmap_2m_of_4k", "page", with_device, run_map, 50, 512, 2 * MIB, PG },
-	{ "map_unmap_64m_of_4k", "page", with_device, run_map, 5, 16384, 64 * MIB, PG },
-	{ "map_unmap_2m_thp", "op", with_device, run_map, 50, 1, 2 * MIB, 2 * MIB },
-	{ "map_unmap_64m_hugetlb", "page", with_device, run_map, 5, 16384, 64 * MIB, 2 * MIB,
-	  MAP_HUGETLB },
-	{ "map_unmap_1g_hugetlb", "page", with_device, run_map, 3, 262144, GIB, 2 * MIB,
-	  MAP_HUGETLB },
-	{ "map_file_unmap_64m_memfd", "page", with_memfd, run_map_file, 5, 16384, 64 * MIB, PG },
-	{ "hwpt_over_64m_mapped", "page", with_mapping, run_paging, 5, 16384, 64 * MIB, PG },
-	{ "ioas_copy_64m", "page", with_copy_source, run_copy, 5, 16384, 64 * MIB, PG },
-	{ "dirty_read_1g_sparse", "page", with_dirty, run_dirty, 3, 262144, GIB, 2 * MIB,
-	  MAP_HUGETLB },
-	{ "dirty_read_1g_full", "page", with_dirty, run_dirty, 3, 262144, GIB, PG, MAP_HUGETLB },
-	{ "map_1000_unmap_all", "area", with_ioas, run_many_maps, 3, 1000, PG, 1000 },
-	{ "map_10000_unmap_all", "area", with_ioas, run_many_maps, 3, 10000, PG, 10000 },
-	{ "objects_10000", "object", with_ioas, run_many_objects, 3, 10000, PG, 10000 },
+	{ "map_unmap_4k_no_domain", "op", with_ioas, run_map, 10000, 1, PG },
+	{ "map_unmap_4k", "op", with_device, run_map, 10000, 1, PG },
+	{ "map_unmap_2m_scattered", "page", with_device, run_map, 50, 512, 2 * MIB },
+	{ "map_unmap_64m_scattered", "page", with_device, run_map, 5, 16384, 64 * MIB },
+	{ "map_unmap_2m_thp", "op", with_device, run_map, 50, 1, 2 * MIB, THP },
+	{ "map_unmap_64m_thp", "page", with_device, run_map, 5, 16384, 64 * MIB, THP },
+	{ "map_unmap_64m_hugetlb", "page", with_device, run_map, 5, 16384, 64 * MIB, HUGETLB },
+	{ "map_unmap_1g_hugetlb", "page", with_device, run_map, 3, 262144, GIB, HUGETLB },
+	{ "map_file_unmap_64m_scattered", "page", with_memfd, run_map_file, 5, 16384, 64 * MIB },
+	{ "hwpt_over_64m_scattered", "page", with_mapping, run_paging, 5, 16384, 64 * MIB },
+	{ "hwpt_over_64m_thp", "page", with_mapping, run_paging, 5, 16384, 64 * MIB, THP },
+	{ "ioas_copy_64m_scattered", "page", with_copy_source, run_copy, 5, 16384, 64 * MIB },
+	{ "dirty_read_1g_sparse", "page", with_dirty, run_dirty, 3, 262144, GIB, HUGETLB, 2 * MIB },
+	{ "dirty_read_1g_full", "page", with_dirty, run_dirty, 3, 262144, GIB, HUGETLB, PG },
+	{ "map_1000_unmap_all", "area", with_ioas, run_many_maps, 3, 1000, PG, .step = 1000 },
+	{ "map_10000_unmap_all", "area", with_ioas, run_many_maps, 3, 10000, PG, .step = 10000 },
+	{ "objects_10000", "object", with_ioas, run_many_objects, 3, 10000, .step = 10000 },
 };
 
 static void open_ctx(struct ctx *c)
