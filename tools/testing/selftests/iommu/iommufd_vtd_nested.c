@@ -1096,6 +1096,74 @@ TEST_F_TIMEOUT(process, killed, SLOW)
 	EXPECT_EQ(pinned, vtd_unpinned(pinned));
 }
 
+/*
+ * Writes to the addresses of MSIs are interrupts and no DMA: nothing is mapped there,
+ * whoever comes first.
+ */
+TEST(msi_window)
+{
+	static const struct {
+		uint64_t iova, length;
+		bool inside;
+	} table[] = {
+		{ MSI_START - PG, PG, false },
+		{ MSI_START - PG, 2 * PG, true },
+		{ MSI_START, PG, true },
+		{ MSI_START + 5 * PG, PG, true },
+		{ MSI_END - PG, PG, true },
+		{ MSI_END - PG, 2 * PG, true },
+		{ MSI_END, PG, false },
+		{ MSI_START - PG, MSI_END - MSI_START + 2 * PG, true },
+	};
+	struct iommu_iova_range allowed = { .start = MSI_START, .last = MSI_START + PG - 1 };
+	struct iommu_ioas_allow_iovas allow = {
+		.size = sizeof(allow), .num_iovas = 1, .allowed_iovas = (uintptr_t)&allowed };
+	struct vtd v;
+	uint32_t ioas;
+	int rc = vtd_setup(&v, 0);
+	unsigned int i;
+
+	if (rc > 0) {
+		vtd_release(&v);
+		SKIP(return, "%s", v.why);
+	}
+	ASSERT_EQ(0, rc)
+		TH_LOG("%s", v.why);
+	/* The device first. */
+	ASSERT_EQ(0, vtd_attach(&v, v.ioas));
+	for (i = 0; i < ARRAY_SIZE(table); i++) {
+		EXPECT_EQ(table[i].inside ? -EINVAL : 0,
+			  vtd_map_gpa(&v, v.ioas, table[i].iova, v.mem, table[i].length))
+			TH_LOG("row %u", i);
+		if (!table[i].inside)
+			EXPECT_EQ(0, vtd_unmap_gpa(&v, v.ioas, table[i].iova, table[i].length));
+	}
+	allow.ioas_id = v.ioas;
+	EXPECT_EQ(-1, ioctl(v.iommufd, IOMMU_IOAS_ALLOW_IOVAS, &allow));
+	EXPECT_EQ(EADDRINUSE, errno);
+
+	/* The mapping first, or a claim that there will be some: no device comes then. */
+	for (i = 0; i < ARRAY_SIZE(table); i++) {
+		ASSERT_EQ(0, vtd_alloc_ioas(&v, &ioas));
+		ASSERT_EQ(0, vtd_map_gpa(&v, ioas, table[i].iova, v.mem, table[i].length));
+		EXPECT_EQ(table[i].inside ? -EADDRINUSE : 0, vtd_attach(&v, ioas))
+			TH_LOG("row %u", i);
+		/* It is where it was, and comes when the mapping is gone. */
+		if (table[i].inside && vtd_is_edu(&v))
+			EXPECT_EQ(TOKEN(A), dev_read_by(&v, gpa_of(STAGE_PAGE), gpa_of(A)));
+		ASSERT_EQ(0, vtd_unmap_gpa(&v, ioas, table[i].iova, table[i].length));
+		EXPECT_EQ(0, vtd_attach(&v, ioas));
+		EXPECT_EQ(-EINVAL, vtd_map_gpa(&v, ioas, MSI_START, v.mem, PG));
+		ASSERT_EQ(0, vtd_attach(&v, v.ioas));
+		EXPECT_EQ(0, vtd_destroy(&v, ioas));
+	}
+	ASSERT_EQ(0, vtd_alloc_ioas(&v, &ioas));
+	allow.ioas_id = ioas;
+	ASSERT_EQ(0, ioctl(v.iommufd, IOMMU_IOAS_ALLOW_IOVAS, &allow));
+	EXPECT_EQ(-EADDRINUSE, vtd_attach(&v, ioas));
+	vtd_release(&v);
+}
+
 /* After all of it the memory is given back, page for page. */
 TEST(everything_released)
 {

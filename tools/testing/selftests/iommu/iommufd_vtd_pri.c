@@ -440,4 +440,111 @@ TEST_F_TIMEOUT(process, killed, SLOW)
 	EXPECT_EQ(pinned, vtd_unpinned(pinned));
 }
 
+/* What a user of the device can have attached at one time, with a request that waits. */
+static int use_it_all(int ready)
+{
+	uint32_t hwpt, pasid;
+	uint64_t root;
+	struct pri p;
+	int i;
+
+	/* Not one to outlive a test that was given up. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	/* Without PASID by a fault queue; by PASIDs with it and without. */
+	if (pri_open(&p, NO_PASID))
+		return 1;
+	for (pasid = 1; pasid <= 40; pasid++) {
+		if (pdma_table(&p.v, IOVA, A, &root, pasid & 1 ? p.fault_id : 0, &hwpt) ||
+		    vtd_attach_pasid(&p.v, pasid, pasid % 3 ? hwpt : p.v.parent))
+			return 1;
+	}
+	if (start(&p, PDMA_READ, IOVA, 0) != PDMA_WAITING || write(ready, "", 1) != 1)
+		return 1;
+	for (i = 0;; i++) {
+		pasid = 1 + i % 40;
+		vtd_attach_pasid(&p.v, pasid, i & 1 ? p.v.parent : hwpt);
+		vtd_attach(&p.v, i % 3 ? p.hwpt : p.v.ioas);
+	}
+}
+
+struct remover {
+	char path[128];
+	int rc;
+	bool done;
+};
+
+static void *remove_device(void *arg)
+{
+	struct remover *remover = arg;
+
+	remover->rc = sysfs_write(remover->path, "1");
+	__atomic_store_n(&remover->done, true, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+/* The device is removed while its user, who has everything attached, is killed. */
+TEST_F_TIMEOUT(process, killed_as_the_device_goes, SLOW)
+{
+	int rc, round, log = log_open();
+	unsigned long pinned;
+	struct pri p;
+
+	rc = pri_open(&p, NO_PASID);
+	if (p.fault >= 0)
+		close(p.fault);
+	vtd_release(&p.v);
+	if (rc > 0)
+		SKIP(return, "%s", p.v.why);
+	ASSERT_EQ(0, rc)
+		TH_LOG("%s", p.v.why);
+	pinned = vtd_pinned();
+	for (round = 0; round < 10; round++) {
+		struct remover remover = {};
+		int ready[2], status;
+		pthread_t thread;
+		char byte;
+		pid_t pid;
+
+		ASSERT_EQ(0, pipe(ready));
+		pid = fork();
+		if (!pid)
+			_exit(use_it_all(ready[1]));
+		close(ready[1]);
+		EXPECT_EQ(1, read(ready[0], &byte, 1));
+		close(ready[0]);
+		snprintf(remover.path, sizeof(remover.path), "/sys/bus/pci/devices/%s/remove",
+			 p.v.bdf);
+		/* Long before the user ends, at about the same time, and after that. */
+		if (round % 3 == 2)
+			kill(pid, SIGKILL);
+		ASSERT_EQ(0, pthread_create(&thread, NULL, remove_device, &remover));
+		if (round % 3 == 0) {
+			usleep(200000);
+			/* Nobody takes it away from who has it open. */
+			EXPECT_FALSE(__atomic_load_n(&remover.done, __ATOMIC_ACQUIRE));
+		}
+		usleep(round * 300);
+		kill(pid, SIGKILL);
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		EXPECT_TRUE(WIFSIGNALED(status));
+		ASSERT_EQ(0, pthread_join(thread, NULL));
+		EXPECT_EQ(0, remover.rc);
+		EXPECT_NE(0, access(remover.path, F_OK));
+		ASSERT_EQ(0, sysfs_write("/sys/bus/pci/rescan", "1"));
+	}
+	EXPECT_EQ(pinned, vtd_unpinned(pinned));
+	EXPECT_FALSE(log_has_warning(log));
+	/* The next one finds nothing of it. */
+	rc = pri_open(&p, 9);
+	EXPECT_EQ(0, rc)
+		TH_LOG("%s", p.v.why);
+	if (!rc) {
+		vtd_set(&p.v, p.root, IOVA, gpa_of(A), FS_LEAF);
+		EXPECT_EQ(PDMA_DONE, start(&p, PDMA_READ, IOVA, SENTINEL));
+		EXPECT_EQ(TOKEN(A), pdma_buffer(&p.v));
+		close(p.fault);
+	}
+	vtd_release(&p.v);
+}
+
 TEST_HARNESS_MAIN

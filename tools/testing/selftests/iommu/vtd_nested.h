@@ -52,6 +52,10 @@
 #define FS_ADDR		0x000ffffffffff000ULL
 #define FS_LEAF		(FS_P | FS_RW | FS_US)
 
+/* Where MSIs are written to; ends before MSI_END. */
+#define MSI_START	0xfee00000ULL
+#define MSI_END		0xfef00000ULL
+
 #define CAP_FL5LP	(1ULL << 60)
 #define ECAP_NEST	(1ULL << 26)
 #define ECAP_SRS	(1ULL << 31)
