@@ -542,6 +542,169 @@ static int child(int ready)
 	}
 }
 
+/*
+ * Two devices with translation caches. One does not answer when it is to forget a
+ * translation, and the IOMMU gives up. That is nobody else's affair.
+ */
+FIXTURE(silent)
+{
+	struct vtd v, other;
+	uint64_t root, root2;
+	uint32_t hwpt, hwpt2;
+};
+
+FIXTURE_VARIANT(silent)
+{
+	uint32_t how;
+};
+
+FIXTURE_VARIANT_ADD(silent, present)
+{
+	.how = PDMA_SILENT,
+};
+
+FIXTURE_VARIANT_ADD(silent, gone)
+{
+	.how = PDMA_SILENT | PDMA_SILENT_GONE,
+};
+
+FIXTURE_VARIANT_ADD(silent, nameless)
+{
+	.how = PDMA_SILENT | PDMA_SILENT_NAMELESS,
+};
+
+/* Another device of the kind of @v's, or false. */
+static bool find_another(struct vtd *v, struct vtd *other)
+{
+	struct dirent *e;
+	bool found = false;
+	DIR *dir;
+
+	dir = opendir("/sys/bus/pci/devices");
+	while (dir && !found && (e = readdir(dir))) {
+		if (e->d_name[0] == '.' || !strcmp(e->d_name, v->bdf))
+			continue;
+		snprintf(other->bdf, sizeof(other->bdf), "%.31s", e->d_name);
+		other->pci_id = sysfs_hex(other->bdf, "vendor") |
+				sysfs_hex(other->bdf, "device") << 16;
+		found = other->pci_id == v->pci_id;
+	}
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
+FIXTURE_SETUP(silent)
+{
+	struct vtd *v = &self->v, *other = &self->other;
+	int rc;
+
+	memset(other, 0, sizeof(*other));
+	other->iommufd = other->dev = -1;
+	rc = pdma_setup(v, 0);
+	if (rc > 0)
+		SKIP(return, "%s", v->why);
+	ASSERT_EQ(0, rc)
+		TH_LOG("%s", v->why);
+	if (!vtd_is_pdma(v) || (v->hw_caps & IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED))
+		SKIP(return, "no way to keep %s from answering", v->bdf);
+	if (!find_another(v, other))
+		SKIP(return, "there is one device of this kind only");
+	/* The other one shares the memory and all that is in v->iommufd. */
+	other->iommufd = dup(v->iommufd);
+	ASSERT_LE(0, other->iommufd);
+	other->mem = v->mem;
+	errno = -vtd_bind(other);
+	ASSERT_EQ(0, errno)
+		TH_LOG("%s", other->why);
+	ASSERT_EQ(0, vtd_map_bar(other));
+	ASSERT_EQ(0, pdma_table(v, IOVA, A, &self->root, 0, &self->hwpt));
+	ASSERT_EQ(0, pdma_table(v, IOVA, B, &self->root2, 0, &self->hwpt2));
+}
+
+FIXTURE_TEARDOWN(silent)
+{
+	if (self->v.bar)
+		pdma_keep_silent(&self->v, 0);
+	vtd_release(&self->other);
+	vtd_release(&self->v);
+}
+
+struct nuisance {
+	struct vtd *v;
+	uint32_t hwpt;
+	int unexpected;		/* results that are not ETIMEDOUT */
+	bool done;
+};
+
+static void *be_a_nuisance(void *arg)
+{
+	struct nuisance *n = arg;
+	int round;
+
+	for (round = 0; round < 20; round++)
+		n->unexpected += vtd_invalidate(n->v, n->hwpt, IOVA, 1) != -ETIMEDOUT;
+	__atomic_store_n(&n->done, true, __ATOMIC_SEQ_CST);
+	return NULL;
+}
+
+TEST_F_TIMEOUT(silent, others_are_served, SLOW)
+{
+	struct vtd *v = &self->v, *other = &self->other;
+	struct nuisance n = { .v = v, .hwpt = self->hwpt };
+	unsigned int round, page, errors = 0, stale = 0;
+	pthread_t thread;
+
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	ASSERT_EQ(0, vtd_attach(other, self->hwpt2));
+	pdma_keep_silent(v, variant->how);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, be_a_nuisance, &n));
+	for (round = 0; !__atomic_load_n(&n.done, __ATOMIC_SEQ_CST); round++) {
+		page = round & 1 ? C : D;
+		vtd_set(v, self->root2, IOVA, gpa_of(page), FS_LEAF);
+		if (vtd_invalidate(v, self->hwpt2, IOVA, 1))
+			errors++;
+		else if (get_by(other, PDMA_ATS, NO_PASID, IOVA) != TOKEN(page))
+			stale++;
+	}
+	pthread_join(thread, NULL);
+	EXPECT_EQ(0, n.unexpected);
+	/* Where the IOMMU does not say who it was, it could have been this one. */
+	if (!(variant->how & PDMA_SILENT_NAMELESS))
+		EXPECT_EQ(0, errors);
+	EXPECT_EQ(0, stale);
+	EXPECT_LT(1, round);
+	/* It speaks again. */
+	pdma_keep_silent(v, 0);
+	EXPECT_EQ(0, vtd_invalidate(v, self->hwpt, IOVA, 1));
+	EXPECT_EQ(TOKEN(A), get_by(v, PDMA_ATS, NO_PASID, IOVA));
+}
+
+/* Both in the domain of a page that goes, the silent one attached first or last. */
+TEST_F_TIMEOUT(silent, in_one_domain, SLOW)
+{
+	struct vtd *v = &self->v, *other = &self->other;
+	uint64_t gpa = gpa_of(A);
+	int order;
+
+	for (order = 0; order < 2; order++) {
+		ASSERT_EQ(0, vtd_attach(order ? other : v, v->parent));
+		ASSERT_EQ(0, vtd_attach(order ? v : other, v->parent));
+		ASSERT_EQ(TOKEN(A), get_by(v, PDMA_ATS, NO_PASID, gpa));
+		ASSERT_EQ(TOKEN(A), get_by(other, PDMA_ATS, NO_PASID, gpa));
+		pdma_keep_silent(v, variant->how);
+		EXPECT_EQ(0, vtd_unmap_gpa(v, v->ioas, gpa, PG));
+		EXPECT_EQ(REFUSED, get_by(other, PDMA_ATS, NO_PASID, gpa));
+		EXPECT_EQ(REFUSED, get_by(other, 0, NO_PASID, gpa));
+		/* Detaching has to be told to it, too. */
+		ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+		ASSERT_EQ(0, vtd_attach(other, self->hwpt2));
+		EXPECT_EQ(TOKEN(B), get_by(other, PDMA_ATS, NO_PASID, IOVA));
+		pdma_keep_silent(v, 0);
+		ASSERT_EQ(0, vtd_map_gpa(v, v->ioas, gpa, host_of(v, A), PG));
+	}
+}
+
 /* Processes that end in the middle; no device of their own. */
 FIXTURE(process)
 {

@@ -301,6 +301,68 @@ TEST_F_TIMEOUT(pri, asks_while_detached, SLOW)
 	EXPECT_FALSE(log_has_warning(log));
 }
 
+/* Nor does who asks for what has no queue follow something that was freed. */
+TEST_F_TIMEOUT(pri, asks_without_a_queue, SLOW)
+{
+	struct pri *p = &self->p;
+	struct asker a = { .p = p };
+	int round, log = log_open();
+	pthread_t thread;
+	uint32_t deaf;
+	uint64_t root;
+
+	ASSERT_EQ(0, pdma_table(&p->v, IOVA, 0, &root, 0, &deaf));
+	ASSERT_EQ(0, attach(p, deaf));
+	/* The device has a queue all the same. */
+	ASSERT_EQ(0, p->pasid == NO_PASID ? vtd_attach_pasid(&p->v, 1, p->hwpt) :
+					    vtd_attach(&p->v, p->hwpt));
+	pthread_barrier_init(&a.round, NULL, 2);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, ask, &a));
+	for (round = 0; round < ASK_ROUNDS; round++) {
+		pthread_barrier_wait(&a.round);
+		EXPECT_EQ(0, detach(p));
+		pthread_barrier_wait(&a.round);
+		EXPECT_EQ(PDMA_REFUSED, pdma_wait(&p->v));
+		EXPECT_EQ(0, attach(p, deaf));
+	}
+	pthread_join(thread, NULL);
+	pthread_barrier_destroy(&a.round);
+	EXPECT_FALSE(log_has_warning(log));
+}
+
+/* Two pages in one group: one answer, to the last, whoever gives it. */
+TEST_F(pri, group_of_two)
+{
+	struct iommu_hwpt_pgfault fault[2];
+	struct pri *p = &self->p;
+	uint32_t deaf;
+	uint64_t root;
+
+	((uint32_t *)host_of(&p->v, A))[PG / 4 - 1] = 0x1234;
+	ASSERT_EQ(PDMA_WAITING, start(p, PDMA_READ | PDMA_GROUP, IOVA + PG - 4, SENTINEL));
+	ASSERT_EQ(1, poll(&(struct pollfd){ .fd = p->fault, .events = POLLIN }, 1, 3000));
+	ASSERT_EQ(sizeof(fault), read(p->fault, fault, sizeof(fault)));
+	EXPECT_EQ(IOVA, fault[0].addr);
+	EXPECT_EQ(0, fault[0].flags & IOMMU_PGFAULT_FLAGS_LAST_PAGE);
+	EXPECT_EQ(IOVA + PG, fault[1].addr);
+	EXPECT_NE(0, fault[1].flags & IOMMU_PGFAULT_FLAGS_LAST_PAGE);
+	EXPECT_EQ(fault[0].cookie, fault[1].cookie);
+	vtd_set(&p->v, p->root, IOVA, gpa_of(A), FS_LEAF);
+	vtd_set(&p->v, p->root, IOVA + PG, gpa_of(B), FS_LEAF);
+	ASSERT_EQ(0, answer(p, fault[0].cookie, IOMMUFD_PAGE_RESP_SUCCESS));
+	EXPECT_EQ(PDMA_DONE, pdma_wait(&p->v));
+	EXPECT_EQ((TOKEN(B) << 32) | 0x1234, pdma_buffer(&p->v));
+	EXPECT_EQ(1, pdma_responses(&p->v));
+
+	/* Nobody there to handle it. */
+	ASSERT_EQ(0, pdma_table(&p->v, IOVA, 0, &root, 0, &deaf));
+	ASSERT_EQ(0, attach(p, deaf));
+	start(p, PDMA_READ | PDMA_GROUP, IOVA + PG - 4, SENTINEL);
+	EXPECT_EQ(PDMA_REFUSED, pdma_wait(&p->v));
+	usleep(20000);
+	EXPECT_EQ(2, pdma_responses(&p->v));
+}
+
 TEST_F(pri, replaced_while_waiting)
 {
 	struct iommu_hwpt_pgfault fault;
@@ -326,6 +388,36 @@ TEST_F(pri, replaced_while_waiting)
 	ASSERT_EQ(0, attach(p, deaf));
 	start(p, PDMA_READ, IOVA, SENTINEL);
 	EXPECT_EQ(PDMA_REFUSED, pdma_wait(&p->v));
+}
+
+/*
+ * What was asked of a domain that goes is drained when nothing of it is cached,
+ * before it is the next one's. 0x200000045: a wait with nothing but a fence, with
+ * which draining begins.
+ */
+TEST_F(pri, drained_when_replaced)
+{
+	struct iommu_hwpt_pgfault fault;
+	struct pri *p = &self->p;
+	uint32_t next[2];
+	unsigned int i;
+	uint64_t root;
+
+	if (p->pasid == NO_PASID)
+		SKIP(return, "a device without PASIDs is blocked in between");
+	ASSERT_EQ(0, pdma_table(&p->v, IOVA, 0, &root, 0, &next[0]));
+	next[1] = p->v.parent;
+	for (i = 0; i < ARRAY_SIZE(next); i++) {
+		ASSERT_EQ(0, attach(p, p->hwpt));
+		ASSERT_EQ(PDMA_WAITING, start(p, PDMA_READ, IOVA, SENTINEL));
+		ASSERT_EQ(1, next_fault(p, &fault));
+		if (trace_start())
+			SKIP(return, "no trace events of VT-d");
+		ASSERT_EQ(0, attach(p, next[i]));
+		EXPECT_TRUE(trace_stop(" pc_inv ", " 0x200000045 "))
+			TH_LOG("by %s", i ? "the parent" : "a nested hwpt");
+		EXPECT_EQ(PDMA_REFUSED, pdma_wait(&p->v));
+	}
 }
 
 /*
@@ -391,6 +483,53 @@ FIXTURE_SETUP(process)
 
 FIXTURE_TEARDOWN(process)
 {
+}
+
+/* An attach that fails half way leaves the device blocked, and its queue is given back. */
+TEST_F_TIMEOUT(process, queue_is_given_back_after_failures, SLOW)
+{
+	int rc, nth, fail, failed = 0, log = log_open();
+	char path[128], text[16];
+	struct pri p;
+
+	rc = pri_open(&p, NO_PASID);
+	if (rc > 0) {
+		vtd_release(&p.v);
+		SKIP(return, "%s", p.v.why);
+	}
+	ASSERT_EQ(0, rc)
+		TH_LOG("%s", p.v.why);
+	fail = open("/proc/thread-self/fail-nth", O_RDWR);
+	if (fail < 0 || sysfs_write("/sys/kernel/debug/failslab/ignore-gfp-wait", "N"))
+		SKIP(return, "allocations cannot be made to fail here");
+	sysfs_write("/sys/kernel/debug/failslab/verbose", "0");
+	for (nth = 1; nth < 100; nth++) {
+		uint32_t plain;
+
+		ASSERT_EQ(0, vtd_alloc_hwpt(&p.v, p.v.ioas, 0, NULL, 0, &plain));
+		snprintf(text, sizeof(text), "%d", nth);
+		ASSERT_EQ(strlen(text), pwrite(fail, text, strlen(text), 0));
+		rc = vtd_attach(&p.v, plain);
+		memset(text, 0, sizeof(text));
+		ASSERT_LT(0, pread(fail, text, sizeof(text) - 1, 0));
+		ASSERT_EQ(1, pwrite(fail, "0", 1, 0));
+		failed += rc != 0;
+		ASSERT_EQ(0, detach(&p));
+		ASSERT_EQ(0, vtd_destroy(&p.v, plain));
+		ASSERT_EQ(0, attach(&p, p.hwpt));
+		/* Less allocations than that. */
+		if (atoi(text))
+			break;
+	}
+	EXPECT_LT(0, failed);
+	close(fail);
+	close(p.fault);
+	vtd_release(&p.v);
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/remove", p.v.bdf);
+	ASSERT_EQ(0, sysfs_write(path, "1"));
+	ASSERT_EQ(0, sysfs_write("/sys/bus/pci/rescan", "1"));
+	EXPECT_FALSE(log_has_warning(log));
 }
 
 /* Killed with a request under way: the device is free for the next. */

@@ -510,36 +510,22 @@ static inline unsigned long vtd_unpinned(unsigned long pinned)
 	return vtd_pinned();
 }
 
-/*
- * Takes the device with @id and makes an IOAS with a nest parent over all the
- * memory. Returns 0; 1 when this machine cannot (v->why says what is missing);
- * -1.
- */
-static inline int vtd_setup_on(struct vtd *v, uint32_t id, uint32_t parent_flags)
+/* Takes the device that was found into v->iommufd. */
+static inline int vtd_bind(struct vtd *v)
 {
-	struct vfio_device_bind_iommufd bind = { .argsz = sizeof(bind) };
+	struct vfio_device_bind_iommufd bind = {
+		.argsz = sizeof(bind),
+		.iommufd = v->iommufd,
+	};
 	struct iommu_hw_info info = {
 		.size = sizeof(info),
 		.data_len = sizeof(v->hw),
 		.data_uptr = (uintptr_t)&v->hw,
 	};
-	struct vfio_region_info bar = { .argsz = sizeof(bar), .index = VFIO_PCI_BAR0_REGION_INDEX };
-	void *at;
 
-	memset(v, 0, sizeof(*v));
-	v->iommufd = v->dev = -1;
-	if (!vtd_find(v, id)) {
-		snprintf(v->why, sizeof(v->why),
-			 "no device: name one with VTD_DEVICE=0000:01:00.0");
-		return 1;
-	}
-	v->iommufd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
-	if (v->iommufd < 0)
-		return vtd_fail(v, "/dev/iommu");
 	v->dev = vtd_open_device(v);
 	if (v->dev < 0)
 		return vtd_fail(v, "no VFIO device; is there an IOMMU, and vfio-pci?");
-	bind.iommufd = v->iommufd;
 	if (ioctl(v->dev, VFIO_DEVICE_BIND_IOMMUFD, &bind))
 		return vtd_fail(v, "bind");
 	v->dev_id = bind.out_devid;
@@ -552,6 +538,52 @@ static inline int vtd_setup_on(struct vtd *v, uint32_t id, uint32_t parent_flags
 		snprintf(v->why, sizeof(v->why), "the IOMMU of %s is no VT-d that nests", v->bdf);
 		return 1;
 	}
+	return 0;
+}
+
+/* The registers of a device that can be told to do DMA. */
+static inline int vtd_map_bar(struct vtd *v)
+{
+	struct vfio_region_info bar = { .argsz = sizeof(bar), .index = VFIO_PCI_BAR0_REGION_INDEX };
+	void *at;
+
+	if (!vtd_is_edu(v) && !vtd_is_pdma(v))
+		return 0;
+	if (ioctl(v->dev, VFIO_DEVICE_GET_REGION_INFO, &bar))
+		return vtd_fail(v, "regions");
+	at = mmap(NULL, bar.size, PROT_READ | PROT_WRITE, MAP_SHARED, v->dev, bar.offset);
+	if (at == MAP_FAILED)
+		return vtd_fail(v, "BAR 0");
+	v->bar = at;
+	v->bar_size = bar.size;
+	if (vtd_enable(v))
+		return vtd_fail(v, "config space");
+	return 0;
+}
+
+/*
+ * Takes the device with @id and makes an IOAS with a nest parent over all the
+ * memory. Returns 0; 1 when this machine cannot (v->why says what is missing);
+ * -1.
+ */
+static inline int vtd_setup_on(struct vtd *v, uint32_t id, uint32_t parent_flags)
+{
+	void *at;
+	int rc;
+
+	memset(v, 0, sizeof(*v));
+	v->iommufd = v->dev = -1;
+	if (!vtd_find(v, id)) {
+		snprintf(v->why, sizeof(v->why),
+			 "no device: name one with VTD_DEVICE=0000:01:00.0");
+		return 1;
+	}
+	v->iommufd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
+	if (v->iommufd < 0)
+		return vtd_fail(v, "/dev/iommu");
+	rc = vtd_bind(v);
+	if (rc)
+		return rc;
 
 	/* 2 MiB aligned, of 4 KiB pages. */
 	at = mmap(NULL, MEM_PAGES * PG + MIB2, PROT_READ | PROT_WRITE,
@@ -575,18 +607,7 @@ static inline int vtd_setup_on(struct vtd *v, uint32_t id, uint32_t parent_flags
 	if (errno)
 		return vtd_fail(v, "nest parent");
 
-	if (!vtd_is_edu(v) && !vtd_is_pdma(v))
-		return 0;
-	if (ioctl(v->dev, VFIO_DEVICE_GET_REGION_INFO, &bar))
-		return vtd_fail(v, "regions");
-	at = mmap(NULL, bar.size, PROT_READ | PROT_WRITE, MAP_SHARED, v->dev, bar.offset);
-	if (at == MAP_FAILED)
-		return vtd_fail(v, "BAR 0");
-	v->bar = at;
-	v->bar_size = bar.size;
-	if (vtd_enable(v))
-		return vtd_fail(v, "config space");
-	return 0;
+	return vtd_map_bar(v);
 }
 
 static inline int vtd_setup(struct vtd *v, uint32_t parent_flags)
@@ -618,6 +639,59 @@ static inline int log_open(void)
 	if (fd >= 0)
 		lseek(fd, 0, SEEK_END);
 	return fd;
+}
+
+#define TRACING		"/sys/kernel/tracing/"
+#define QUEUE		"/sys/kernel/debug/iommu/intel/invalidation_queue"
+
+/* Traces the invalidation descriptors from now on. */
+static inline int trace_start(void)
+{
+	int fd, rc = sysfs_write(TRACING "events/intel_iommu/qi_submit/enable", "1");
+
+	fd = open(TRACING "trace", O_WRONLY | O_TRUNC);
+	if (rc || fd < 0)
+		return -1;
+	close(fd);
+	return sysfs_write(TRACING "tracing_on", "1");
+}
+
+/* Ends it. Whether there was a descriptor with @first, and later one with @then. */
+static inline bool trace_stop(const char *first, const char *then)
+{
+	const char *want = first;
+	bool found = false;
+	char line[512];
+	FILE *f;
+
+	sysfs_write(TRACING "tracing_on", "0");
+	f = fopen(TRACING "trace", "r");
+	while (f && !found && fgets(line, sizeof(line), f)) {
+		if (!strstr(line, "qi_submit:") || !strstr(line, want))
+			continue;
+		found = want == then;
+		want = then;
+	}
+	if (f)
+		fclose(f);
+	sysfs_write(TRACING "events/intel_iommu/qi_submit/enable", "0");
+	return found;
+}
+
+/* Whether the invalidation queue's memory has a descriptor with this first word. */
+static inline bool queue_has(uint64_t qw0)
+{
+	bool found = false;
+	char line[512];
+	uint64_t word;
+	FILE *f;
+
+	f = fopen(QUEUE, "r");
+	while (f && !found && fgets(line, sizeof(line), f))
+		found = sscanf(line, "%*u %lx", &word) == 1 && word == qw0;
+	if (f)
+		fclose(f);
+	return found;
 }
 
 #endif

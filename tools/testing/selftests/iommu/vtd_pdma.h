@@ -11,7 +11,21 @@
 
 #define NO_PASID	UINT32_MAX
 
-enum { PDMA_READ = 1, PDMA_WRITE = 2, PDMA_FETCH_ADD = 3, PDMA_ATS = 0x100, PDMA_PRI = 0x200 };
+enum {
+	PDMA_READ = 1,
+	PDMA_WRITE = 2,
+	PDMA_FETCH_ADD = 3,
+	PDMA_ATS = 0x100,
+	PDMA_PRI = 0x200,
+	PDMA_GROUP = 0x400,	/* asks for all pages in one group */
+};
+
+/* What a device can keep to itself. */
+enum {
+	PDMA_SILENT = 1,		/* answers no Device-TLB invalidation */
+	PDMA_SILENT_NAMELESS = 2,	/* and the IOMMU does not say who it was */
+	PDMA_SILENT_GONE = 4,		/* nor is there anything on the bus */
+};
 
 /* How a transfer ended. */
 enum {
@@ -43,6 +57,17 @@ static inline unsigned int pdma_status(struct vtd *v)
 static inline unsigned int pdma_cached(struct vtd *v)
 {
 	return __atomic_load_n(pdma_reg32(v, 0x20), __ATOMIC_SEQ_CST);
+}
+
+/* Page group responses that have come. */
+static inline unsigned int pdma_responses(struct vtd *v)
+{
+	return __atomic_load_n(pdma_reg32(v, 0x30), __ATOMIC_SEQ_CST);
+}
+
+static inline void pdma_keep_silent(struct vtd *v, uint32_t how)
+{
+	__atomic_store_n(pdma_reg32(v, 0x34), how, __ATOMIC_SEQ_CST);
 }
 
 static inline uint64_t pdma_buffer(struct vtd *v)
