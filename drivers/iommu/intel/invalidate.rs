@@ -336,15 +336,6 @@ impl Desc {
         }
     }
 
-    /// The source-id of the device whose cache it is for, if it is in a device.
-    fn device(&self) -> Option<u16> {
-        match self.kind() {
-            3 => Some(DevTlbLow::from_raw(self.0[0]).sid().into()),
-            8 => Some(PasidDevTlbLow::from_raw(self.0[0]).sid().into()),
-            _ => None,
-        }
-    }
-
     /// If this is an IOTLB invalidation, which registers can do too.
     pub(crate) fn as_iotlb(&self) -> Option<Iotlb> {
         let low = IotlbLow::from_raw(self.0[0]);
@@ -428,41 +419,6 @@ impl<const N: usize> Deref for Batch<N> {
     fn deref(&self) -> &[Desc] {
         &self.descs
     }
-}
-
-/// How often a submission is repeated because of devices that are gone. They go one by one, so
-/// more than a few are unlikely.
-const TRIES: usize = 16;
-
-/// Submits again what ended with a time-out: when a device does not answer, the hardware drops what
-/// is behind the oldest request that is pending, of other devices too (section 6.5.2.11). A device
-/// that is gone has no cache to be invalidated any more, so those that are for such a device are
-/// left out; all others are done once more.
-///
-/// # Errors
-///
-/// Those of `submit`; `ETIMEDOUT` when there is no end of it.
-#[cold]
-pub(crate) fn submit_again(
-    descs: &[Desc],
-    is_there: impl Fn(u16) -> bool,
-    mut submit: impl FnMut(&[Desc]) -> Result,
-) -> Result {
-    let gone = |desc: &Desc| desc.device().is_some_and(|sid| !is_there(sid));
-    for _ in 0..TRIES {
-        let (mut result, mut again) = (Ok(()), false);
-        // What is before one that is left out and what is behind it, each by itself.
-        for run in descs.split(gone).filter(|run| !run.is_empty()) {
-            match submit(run) {
-                Err(e) if e == ETIMEDOUT => again = true,
-                other => result = result.and(other),
-            }
-        }
-        if !again {
-            return result;
-        }
-    }
-    Err(ETIMEDOUT)
 }
 
 #[cfg(CONFIG_INTEL_IOMMU_RUST_KUNIT_TEST)]
@@ -677,72 +633,6 @@ mod tests {
         assert!(batch.push(second) == Ok(()));
         assert!(batch.push(first) == Err(first));
         assert!(*batch == [second, second]);
-    }
-
-    /// A submission that timed out: what is for devices that are gone is left out, the rest is
-    /// submitted until it was done.
-    #[test]
-    fn after_a_time_out() {
-        let dev = |sid, pasid| Desc::device_tlb(&DevTlb::new(sid, sid, 8), pasid, Span::ALL);
-        let all = [
-            Desc::pasid_cache(1, NO_PASID),
-            Desc::pasid_iotlb(1, NO_PASID),
-            Desc::fence(),
-            dev(8, NO_PASID),
-            dev(9, NO_PASID),
-            dev(8, PASID_MAX),
-            dev(10, PASID_MAX),
-        ];
-        // (devices that are gone, what there is to be done)
-        let table: [(&[u16], &[usize]); 5] = [
-            (&[], &[0, 1, 2, 3, 4, 5, 6]),
-            (&[8], &[0, 1, 2, 4, 6]),
-            (&[10], &[0, 1, 2, 3, 4, 5]),
-            (&[8, 9], &[0, 1, 2, 6]),
-            (&[8, 9, 10], &[0, 1, 2]),
-        ];
-        for (gone, want) in table {
-            for failures in [0, 1, TRIES - 1] {
-                let mut done = Stack::<Desc, 8>::new();
-                let mut left = failures;
-                let result = submit_again(
-                    &all,
-                    |sid| !gone.contains(&sid),
-                    |run| {
-                        assert!(!run.is_empty());
-                        if left > 0 {
-                            // Nobody knows what was done of it.
-                            left -= 1;
-                            return Err(ETIMEDOUT);
-                        }
-                        run.iter().for_each(|desc| {
-                            let _ = done.push(*desc);
-                        });
-                        Ok(())
-                    },
-                );
-                if failures == 0 {
-                    assert!(result == Ok(()));
-                    assert!(done.iter().eq(want.iter().map(|n| &all[*n])));
-                }
-                // Runs that came before the last failure are done twice.
-                assert!(want.iter().all(|n| done.contains(&all[*n])));
-                assert!(done
-                    .iter()
-                    .all(|desc| want.iter().any(|n| all[*n] == *desc)));
-            }
-        }
-        // Only devices that are gone: nothing to do.
-        assert!(submit_again(&all[3..], |_| false, |_| Err(EIO)) == Ok(()));
-        // It ends, and other errors are told at once.
-        let mut count = 0;
-        let mut fail = |e: Error| {
-            count += 1;
-            Err(e)
-        };
-        assert!(submit_again(&all, |_| true, |_| fail(ETIMEDOUT)) == Err(ETIMEDOUT));
-        assert!(submit_again(&all, |_| true, |_| fail(EINVAL)) == Err(EINVAL));
-        assert_eq!(count, TRIES + 1);
     }
 
     #[test]

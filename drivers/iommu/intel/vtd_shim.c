@@ -116,13 +116,6 @@ bool vtd_preemptible(void)
 	return preemptible();
 }
 
-bool vtd_has_device(struct intel_iommu *iommu, u16 sid)
-{
-	struct device *dev = device_rbtree_find(iommu, sid);
-
-	return dev && dev_is_pci(dev) && pci_device_is_present(to_pci_dev(dev));
-}
-
 bool vtd_scalable(struct intel_iommu *iommu)
 {
 	return sm_supported(iommu);

@@ -66,7 +66,6 @@ void vtd_preempt_disable(void);
 void vtd_preempt_enable(void);
 bool vtd_preemptible(void);
 
-bool vtd_has_device(struct intel_iommu *iommu, u16 sid);
 bool vtd_scalable(struct intel_iommu *iommu);
 void vtd_lock(struct intel_iommu *iommu);
 void vtd_unlock(struct intel_iommu *iommu);

@@ -34,8 +34,8 @@ use kernel::{
 /// # Errors
 ///
 /// `EINVAL`: its DMA is not coherent; `ENODEV`: it is in no group; `EPERM`: its interrupts are not
-/// isolated, or another context or driver owns its group; `EBUSY`: a driver of the kernel's uses the
-/// group; `ENOMEM`.
+/// isolated, or another context or driver owns its group; `EBUSY`: a driver of the kernel's uses
+/// the group; `ENOMEM`.
 pub(crate) fn bind(ctx: &Ctx, dev: &PhysDev) -> Result<Hold<Device>> {
     let parts = if cfg!(CONFIG_IOMMUFD_NOIOMMU) && !dev.has_iommu() {
         without_iommu(ctx)?

@@ -164,7 +164,11 @@ pub(crate) fn entry<'a>(
 
 /// The entry of a PASID, whose unit is locked. None, with a warning, when the directory does not
 /// reach so far or another unit is locked, and when there is no table with it. Does not sleep.
-pub(crate) fn find<'a>(dev: &Device<'a>, guard: &Guard<'a>, pasid: u32) -> Option<Words<'a, WORDS>> {
+pub(crate) fn find<'a>(
+    dev: &Device<'a>,
+    guard: &Guard<'a>,
+    pasid: u32,
+) -> Option<Words<'a, WORDS>> {
     look_up(dev, guard, pasid, false)
 }
 

@@ -17,10 +17,7 @@ use kernel::{
 use crate::{
     caps::Caps,
     flush_plan::Plan,
-    invalidate::{
-        submit_again,
-        Desc, //
-    },
+    invalidate::Desc, //
 };
 
 /// A remapping unit that stays for `'a`.
@@ -151,8 +148,8 @@ impl<'a> Unit<'a> {
     /// # Errors
     ///
     /// `EINVAL` for a descriptor that the hardware refuses, `EIO` for what a unit without a queue
-    /// cannot be told: the other descriptors are done nonetheless. `ETIMEDOUT` when devices go all
-    /// the time, so that nothing gets done ([`submit_again`]).
+    /// cannot be told, `ETIMEDOUT` where a device that a descriptor is for is gone or does not
+    /// answer (section 6.5.2.11): the other descriptors are done nonetheless.
     pub(crate) fn submit(&self, descs: &[Desc]) -> Result {
         if descs.is_empty() {
             return Ok(());
@@ -172,29 +169,12 @@ impl<'a> Unit<'a> {
             let by_register = |all: Result, desc| all.and(self.by_register(desc));
             return descs.iter().fold(Ok(()), by_register);
         }
-        let result = self.submit_once(descs);
-        if result == Err(ETIMEDOUT) {
-            return submit_again(descs, |sid| self.has(sid), |run| self.submit_once(run));
-        }
-        result
-    }
-
-    /// Hands descriptors to the hardware and waits until they are done, or the hardware gave up on
-    /// a device that is gone, this submission's or another's.
-    fn submit_once(&self, descs: &[Desc]) -> Result {
         // `qi_submit_sync()` reads the descriptors only.
         let first: *mut bindings::qi_desc = descs.as_ptr().cast_mut().cast();
         // CAST: A batch has less than the queue.
         let count = descs.len() as c_uint;
         // SAFETY: `first` points to `count` descriptors of the layout that is checked below.
         to_result(unsafe { bindings::qi_submit_sync(self.as_raw(), first, count, 0) })
-    }
-
-    /// Whether a device that a descriptor of the caller's names is there.
-    fn has(&self, sid: u16) -> bool {
-        // SAFETY: The unit is there by the invariant. A device to which a descriptor goes is not
-        // released before that is done: it is attached, or the caller has it.
-        unsafe { bindings::vtd_has_device(self.as_raw(), sid) }
     }
 
     fn by_register(&self, desc: &Desc) -> Result {

@@ -171,8 +171,8 @@ impl Handle {
                 let handle = fault::Handle(unsafe { &raw mut (*raw.as_ptr()).handle });
                 crate::fault::answer_all(queue, Some(handle));
             }
-            // SAFETY: It came from a `KBox`. By the caller nobody finds it. The core waited for those
-            // who had found it, and the queue knows of no fault of theirs any more.
+            // SAFETY: It came from a `KBox`. By the caller nobody finds it. The core waited for who
+            // had found it, and the queue knows of no fault of theirs any more.
             drop(unsafe { KBox::from_raw(raw.as_ptr()) });
         }
         ManuallyDrop::into_inner(self.hwpt)

@@ -256,7 +256,8 @@ TEST_F(dirty, more_than_a_window)
 		ASSERT_NE(MAP_FAILED, all);
 		cut &= -PG;
 		for (int n = -1; n <= 1; n++) {
-			test_ioctl_ioas_map_fixed(self->memory + (n + 1) * PG, PG, cut + n * (__s64)PG);
+			test_ioctl_ioas_map_fixed(self->memory + (n + 1) * PG, PG,
+						  cut + n * (__s64)PG);
 			device_writes(cut + n * (__s64)PG);
 		}
 		ASSERT_EQ(0, get_dirty(IOVA, 2 * WINDOW * 8 - 8 * PG, 1, bitmap, 0));

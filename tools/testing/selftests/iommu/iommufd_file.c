@@ -118,10 +118,12 @@ TEST_F(file, by_mode)
 
 			ASSERT_NE(-1, file);
 			for (size_t k = 0; k < ARRAY_SIZE(kinds); k++) {
-				int ret = map_file(self->fd, self->ioas_id, file, 2 * MB, IOVA, kinds[k]);
+				int ret = map_file(self->fd, self->ioas_id, file, 2 * MB, IOVA,
+						   kinds[k]);
 
 				EXPECT_EQ(table[m].errors[k], ret)
-					TH_LOG("file %zu, mode %d, flags %x", f, table[m].mode, kinds[k]);
+					TH_LOG("file %zu, mode %d, flags %x", f, table[m].mode,
+					       kinds[k]);
 				/* hugetlbfs wants a length of its own. */
 				if (f != 2) {
 					EXPECT_EQ(map_shared(file, kinds[k]), ret)
@@ -169,7 +171,8 @@ TEST_F(file, by_seals)
 
 	for (unsigned int huge = 0; huge < 2; huge++) {
 		for (size_t i = 0; i < ARRAY_SIZE(seals); i++) {
-			int file = memfd_create("sealed", MFD_ALLOW_SEALING | (huge ? MFD_HUGETLB : 0));
+			int file = memfd_create("sealed",
+						MFD_ALLOW_SEALING | (huge ? MFD_HUGETLB : 0));
 			int reader;
 
 			ASSERT_NE(-1, file);
@@ -178,7 +181,8 @@ TEST_F(file, by_seals)
 			ASSERT_EQ(0, add_seal(file, seals[i]));
 			EXPECT_EQ(EPERM, map_file(self->fd, self->ioas_id, file, 2 * MB, IOVA, W))
 				TH_LOG("seals %x, huge %u", seals[i], huge);
-			EXPECT_EQ(EPERM, map_file(self->fd, self->ioas_id, file, 2 * MB, IOVA, R | W))
+			EXPECT_EQ(EPERM, map_file(self->fd, self->ioas_id, file, 2 * MB, IOVA,
+						  R | W))
 				TH_LOG("seals %x, huge %u", seals[i], huge);
 			EXPECT_EQ(EACCES,
 				  map_file(self->fd, self->ioas_id, reader, 2 * MB, IOVA, R | W));
@@ -487,7 +491,8 @@ TEST_F(file, failing_unpins_once)
 {
 	/* No page lies right behind the one before it. */
 	static const unsigned int order[SCATTERED] = { 3, 0, 5, 2, 6, 1, 4 };
-	char *memory = mmap(NULL, SCATTERED * PG, PROT_READ | PROT_WRITE, MAP_SHARED, self->file, 0);
+	char *memory = mmap(NULL, SCATTERED * PG, PROT_READ | PROT_WRITE, MAP_SHARED,
+			    self->file, 0);
 	int nth = open("/proc/thread-self/fail-nth", O_RDWR), failed = 0, ret;
 	__u64 iova = IOVA - 4 * PG;
 

@@ -957,7 +957,8 @@ FIXTURE_SETUP(dirty_large)
 	root = vtd_new_root(v);
 	/* A page in the middle of each entry. */
 	for (unsigned int i = 0; i < variant->entries; i++)
-		vtd_set(v, root, IOVA + i * PG, LARGE_GPA + i * self->size + self->size / 2, FS_LEAF);
+		vtd_set(v, root, IOVA + i * PG, LARGE_GPA + i * self->size + self->size / 2,
+			FS_LEAF);
 	ASSERT_EQ(0, vtd_alloc_nested(v, v->parent, root, 48, &self->hwpt));
 	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
 	ASSERT_EQ(0, dirty_set(v, true));

@@ -39,7 +39,8 @@ static int find(struct reserved *r)
 	int rc = -ENODEV;
 
 	while (dir && (e = readdir(dir))) {
-		if ((sysfs_hex(e->d_name, "vendor") | sysfs_hex(e->d_name, "device") << 16) != PDMA_ID ||
+		if ((sysfs_hex(e->d_name, "vendor") | sysfs_hex(e->d_name, "device") << 16) !=
+		    PDMA_ID ||
 		    !is_reserved(r, e->d_name))
 			continue;
 		snprintf(r->v.bdf, sizeof(r->v.bdf), "%s", e->d_name);
