@@ -159,8 +159,8 @@ pub(crate) struct FirstStage {
     pub(crate) root: u64,
     pub(crate) levels: Levels,
     /// The unit's address width, which means nothing to this type. Where there is no second stage
-    /// it is reserved(0) even (section 9.6), but the one unit that has none, QEMU's, takes it for the
-    /// width of what the first stage translates: with 0, what is above 512 MiB faults.
+    /// it is reserved(0) even (section 9.6), but the one unit that has none, QEMU's, takes it for
+    /// the width of what the first stage translates: with 0, what is above 512 MiB faults.
     pub(crate) aw: Bounded<u64, 3>,
     pub(crate) snoop_pages: bool,
     pub(crate) snoop_walk: bool,

@@ -119,8 +119,8 @@ impl Drop for CtxRef {
 ///
 /// # Invariants
 ///
-/// `ictx` lives until it is destroyed, `dev` as long as this. `vdev` and `destroying` are guarded by
-/// the mutex of the group; the rest does not change once it is published.
+/// `ictx` lives until it is destroyed, `dev` as long as this. `vdev` and `destroying` are guarded
+/// by the mutex of the group; the rest does not change once it is published.
 #[repr(C)]
 pub(crate) struct Device {
     object: Object,
