@@ -46,7 +46,7 @@ branch: ## patches/ as commits on Linux 7.3 in build/patches, to edit, reorder a
 refresh: ## write the commits of build/patches back to patches/
 	@$(RIG)/overlay refresh
 
-bench: ## what each operation costs, C beside ours
+bench: ## what each operation costs, upstream beside ours
 	@$(RIG)/bench
 
 lint: ## rustfmt, clippy, checkpatch, shellcheck
