@@ -350,6 +350,11 @@ pub(crate) fn unassign_domain(domain: &OnUnit<'_, Domain<'_>>, dev: &Device<'_>,
 mod tests {
     use super::*;
     use crate::{
+        cache_model::{
+            Cache,
+            Item,
+            Model, //
+        },
         ffi::stack::Stack,
         invalidate::NO_PASID,
         nested::Gathered, //
@@ -386,6 +391,90 @@ mod tests {
             check(to(kind, Some((dev, true))), false, &want);
             // A device that is gone.
             check(to(kind, None), false, &[]);
+        }
+    }
+
+    /// Nothing stale is left of a block of a table that changed: no 4 KiB piece of a page, nothing
+    /// that was nested on it, no table that may be freed unless it is said that only leaves
+    /// changed. A descriptor takes no less than that: with the hint or half the block something
+    /// may be left.
+    #[test]
+    fn nothing_stale_is_left_of_a_block() {
+        let dev = DevTlb::new(8, 8, 0);
+        let kinds = [
+            (Kind::Iotlb, true),
+            (Kind::Iotlb, false),
+            (Kind::NestingIotlb, false),
+            (Kind::DevTlb, true),
+            (Kind::NestingDevTlb, false),
+        ];
+        let masks = [0, 1 << 39, 1 << 39 | 9 << 48, 1 << 39 | 63 << 48];
+        let pasids = [NO_PASID, Pasid::new::<5>()];
+        for number in 0..kinds.len() * masks.len() * pasids.len() * 2 * 53 {
+            let mut rest = number;
+            let mut pick = |of: usize| {
+                let n = rest % of;
+                rest /= of;
+                n
+            };
+            let (kind, by_pasid) = kinds[pick(kinds.len())];
+            let caps = Caps::new(masks[pick(masks.len())], 0);
+            let pasid = pasids[pick(pasids.len())];
+            let leaf = pick(2) == 1;
+            let size = u64::MAX >> (52 - pick(53));
+            // The second block of that size, so that there is one beside it.
+            let start = if size >> 63 != 0 { 0 } else { size + 1 };
+            let span = Span::cover(start, start | size);
+            let nesting = matches!(kind, Kind::NestingIotlb | Kind::NestingDevTlb);
+            let mut model = Model::new();
+            let memory = model.add(Item::new(Cache::Memory, 8, 5, 0));
+            for page in [start, start + (size >> 1 & !0xfff), (start | size) & !0xfff] {
+                // What a stage 1 makes of it can be at any address.
+                let input = if nesting { 0x7000 } else { page };
+                let item = |cache, addr: u64, size: u64, stale| Item {
+                    first_stage: by_pasid || nesting,
+                    addrs: (addr & !size, addr | size),
+                    from: memory,
+                    stale,
+                    ..Item::new(cache, 8, 5, pasid.get())
+                };
+                // The tables that hold the entries of a 2 MiB and a 1 GiB block.
+                let (table, directory) = ((1 << 21) - 1, (1 << 30) - 1);
+                if kind.in_device() {
+                    model.add(item(Cache::DevTlb, input, 0xfff, true));
+                    continue;
+                }
+                model.add(item(Cache::Iotlb, input, 0xfff, true));
+                for size in [table, directory] {
+                    if by_pasid || nesting {
+                        model.add(item(Cache::FirstStage, input, size, nesting || !leaf));
+                    }
+                    if !by_pasid {
+                        model.add(item(Cache::SecondStage, page, size, !leaf));
+                    }
+                }
+            }
+            model.becomes(memory, 0);
+            let target = Target {
+                kind,
+                did: 5,
+                pasid,
+                device: kind.in_device().then_some((dev, false)),
+            };
+            target.each_desc(&caps, by_pasid, span, leaf, |desc| {
+                assert!(model.stale() && !model.stale_after(&[desc]));
+                let [low, high, ..] = desc.0;
+                // Page-selective.
+                if !kind.in_device() && low >> 4 & 3 == 3 {
+                    let hinted = Desc([low, high | 1 << 6, 0, 0]);
+                    assert_eq!(model.stale_after(&[hinted]), !leaf);
+                    let half = Desc([low, high.wrapping_sub(1), 0, 0]);
+                    assert!(high & 0x3f == 0 || nesting || model.stale_after(&[half]));
+                }
+                let other = Desc([low ^ 1 << 16, high, 0, 0]);
+                // Type 3 has no domain-id and no PASID there.
+                assert!(low & 0xf == 3 || model.stale_after(&[other]));
+            });
         }
     }
 

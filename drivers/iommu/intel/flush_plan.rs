@@ -195,6 +195,11 @@ mod tests {
 
     use super::*;
     use crate::{
+        cache_model::{
+            Cache,
+            Item,
+            Model, //
+        },
         ffi::stack::Stack,
         invalidate::NO_PASID,
         pasid_entry::{
@@ -281,27 +286,165 @@ mod tests {
         *b"PPPPPPPPPPPPPN", // pass-through
     ];
 
-    #[test]
-    fn each_pair_in_each_unit() {
-        let all = entries();
-        for bits in 0..64u64 {
-            // CM, DWD, DRD, PSI; C; a device-TLB.
-            let cap = (bits & 1) << 7 | (bits >> 1 & 3) << 54 | (bits >> 3 & 1) << 39;
-            let caps = Caps::new(cap, bits >> 4 & 1);
-            let device = (bits & 32 != 0).then(|| DevTlb::new(8, 8, 0));
+    const SID: u16 = 8;
+
+    /// Calls `f` for a device with and without a TLB, with and without PASID, in each unit.
+    fn each_scope(mut f: impl FnMut(&Scope)) {
+        for bits in 0..16u64 {
+            // CM, DWD, DRD; a device-TLB.
+            let cap = (bits & 1) << 7 | (bits >> 1 & 3) << 54;
+            let caps = Caps::new(cap, 0);
+            let device = (bits & 8 != 0).then(|| DevTlb::new(SID, SID, 0));
             for pasid in [NO_PASID, Bounded::<u64, 20>::new::<0xfffff>()] {
-                let scope = Scope {
+                f(&Scope {
                     caps,
                     pasid,
                     device,
-                };
-                for (old, row) in all.iter().zip(TABLE) {
-                    for (new, what) in all.iter().zip(row) {
-                        check(old, new, what, &scope);
-                    }
-                }
+                });
             }
         }
+    }
+
+    #[test]
+    fn each_pair_in_each_unit() {
+        let all = entries();
+        each_scope(|scope| {
+            for (old, row) in all.iter().zip(TABLE) {
+                for (new, what) in all.iter().zip(row) {
+                    check(old, new, what, scope);
+                }
+            }
+        });
+    }
+
+    /// The descriptors of `plan` without the one at `leave_out`, and each as `f` makes it.
+    fn altered(plan: &Plan, leave_out: usize, f: impl Fn(Desc) -> Desc) -> Stack<Desc, MOST> {
+        let mut descs = Stack::new();
+        for (n, desc) in plan.batch.iter().enumerate() {
+            if n != leave_out {
+                assert!(descs.push(f(*desc)).is_ok());
+            }
+        }
+        descs
+    }
+
+    /// Nothing stale is left of any pair, whatever the hardware fetches in between and in whatever
+    /// order it executes what it may. And it takes all of the plan: something stale may be left
+    /// when the wait is not waited for, a descriptor is left out or names another domain, PASID
+    /// or device, when the order is reversed, and when reads and writes are not drained.
+    #[test]
+    fn nothing_stale_is_left() {
+        const ALL: usize = usize::MAX;
+        let all = entries();
+        each_scope(|scope| {
+            for (old, new) in all.iter().flat_map(|old| all.iter().map(move |new| (old, new))) {
+                let plan = Plan::change(old, new, scope);
+                let model = Model::entry(old, new, scope, SID);
+                let stale = |descs: &[Desc]| model.stale_after(descs);
+                assert!(!stale(&plan.batch));
+                // Nothing waited for is nothing done.
+                assert_eq!(model.stale(), !plan.batch.is_empty());
+                assert!(plan.batch.is_empty() || stale(&[]));
+                let mut reverse = altered(&plan, ALL, |desc| desc);
+                reverse.reverse();
+                assert!(plan.batch.len() < 2 || !old.present() || stale(&reverse));
+                for (n, desc) in plan.batch.iter().enumerate() {
+                    // What a new entry takes beyond the first is for emulators.
+                    if !old.present() && n > 0 {
+                        continue;
+                    }
+                    assert!(stale(&altered(&plan, n, |desc| desc)));
+                    let other = |bit: u32| {
+                        stale(&altered(&plan, ALL, |d| {
+                            if d == *desc {
+                                Desc([d.0[0] ^ 1 << bit, d.0[1], 0, 0])
+                            } else {
+                                d
+                            }
+                        }))
+                    };
+                    // A bit of the domain-id, the PASID or the source-id; FN.
+                    assert!(match desc.0[0] & 0xf {
+                        2 => other(16),
+                        3 => other(32),
+                        5 => other(6),
+                        6 | 7 => other(16) && other(32),
+                        8 => other(16) && other(32),
+                        _ => false,
+                    });
+                    // DR and DW, which are clear where the unit does not have them both.
+                    let drains = desc.0[0] & 0xcf == 0xc2;
+                    assert!(!drains || other(6) && other(7));
+                }
+            }
+        });
+    }
+
+    /// The same of context entries. `was` may be cached of what the entry said until now.
+    fn context_model(was: &[Item]) -> Model {
+        let mut model = Model::new();
+        let memory = model.add(Item::new(Cache::Memory, SID, 0, 0));
+        let mut from = memory;
+        for item in was {
+            from = model.add(Item {
+                stale: true,
+                from,
+                ..*item
+            });
+        }
+        model.becomes(memory, 0);
+        model
+    }
+
+    #[test]
+    fn nothing_stale_is_left_of_contexts() {
+        let item = |cache, did| Item::new(cache, SID, did, 0);
+        let needs = |plan: Plan, was: &[Item], all: bool| {
+            let model = context_model(was);
+            assert!(!model.stale_after(&plan.batch));
+            assert!(was.is_empty() || model.stale());
+            for n in 0..plan.batch.len() {
+                let less = altered(&plan, n, |desc| desc);
+                assert!(!all || model.stale_after(&less));
+            }
+        };
+        each_scope(|scope| {
+            if scope.pasid != NO_PASID {
+                return;
+            }
+            let legacy = |item| Item {
+                legacy: true,
+                ..item
+            };
+            let cm = scope.caps.caching_mode();
+            // Legacy mode: the entry translates.
+            let was = [
+                legacy(item(Cache::Context, 2)),
+                item(Cache::Iotlb, 2),
+                item(Cache::DevTlb, 0),
+            ];
+            let was = &was[..2 + usize::from(scope.device.is_some())];
+            needs(Plan::context(SID, 2, scope, true, false), was, true);
+            // Scalable mode: there is no PASID entry, which is cached in caching mode.
+            let was = [item(Cache::Context, 0), item(Cache::Pasid, 0)];
+            let was = &was[..1 + usize::from(cm)];
+            needs(Plan::context(SID, 2, scope, false, false), was, false);
+            // A new one: in caching mode it is cached that there was none.
+            let was = if cm { was } else { &[] };
+            needs(Plan::new_context(SID, &scope.caps), was, false);
+            // Of a crashed kernel: any PASID, any domain-id.
+            let was = [
+                item(Cache::Context, 0),
+                Item::new(Cache::Pasid, SID, 7, 9),
+                Item {
+                    first_stage: true,
+                    ..Item::new(Cache::Iotlb, SID, 7, 9)
+                },
+                item(Cache::DevTlb, 0),
+            ];
+            let was = &was[..3 + usize::from(scope.device.is_some())];
+            needs(Plan::inherited_context(SID, scope), was, true);
+        });
     }
 
     fn check(old: &Entry, new: &Entry, what: u8, scope: &Scope) {

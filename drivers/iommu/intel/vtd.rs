@@ -10,6 +10,7 @@
 //! | decisions, no side effects | [`flush_plan`], [`range`] |
 //! | the life of an entry, and what is done with it | [`pasid`], [`entries`] |
 //! | caches of a domain, user's page tables | [`cache`], [`nested`] |
+//! | the hardware's caches, for tests | [`cache_model`] |
 //! | what C sees, and all `unsafe` | [`ffi`] and below |
 //!
 //! Sections and tables are those of the Intel Virtualization Technology for Directed I/O
@@ -22,6 +23,8 @@
 //! tags, never while the hardware answers. Flushes walk the tags under RCU.
 
 mod cache;
+#[cfg(CONFIG_INTEL_IOMMU_RUST_KUNIT_TEST)]
+mod cache_model;
 mod caps;
 mod context;
 mod entries;
