@@ -363,6 +363,47 @@ TEST_F(nested, five_levels)
 	EXPECT_TRUE(refused(dev_read(v, IOVA)));
 }
 
+/* AW of the PASID entry: the levels of stage 2 less two, or -1. */
+static int stage_2_aw(struct vtd *v)
+{
+	uint64_t word[3];
+
+	return vtd_pasid_entry(v, word) ? word[0] >> 2 & 7 : -1;
+}
+
+/* Stage 2 has the fewest levels that reach MGAW, and all of its addresses are of use. */
+TEST_F(nested, levels_of_stage_2)
+{
+	struct vtd *v = &self->v;
+	unsigned int sagaw = v->hw.cap_reg >> 8 & 0x1f, mgaw = (v->hw.cap_reg >> 16 & 0x3f) + 1;
+	int aw, fewest = -1, most = -1;
+	uint64_t end;
+
+	for (aw = 1; aw <= 3; aw++) {
+		if (!(sagaw >> aw & 1))
+			continue;
+		most = aw;
+		if (fewest < 0 && 30 + 9 * aw >= (int)mgaw)
+			fewest = aw;
+	}
+	if (fewest < 0)
+		fewest = most;
+	end = 1ULL << (30 + 9 * fewest < (int)mgaw ? 30 + 9 * fewest : (int)mgaw);
+	if (stage_2_aw(v) < 0)
+		SKIP(return, "no PASID entries in debugfs");
+	EXPECT_EQ(fewest, stage_2_aw(v))
+		TH_LOG("SAGAW %#x, MGAW %u", sagaw, mgaw);
+	ASSERT_EQ(0, vtd_attach(v, v->parent));
+	EXPECT_EQ(fewest, stage_2_aw(v));
+	EXPECT_EQ(-EINVAL, vtd_map_gpa(v, v->ioas, end, host_of(v, B), PG));
+	ASSERT_EQ(0, vtd_map_gpa(v, v->ioas, end - PG, host_of(v, B), PG));
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
+	EXPECT_EQ(TOKEN(B), dev_read_by(v, gpa_of(STAGE_PAGE), end - PG));
+	ASSERT_EQ(0, vtd_unmap_gpa(v, v->ioas, end - PG, PG));
+	EXPECT_TRUE(refused(dev_read_by(v, gpa_of(STAGE_PAGE), end - PG)));
+}
+
 TEST_F(nested, switching)
 {
 	struct vtd *v = &self->v;

@@ -63,30 +63,6 @@ static void must(int rc, const char *what)
 	}
 }
 
-/* The PASID table entry of the device: three of its eight words. */
-static bool read_pasid_entry(struct vtd *v, uint64_t word[3])
-{
-	char line[512];
-	bool found = false;
-	FILE *f = fopen("/sys/kernel/debug/iommu/intel/dmar_translation_struct", "r");
-
-	while (f && !found && fgets(line, sizeof(line), f)) {
-		unsigned long long w[7];
-		int pasid;
-
-		if (strncmp(line, v->bdf + 5, 7))
-			continue;
-		found = sscanf(line + 7, " %llx:%llx %llx:%llx %d %llx:%llx:%llx", &w[0], &w[1],
-			       &w[2], &w[3], &pasid, &w[4], &w[5], &w[6]) == 8 && pasid == 0;
-		word[2] = w[4];
-		word[1] = w[5];
-		word[0] = w[6];
-	}
-	if (f)
-		fclose(f);
-	return found;
-}
-
 /* The second-stage entries for @gpa. */
 static struct walk read_second_stage(struct vtd *v, uint64_t gpa)
 {
@@ -199,7 +175,7 @@ static void show_pasid_entry(struct vtd *v, uint64_t root, uint64_t *ss_root)
 {
 	uint64_t w[3];
 
-	if (!read_pasid_entry(v, w)) {
+	if (!vtd_pasid_entry(v, w)) {
 		printf("   debugfs shows no PASID entry of %s\n", v->bdf);
 		failures++;
 		return;

@@ -631,6 +631,30 @@ static inline void vtd_release(struct vtd *v)
 	v->dev = v->iommufd = -1;
 }
 
+/* The PASID entry of the device for requests without PASID: three of its eight words. */
+static inline bool vtd_pasid_entry(struct vtd *v, uint64_t word[3])
+{
+	char line[512];
+	bool found = false;
+	FILE *f = fopen("/sys/kernel/debug/iommu/intel/dmar_translation_struct", "r");
+
+	while (f && !found && fgets(line, sizeof(line), f)) {
+		unsigned long long w[7];
+		int pasid;
+
+		if (strncmp(line, v->bdf + 5, 7))
+			continue;
+		found = sscanf(line + 7, " %llx:%llx %llx:%llx %d %llx:%llx:%llx", &w[0], &w[1],
+			       &w[2], &w[3], &pasid, &w[4], &w[5], &w[6]) == 8 && pasid == 0;
+		word[2] = w[4];
+		word[1] = w[5];
+		word[0] = w[6];
+	}
+	if (f)
+		fclose(f);
+	return found;
+}
+
 /* The kernel's log from now on. */
 static inline int log_open(void)
 {
