@@ -594,6 +594,33 @@ static bool find_another(struct vtd *v, struct vtd *other)
 	return found;
 }
 
+/* The number of a device's group, or -1. */
+static int group_of(const struct vtd *v)
+{
+	char path[128], target[PATH_MAX];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group", v->bdf);
+	n = readlink(path, target, sizeof(target) - 1);
+	if (n < 0)
+		return -1;
+	target[n] = 0;
+	return atoi(strrchr(target, '/') + 1);
+}
+
+/* Takes it, too; it shares the memory and all that is in v->iommufd. */
+static int take_another(struct vtd *v, struct vtd *other)
+{
+	int rc;
+
+	other->iommufd = dup(v->iommufd);
+	if (other->iommufd < 0)
+		return vtd_fail(other, "dup");
+	other->mem = v->mem;
+	rc = vtd_bind(other);
+	return rc ? rc : vtd_map_bar(other);
+}
+
 FIXTURE_SETUP(silent)
 {
 	struct vtd *v = &self->v, *other = &self->other;
@@ -610,14 +637,10 @@ FIXTURE_SETUP(silent)
 		SKIP(return, "no way to keep %s from answering", v->bdf);
 	if (!find_another(v, other))
 		SKIP(return, "there is one device of this kind only");
-	/* The other one shares the memory and all that is in v->iommufd. */
-	other->iommufd = dup(v->iommufd);
-	ASSERT_LE(0, other->iommufd);
-	other->mem = v->mem;
-	errno = -vtd_bind(other);
-	ASSERT_EQ(0, errno)
+	if (group_of(v) == group_of(other))
+		SKIP(return, "they are one group, which has one table");
+	ASSERT_EQ(0, take_another(v, other))
 		TH_LOG("%s", other->why);
-	ASSERT_EQ(0, vtd_map_bar(other));
 	ASSERT_EQ(0, pdma_table(v, IOVA, A, &self->root, 0, &self->hwpt));
 	ASSERT_EQ(0, pdma_table(v, IOVA, B, &self->root2, 0, &self->hwpt2));
 }
@@ -702,6 +725,217 @@ TEST_F_TIMEOUT(silent, in_one_domain, SLOW)
 		EXPECT_EQ(TOKEN(B), get_by(other, PDMA_ATS, NO_PASID, IOVA));
 		pdma_keep_silent(v, 0);
 		ASSERT_EQ(0, vtd_map_gpa(v, v->ioas, gpa, host_of(v, A), PG));
+	}
+}
+
+/* Two functions of one group, which has one table for each PASID. */
+FIXTURE(group)
+{
+	struct vtd v, other;
+	uint32_t how;
+	uint64_t root, root1, root2;
+	uint32_t hwpt, hwpt1, hwpt2;
+};
+
+FIXTURE_VARIANT(group)
+{
+	uint32_t how;
+};
+
+FIXTURE_VARIANT_ADD(group, untranslated)
+{
+	.how = 0,
+};
+
+FIXTURE_VARIANT_ADD(group, ats)
+{
+	.how = PDMA_ATS,
+};
+
+FIXTURE_SETUP(group)
+{
+	struct vtd *v = &self->v, *other = &self->other;
+	int rc;
+
+	memset(other, 0, sizeof(*other));
+	other->iommufd = other->dev = -1;
+	rc = pdma_setup(v, 0);
+	if (rc > 0)
+		SKIP(return, "%s", v->why);
+	ASSERT_EQ(0, rc)
+		TH_LOG("%s", v->why);
+	if (!vtd_is_pdma(v))
+		SKIP(return, NO_DMA, v->bdf);
+	if (!find_another(v, other) || group_of(v) != group_of(other))
+		SKIP(return, "no two functions of one group");
+	if (variant->how && (v->hw_caps & IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED))
+		SKIP(return, "%s has no ATS here", v->bdf);
+	self->how = variant->how;
+	ASSERT_EQ(0, take_another(v, other))
+		TH_LOG("%s", other->why);
+	ASSERT_EQ(0, pdma_table(v, IOVA, A, &self->root, 0, &self->hwpt));
+	ASSERT_EQ(0, pdma_table(v, IOVA, B, &self->root1, 0, &self->hwpt1));
+	ASSERT_EQ(0, pdma_table(v, IOVA, C, &self->root2, 0, &self->hwpt2));
+	/* The device's own table, for both. */
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	ASSERT_EQ(0, vtd_attach(other, self->hwpt));
+}
+
+FIXTURE_TEARDOWN(group)
+{
+	vtd_release(&self->other);
+	vtd_release(&self->v);
+}
+
+/* What both functions read with @pasid, or that they differ. */
+#define DIFFERENT	0xd1ffUL
+
+static uint64_t both_get(struct vtd *v, struct vtd *other, uint32_t how, uint32_t pasid,
+			 uint64_t iova)
+{
+	uint64_t value = get_by(v, how, pasid, iova);
+
+	return get_by(other, how, pasid, iova) == value ? value : DIFFERENT;
+}
+
+#define BOTH(pasid, iova)	both_get(&self->v, &self->other, self->how, pasid, iova)
+
+/* What one attaches is the other's as well, who may attach that and nothing else. */
+TEST_F(group, one_table)
+{
+	struct vtd *v = &self->v, *other = &self->other;
+
+	EXPECT_EQ(TOKEN(A), BOTH(NO_PASID, IOVA));
+	EXPECT_EQ(REFUSED, BOTH(1, IOVA));
+	ASSERT_EQ(0, vtd_attach_pasid(v, 1, self->hwpt1));
+	EXPECT_EQ(TOKEN(B), BOTH(1, IOVA));
+	EXPECT_EQ(-EINVAL, vtd_attach_pasid(other, 1, self->hwpt2));
+	EXPECT_EQ(TOKEN(B), BOTH(1, IOVA));
+	ASSERT_EQ(0, vtd_attach_pasid(other, 1, self->hwpt1));
+	ASSERT_EQ(0, vtd_attach_pasid(other, 2, self->hwpt2));
+	EXPECT_EQ(TOKEN(B), BOTH(1, IOVA));
+	EXPECT_EQ(TOKEN(C), BOTH(2, IOVA));
+	EXPECT_EQ(TOKEN(A), BOTH(NO_PASID, IOVA));
+	EXPECT_EQ(REFUSED, BOTH(3, IOVA));
+	/* Each by itself: the functions' requests are not the same. */
+	EXPECT_EQ(PDMA_DONE, pdma_run(v, self->how | PDMA_WRITE, 1, IOVA + 8, 0x1111));
+	EXPECT_EQ(PDMA_DONE, pdma_run(other, self->how | PDMA_WRITE, 2, IOVA + 8, 0x2222));
+	EXPECT_EQ(0x1111, ((uint64_t *)host_of(v, B))[1]);
+	EXPECT_EQ(0x2222, ((uint64_t *)host_of(v, C))[1]);
+}
+
+/* Either replaces it for both. */
+TEST_F(group, replaced)
+{
+	struct vtd *v = &self->v, *other = &self->other;
+	int round;
+
+	ASSERT_EQ(0, vtd_attach_pasid(v, 1, self->hwpt1));
+	ASSERT_EQ(0, vtd_attach_pasid(other, 1, self->hwpt1));
+	for (round = 0; round < 4; round++) {
+		struct vtd *one = round & 1 ? other : v, *two = round & 1 ? v : other;
+
+		EXPECT_EQ(TOKEN(B), BOTH(1, IOVA));
+		ASSERT_EQ(0, vtd_attach_pasid(one, 1, self->hwpt2));
+		EXPECT_EQ(TOKEN(C), BOTH(1, IOVA));
+		/* Nobody has it any more. */
+		EXPECT_EQ(0, vtd_destroy(v, self->hwpt1));
+		ASSERT_EQ(0, pdma_table(v, IOVA, B, &self->root1, 0, &self->hwpt1));
+		ASSERT_EQ(0, vtd_attach_pasid(two, 1, v->parent));
+		EXPECT_EQ(TOKEN(D), BOTH(1, gpa_of(D)));
+		EXPECT_EQ(REFUSED, BOTH(1, IOVA));
+		ASSERT_EQ(0, vtd_attach_pasid(two, 1, self->hwpt1));
+		EXPECT_EQ(-EBUSY, vtd_destroy(v, self->hwpt1));
+		/* The own table of both, too. */
+		ASSERT_EQ(0, vtd_attach(one, self->hwpt2));
+		EXPECT_EQ(TOKEN(C), BOTH(NO_PASID, IOVA));
+		EXPECT_EQ(TOKEN(B), BOTH(1, IOVA));
+		ASSERT_EQ(0, vtd_attach(two, self->hwpt));
+		EXPECT_EQ(TOKEN(A), BOTH(NO_PASID, IOVA));
+	}
+}
+
+/* It is theirs until both have detached it, whoever is the first. */
+TEST_F(group, detached)
+{
+	struct vtd *v = &self->v, *other = &self->other;
+	int round;
+
+	for (round = 0; round < 4; round++) {
+		struct vtd *one = round & 1 ? other : v, *two = round & 1 ? v : other;
+
+		ASSERT_EQ(0, vtd_attach_pasid(v, 1, self->hwpt1));
+		ASSERT_EQ(0, vtd_attach_pasid(other, 1, self->hwpt1));
+		ASSERT_EQ(0, vtd_attach_pasid(round & 2 ? other : v, 2, self->hwpt2));
+		ASSERT_EQ(TOKEN(B), BOTH(1, IOVA));
+		ASSERT_EQ(0, vtd_detach_pasid(one, 1));
+		EXPECT_EQ(TOKEN(B), BOTH(1, IOVA));
+		/* The one has none to replace. */
+		EXPECT_EQ(-EINVAL, vtd_attach_pasid(one, 1, self->hwpt2));
+		EXPECT_EQ(-EBUSY, vtd_destroy(v, self->hwpt1));
+		ASSERT_EQ(0, vtd_detach_pasid(two, 1));
+		EXPECT_EQ(REFUSED, BOTH(1, IOVA));
+		EXPECT_EQ(TOKEN(C), BOTH(2, IOVA));
+		EXPECT_EQ(TOKEN(A), BOTH(NO_PASID, IOVA));
+		ASSERT_EQ(0, vtd_detach_pasid(round & 2 ? other : v, 2));
+		EXPECT_EQ(REFUSED, BOTH(2, IOVA));
+	}
+	EXPECT_EQ(0, vtd_destroy(v, self->hwpt1));
+}
+
+/* Invalidations, and changes of the parent, reach both. */
+TEST_F(group, stale_until_invalidated)
+{
+	struct vtd *v = &self->v, *other = &self->other;
+
+	ASSERT_EQ(0, vtd_attach_pasid(v, 1, self->hwpt1));
+	ASSERT_EQ(0, vtd_attach_pasid(other, 1, self->hwpt1));
+	ASSERT_EQ(0, vtd_attach_pasid(other, 2, self->hwpt2));
+	ASSERT_EQ(TOKEN(B), BOTH(1, IOVA));
+	ASSERT_EQ(TOKEN(C), BOTH(2, IOVA));
+	vtd_set(v, self->root1, IOVA, gpa_of(D), FS_LEAF);
+	vtd_set(v, self->root2, IOVA, gpa_of(D + 1), FS_LEAF);
+	EXPECT_EQ(TOKEN(B), BOTH(1, IOVA));
+	ASSERT_EQ(0, vtd_invalidate(v, self->hwpt1, IOVA, 1));
+	EXPECT_EQ(TOKEN(D), BOTH(1, IOVA));
+	EXPECT_EQ(TOKEN(C), BOTH(2, IOVA));
+	ASSERT_EQ(0, vtd_invalidate(v, self->hwpt2, 0, UINT64_MAX));
+	EXPECT_EQ(TOKEN(D + 1), BOTH(2, IOVA));
+	ASSERT_EQ(0, vtd_unmap_gpa(v, v->ioas, gpa_of(D), PG));
+	EXPECT_EQ(REFUSED, BOTH(1, IOVA));
+	EXPECT_EQ(TOKEN(D + 1), BOTH(2, IOVA));
+}
+
+/* One is closed with all attached, and comes back; then the other. */
+TEST_F(group, closed)
+{
+	struct vtd *v = &self->v, *other = &self->other;
+	int round;
+
+	for (round = 0; round < 4; round++) {
+		struct vtd *one = round & 1 ? other : v, *two = round & 1 ? v : other;
+
+		ASSERT_EQ(0, vtd_attach_pasid(v, 1, self->hwpt1));
+		ASSERT_EQ(0, vtd_attach_pasid(other, 1, self->hwpt1));
+		ASSERT_EQ(0, vtd_attach_pasid(one, 2, self->hwpt2));
+		ASSERT_EQ(TOKEN(B), BOTH(1, IOVA));
+		ASSERT_EQ(TOKEN(C), BOTH(2, IOVA));
+		munmap(one->bar, one->bar_size);
+		one->bar = NULL;
+		close(one->dev);
+		/* What it alone had attached goes with it, for both. */
+		EXPECT_EQ(TOKEN(B), get_by(two, self->how, 1, IOVA));
+		EXPECT_EQ(REFUSED, get_by(two, self->how, 2, IOVA));
+		EXPECT_EQ(TOKEN(A), get_by(two, self->how, NO_PASID, IOVA));
+		ASSERT_EQ(0, vtd_bind(one));
+		ASSERT_EQ(0, vtd_map_bar(one));
+		EXPECT_EQ(TOKEN(B), BOTH(1, IOVA));
+		EXPECT_EQ(REFUSED, BOTH(2, IOVA));
+		EXPECT_EQ(-EINVAL, vtd_attach(one, self->hwpt2));
+		ASSERT_EQ(0, vtd_attach(one, self->hwpt));
+		EXPECT_EQ(TOKEN(A), BOTH(NO_PASID, IOVA));
+		ASSERT_EQ(0, vtd_detach_pasid(two, 1));
+		EXPECT_EQ(REFUSED, BOTH(1, IOVA));
 	}
 }
 
