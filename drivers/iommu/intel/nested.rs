@@ -62,7 +62,8 @@ impl Nested {
     /// # Errors
     ///
     /// `EOPNOTSUPP` where units do not nest and for other flags and data; `EINVAL` for a parent
-    /// that is none; `EINVAL` and `EFAULT` for what cannot be read; `ENOMEM`.
+    /// that is none, and for a table that another domain of the parent's has in another mode;
+    /// `EINVAL` and `EFAULT` for what cannot be read; `ENOMEM`.
     pub(crate) fn alloc(
         dev: &Device<'_>,
         parent: Option<Parent>,
@@ -78,7 +79,12 @@ impl Nested {
         }
         let parent = parent.ok_or(EINVAL)?;
         let asked = data.read()?;
-        Owned::new(Kind::Nested, &parent, Self(asked), GFP_KERNEL_ACCOUNT)
+        Owned::new(
+            Kind::Nested,
+            &(parent, asked),
+            Self(asked),
+            GFP_KERNEL_ACCOUNT,
+        )
     }
 
     /// Attaches a device to a nested domain, whatever it was attached to before. The mutex of its

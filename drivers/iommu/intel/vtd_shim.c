@@ -275,9 +275,26 @@ void vtd_trace_flush_np(struct cache_tag *tag, unsigned long start, unsigned lon
 	trace_cache_tag_flush_range_np(tag, start, end, addr, mask);
 }
 
-void vtd_nested_init(struct dmar_domain *domain, struct dmar_domain *s2)
+/*
+ * Whether the hardware may have both in use: a stage-1 table on one parent has one
+ * number of levels, and extended accessed flags or not (section 6.2.3.1).
+ */
+static bool agree(const struct iommu_hwpt_vtd_s1 *a, const struct iommu_hwpt_vtd_s1 *b)
 {
+	return a->pgtbl_addr != b->pgtbl_addr ||
+	       (a->addr_width == b->addr_width &&
+		!((a->flags ^ b->flags) & IOMMU_VTD_S1_EAFE));
+}
+
+/* Lists it with its parent, unless another one of that does not agree. */
+int vtd_nested_init(struct dmar_domain *domain, struct dmar_domain *s2,
+		    const struct iommu_hwpt_vtd_s1 *s1)
+{
+	struct dmar_domain *other;
+	int ret = 0;
+
 	domain->s2_domain = s2;
+	domain->s1_cfg = *s1;
 	INIT_LIST_HEAD(&domain->devices);
 	INIT_LIST_HEAD(&domain->dev_pasids);
 	INIT_LIST_HEAD(&domain->cache_tags);
@@ -286,8 +303,16 @@ void vtd_nested_init(struct dmar_domain *domain, struct dmar_domain *s2)
 	xa_init(&domain->iommu_array);
 
 	spin_lock(&s2->s1_lock);
-	list_add(&domain->s2_link, &s2->s1_domains);
+	list_for_each_entry(other, &s2->s1_domains, s2_link) {
+		if (!agree(s1, &other->s1_cfg)) {
+			ret = -EINVAL;
+			break;
+		}
+	}
+	if (!ret)
+		list_add(&domain->s2_link, &s2->s1_domains);
 	spin_unlock(&s2->s1_lock);
+	return ret;
 }
 
 void vtd_nested_deinit(struct dmar_domain *domain)

@@ -101,7 +101,8 @@ void vtd_trace_flush(struct cache_tag *tag, unsigned long start, unsigned long e
 void vtd_trace_flush_np(struct cache_tag *tag, unsigned long start, unsigned long end,
 			unsigned long addr, unsigned long mask);
 
-void vtd_nested_init(struct dmar_domain *domain, struct dmar_domain *s2);
+int vtd_nested_init(struct dmar_domain *domain, struct dmar_domain *s2,
+		    const struct iommu_hwpt_vtd_s1 *s1);
 void vtd_nested_deinit(struct dmar_domain *domain);
 void vtd_nested_attached(struct dmar_domain *domain, struct device_domain_info *info);
 int vtd_iopf_set(struct iommu_domain *domain, struct device *dev);

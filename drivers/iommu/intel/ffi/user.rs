@@ -4,11 +4,15 @@
 
 use core::{
     mem::offset_of,
-    ptr::NonNull, //
+    ptr::{
+        self,
+        NonNull, //
+    }, //
 };
 
 use kernel::{
     bindings,
+    error::to_result,
     iommu::{
         domain::Head,
         user_data::UserStruct, //
@@ -29,10 +33,11 @@ pub(crate) struct HwptVtdS1 {
 }
 
 const _: () = {
-    assert!(size_of::<HwptVtdS1>() == size_of::<bindings::iommu_hwpt_vtd_s1>());
-    assert!(
-        offset_of!(HwptVtdS1, addr_width) == offset_of!(bindings::iommu_hwpt_vtd_s1, addr_width)
-    );
+    type Raw = bindings::iommu_hwpt_vtd_s1;
+    assert!(size_of::<HwptVtdS1>() == size_of::<Raw>());
+    assert!(offset_of!(HwptVtdS1, flags) == offset_of!(Raw, flags));
+    assert!(offset_of!(HwptVtdS1, pgtbl_addr) == offset_of!(Raw, pgtbl_addr));
+    assert!(offset_of!(HwptVtdS1, addr_width) == offset_of!(Raw, addr_width));
 };
 
 impl UserStruct for HwptVtdS1 {
@@ -121,12 +126,14 @@ pub(crate) struct NestedHead(bindings::dmar_domain);
 // SAFETY: A `struct dmar_domain` begins with the `iommu_domain`, and is of plain data. There are
 // no such operations.
 unsafe impl Head for NestedHead {
-    type Config = Parent;
+    type Config = (Parent, HwptVtdS1);
 
-    unsafe fn init(this: *mut Self, parent: &Parent) -> Result {
-        // SAFETY: It is zero, and by the invariant of `Parent` that stays as long.
-        unsafe { bindings::vtd_nested_init(this.cast(), parent.0.as_ptr()) };
-        Ok(())
+    /// `EINVAL`: another domain of the parent's has the same table in another mode.
+    unsafe fn init(this: *mut Self, (parent, asked): &Self::Config) -> Result {
+        let (this, asked) = (this.cast(), ptr::from_ref(asked).cast());
+        // SAFETY: It is zero, and by the invariant of `Parent` that stays as long. What was asked
+        // has the layout of the C structure, which is copied.
+        to_result(unsafe { bindings::vtd_nested_init(this, parent.0.as_ptr(), asked) })
     }
 
     unsafe fn deinit(this: *mut Self) {

@@ -585,6 +585,35 @@ TEST_F(nested, invalid_stage_1)
 		EXPECT_EQ(TOKEN(A), dev_read(v, IOVA));
 }
 
+/* The hardware knows a stage-1 table on one parent in one mode only. */
+TEST_F(nested, one_mode_for_a_table)
+{
+	struct vtd *v = &self->v;
+	struct iommu_hwpt_vtd_s1 s1 = { .pgtbl_addr = self->root, .addr_width = 48 };
+	uint64_t unused = vtd_new_table(v);
+	uint32_t same, other, parent;
+
+	ASSERT_EQ(0, vtd_alloc_hwpt(v, v->parent, 0, &s1, 0, &same));
+	s1.flags = IOMMU_VTD_S1_EAFE;
+	EXPECT_EQ(-EINVAL, vtd_alloc_hwpt(v, v->parent, 0, &s1, 0, &other));
+	s1.flags = 0;
+	s1.addr_width = 57;
+	EXPECT_EQ(-EINVAL, vtd_alloc_hwpt(v, v->parent, 0, &s1, 0, &other));
+	/* Another parent's is another one; nor is that of another address. */
+	ASSERT_EQ(0, vtd_alloc_hwpt(v, v->ioas, IOMMU_HWPT_ALLOC_NEST_PARENT, NULL, 0, &parent));
+	EXPECT_EQ(0, vtd_alloc_hwpt(v, parent, 0, &s1, 0, &other));
+	s1.pgtbl_addr = unused;
+	EXPECT_EQ(0, vtd_alloc_hwpt(v, v->parent, 0, &s1, 0, &other));
+	/* Once all are gone that have it in the other mode. */
+	s1.pgtbl_addr = self->root;
+	ASSERT_EQ(0, vtd_attach(v, same));
+	ASSERT_EQ(0, vtd_destroy(v, self->hwpt));
+	EXPECT_EQ(-EINVAL, vtd_alloc_hwpt(v, v->parent, 0, &s1, 0, &other));
+	ASSERT_EQ(0, vtd_attach(v, v->ioas));
+	ASSERT_EQ(0, vtd_destroy(v, same));
+	EXPECT_EQ(0, vtd_alloc_hwpt(v, v->parent, 0, &s1, 0, &other));
+}
+
 /* An attach that fails leaves the device where it was, DMA included. */
 TEST_F(nested, failed_attach_changes_nothing)
 {
