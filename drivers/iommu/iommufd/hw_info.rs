@@ -86,28 +86,33 @@ fn pasid_capabilities(control: u32) -> u64 {
     capabilities.into()
 }
 
+/// How many bits a PASID of the device has, and what `IOMMU_HW_CAP_*` says of PASIDs: nothing of
+/// those that the driver could not enable, as where there is no ACS.
+#[inline]
+fn pasids(dev: &PhysDev) -> (u8, u64) {
+    let max_pasids = dev.max_pasids();
+    if max_pasids == 0 {
+        return (0, 0);
+    }
+    let bits = pasid_bits(max_pasids);
+    match dev.pasid_control() {
+        None => (bits, 0),
+        Some(Ok(control)) if control & uapi::PASID_ENABLED != 0 => {
+            (bits, pasid_capabilities(control))
+        }
+        Some(_) => (0, 0),
+    }
+}
+
 /// What the hardware can do for the device, as `IOMMU_HW_CAP_*`.
 #[inline(always)]
-fn capabilities(dev: &PhysDev, max_pasids: u32) -> u64 {
+fn capabilities(dev: &PhysDev) -> u64 {
     let mut capabilities = 0;
     if is_capable(dev.as_device(), Capability::DirtyTracking) {
         capabilities |= u64::from(uapi::CAP_DIRTY_TRACKING);
     }
     if !is_capable(dev.as_device(), Capability::PciAts) {
         capabilities |= u64::from(uapi::CAP_NO_ATS);
-    }
-    // PASIDs are reported when they are enabled, which drivers do when they first see the device.
-    if max_pasids != 0 {
-        match dev.pasid_control() {
-            Some(Ok(control)) => {
-                kernel::warn_on_once!(control & uapi::PASID_ENABLED == 0);
-                capabilities |= pasid_capabilities(control);
-            }
-            Some(Err(_)) => {
-                kernel::warn_on_once!(true);
-            }
-            None => (),
-        }
     }
     capabilities
 }
@@ -157,9 +162,9 @@ impl Ioctl for HwInfo {
         let room = cmd.data_len;
         set_out_type(cmd, info.kind());
         cmd.data_len = info.bytes().len() as u32;
-        let max_pasids = dev.max_pasids();
-        cmd.out_capabilities = capabilities(dev, max_pasids);
-        cmd.out_max_pasid_log2 = pasid_bits(max_pasids);
+        let (bits, of_pasids) = pasids(dev);
+        cmd.out_capabilities = capabilities(dev) | of_pasids;
+        cmd.out_max_pasid_log2 = bits;
         Ok(Told { info, room })
     }
 }

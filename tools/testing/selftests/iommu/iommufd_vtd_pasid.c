@@ -939,6 +939,43 @@ TEST_F(group, closed)
 	}
 }
 
+#define PCI_EXT_CAP_ID_PASID	0x1b
+
+/* The control register of a device's PASID capability, or -1. */
+static int pasid_control(const struct vtd *v)
+{
+	unsigned int at = 0x100, control = -1;
+	char path[128];
+	uint32_t head;
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", v->bdf);
+	fd = open(path, O_RDONLY);
+	while (at && pread(fd, &head, 4, at) == 4 && (head & 0xffff) != PCI_EXT_CAP_ID_PASID)
+		at = head >> 20;
+	if (at && pread(fd, &head, 4, at + 4) == 4)
+		control = head >> 16;
+	close(fd);
+	return control;
+}
+
+/* PASIDs need ACS on the way to the IOMMU. Nobody is told of those that are off. */
+TEST(pasids_that_are_off)
+{
+	struct vtd v;
+	int rc = vtd_setup_on(&v, PDMA_ID, 0), control = pasid_control(&v);
+
+	vtd_release(&v);
+	if (rc > 0)
+		SKIP(return, "%s", v.why);
+	ASSERT_EQ(0, rc)
+		TH_LOG("%s", v.why);
+	if (control < 0 || (control & 1))
+		SKIP(return, "PASIDs of %s are on, or it has none", v.bdf);
+	EXPECT_EQ(0, v.pasid_bits);
+	EXPECT_EQ(0, v.hw_caps & (IOMMU_HW_CAP_PCI_PASID_EXEC | IOMMU_HW_CAP_PCI_PASID_PRIV));
+}
+
 /* Processes that end in the middle; no device of their own. */
 FIXTURE(process)
 {
