@@ -277,6 +277,36 @@ TEST_F(dirty, more_than_a_window)
 	}
 }
 
+/* One dirty bit with its bits on both sides of the border, wherever that is in the entry. */
+TEST_F(dirty, entry_in_two_windows)
+{
+	static const unsigned long odd[] = { 1, 2048, PG - 1 };
+	__u64 border = IOVA + WINDOW * 8, entry = border - ENTRY;
+
+	test_ioctl_ioas_map_fixed(self->memory, 2 * MB, entry);
+	for (size_t i = 0; i < ARRAY_SIZE(odd); i++) {
+		unsigned char *all = mmap(NULL, 2 * WINDOW, PROT_READ | PROT_WRITE,
+					  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		unsigned char *bitmap = all + odd[i];
+
+		ASSERT_NE(MAP_FAILED, all);
+		device_writes(entry);
+		/* Without and then with clearing; then it is clean. */
+		for (unsigned int flags = NO_CLEAR + 1; flags--;) {
+			memset(all, 0, 2 * WINDOW);
+			ASSERT_EQ(0, get_dirty(IOVA, WINDOW * 8 + 8 * PG, 1, bitmap, flags));
+			EXPECT_EQ(ENTRY, count_bits(bitmap, WINDOW * 8 - ENTRY, ENTRY));
+			EXPECT_EQ(ENTRY, count_bits(all, 0, 2 * WINDOW * 8))
+				TH_LOG("bitmap at %lu in its page", odd[i]);
+		}
+		memset(all, 0, 2 * WINDOW);
+		ASSERT_EQ(0, get_dirty(IOVA, WINDOW * 8 + 8 * PG, 1, bitmap, 0));
+		EXPECT_EQ(0, count_bits(all, 0, 2 * WINDOW * 8))
+			TH_LOG("it is not clean, bitmap at %lu in its page", odd[i]);
+		munmap(all, 2 * WINDOW);
+	}
+}
+
 /*
  * Bits that had no place were lost: those of the pages before the one that cannot be written,
  * too, as a caller does not look into the bitmap after an error.

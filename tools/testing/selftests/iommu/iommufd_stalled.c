@@ -341,6 +341,29 @@ static unsigned long vfio_info(struct objects *with, struct memory *memory, void
 	return VFIO_IOMMU_GET_INFO;
 }
 
+/* The bitmap of what is mapped, which is told whether it is dirty or not. */
+static unsigned long dirty(struct objects *with, struct memory *memory, void **arg)
+{
+	static struct iommu_hwpt_get_dirty_bitmap cmd;
+	__u64 iova = IOVA;
+	__u32 hwpt;
+
+	*arg = &cmd;
+	cmd = (struct iommu_hwpt_get_dirty_bitmap){
+		.size = sizeof(cmd), .iova = IOVA, .length = PG, .page_size = PG,
+		.data = (uintptr_t)memory->absent,
+	};
+	if (_test_cmd_hwpt_alloc(with->fd, with->idev, with->ioas, 0,
+				 IOMMU_HWPT_ALLOC_DIRTY_TRACKING, &hwpt, IOMMU_HWPT_DATA_NONE,
+				 NULL, 0) ||
+	    _test_ioctl_ioas_map(with->fd, with->ioas, memory->usual, PG, &iova,
+				 IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_WRITEABLE |
+				 IOMMU_IOAS_MAP_READABLE))
+		return 0;
+	cmd.hwpt_id = hwpt;
+	return IOMMU_HWPT_GET_DIRTY_BITMAP;
+}
+
 FIXTURE(stalled)
 {
 	struct objects objects;
@@ -446,6 +469,11 @@ FIXTURE_VARIANT_ADD(stalled, iova_ranges)
 FIXTURE_VARIANT_ADD(stalled, vfio_info)
 {
 	.ask = vfio_info,
+};
+
+FIXTURE_VARIANT_ADD(stalled, dirty)
+{
+	.ask = dirty,
 };
 
 FIXTURE_SETUP(stalled)
