@@ -5,146 +5,18 @@
  * mapping, events of a virtual machine and closing must not wait for it. Needs
  * CONFIG_IOMMUFD_TEST, CONFIG_USERFAULTFD and no hardware.
  */
-#include <linux/userfaultfd.h>
 #include <linux/vfio.h>
-#include <poll.h>
-#include <pthread.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <time.h>
 
 /* Made for the harness's fixtures. */
 #pragma GCC diagnostic ignored "-Wunused-variable"
 #pragma GCC diagnostic ignored "-Wunused-function"
 #include "iommufd_utils.h"
 #include "iommufd_gone.h"
+#include "iommufd_stall.h"
 
 /* The mock hardware translates from 16 MiB on. */
 #define IOVA (16UL << 20)
-/* "At once", in seconds: the slowest machine needs a tenth of it. */
-#define AT_ONCE 2
-/* For a test that fails: the kernel's own limit, and what it does then. */
-#define AT_LAST 90
-
-/* A call that may not return. */
-struct call {
-	int fd;
-	unsigned long cmd;
-	void *arg;
-	size_t size;
-	long (*make)(struct call *call);
-	int error;
-	long result;
-	pthread_t thread;
-};
-
-static long make_ioctl(struct call *call)
-{
-	return ioctl(call->fd, call->cmd, call->arg);
-}
-
-static long make_read(struct call *call)
-{
-	return read(call->fd, call->arg, call->size);
-}
-
-static long make_write(struct call *call)
-{
-	return write(call->fd, call->arg, call->size);
-}
-
-static long make_close(struct call *call)
-{
-	return close(call->fd);
-}
-
-static void *run_call(void *arg)
-{
-	struct call *call = arg;
-
-	call->result = call->make(call);
-	call->error = call->result < 0 ? errno : 0;
-	return NULL;
-}
-
-static bool begin(struct call *call)
-{
-	return !pthread_create(&call->thread, NULL, run_call, call);
-}
-
-/* Whether the call has returned within so many seconds. */
-static bool ended(struct call *call, int seconds)
-{
-	struct timespec until;
-
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += seconds;
-	return !pthread_timedjoin_np(call->thread, NULL, &until);
-}
-
-/*
- * Pages side by side: one that can be read but not written to, one that is not
- * there, and one as usual.
- */
-struct memory {
-	int uffd;
-	void *answer, *absent, *usual;
-};
-
-static bool stall(struct memory *memory)
-{
-	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP };
-	struct uffdio_register wp = {
-		.range = { (uintptr_t)memory->answer, PG },
-		.mode = UFFDIO_REGISTER_MODE_WP,
-	};
-	struct uffdio_register missing = {
-		.range = { (uintptr_t)memory->absent, PG },
-		.mode = UFFDIO_REGISTER_MODE_MISSING,
-	};
-	struct uffdio_writeprotect protect = {
-		.range = wp.range, .mode = UFFDIO_WRITEPROTECT_MODE_WP,
-	};
-
-	/* It may have come with its neighbours, in a huge page. */
-	if (mmap(memory->absent, PG, PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
-		return false;
-	memory->uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	return memory->uffd >= 0 && !ioctl(memory->uffd, UFFDIO_API, &api) &&
-	       !ioctl(memory->uffd, UFFDIO_REGISTER, &wp) &&
-	       !ioctl(memory->uffd, UFFDIO_REGISTER, &missing) &&
-	       !ioctl(memory->uffd, UFFDIO_WRITEPROTECT, &protect);
-}
-
-/* Whether somebody waits for the memory. */
-static bool is_stalled(struct memory *memory)
-{
-	struct pollfd wait = { .fd = memory->uffd, .events = POLLIN };
-	struct uffd_msg message;
-
-	return poll(&wait, 1, 10000) == 1 &&
-	       read(memory->uffd, &message, sizeof(message)) == sizeof(message) &&
-	       message.event == UFFD_EVENT_PAGEFAULT;
-}
-
-/* Gives whoever waits the memory: closing does, for zeroes are there then. */
-static void answer(struct memory *memory)
-{
-	close(memory->uffd);
-	memory->uffd = -1;
-}
-
-static bool get_memory(struct memory *memory)
-{
-	memory->uffd = -1;
-	memory->answer = mmap(NULL, 3 * PG, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-			      -1, 0);
-	memory->absent = memory->answer + PG;
-	memory->usual = memory->absent + PG;
-	return memory->answer != MAP_FAILED;
-}
-
 /* What there is to ask about: the first device has no vDEVICE, the second has one. */
 struct objects {
 	int fd;
@@ -517,31 +389,6 @@ FIXTURE_TEARDOWN(stalled)
 	EXPECT_EQ(self->before.complaints, complaints());
 }
 
-/* Has the ioctl wait for memory. */
-#define ask()                                                  \
-	({                                                     \
-		ASSERT_TRUE(stall(&self->memory));             \
-		ASSERT_TRUE(begin(&self->asked));              \
-		ASSERT_TRUE(is_stalled(&self->memory));        \
-	})
-
-/* Makes another call, which must not wait for that; then lets both end. */
-#define meanwhile(other)                                               \
-	({                                                             \
-		struct call *now = (other);                            \
-		bool in_time;                                          \
-								       \
-		ASSERT_TRUE(begin(now));                               \
-		in_time = ended(now, AT_ONCE);                         \
-		answer(&self->memory);                                 \
-		EXPECT_TRUE(in_time)                                   \
-			TH_LOG("it waits for memory of another call"); \
-		if (!in_time) {                                        \
-			ASSERT_TRUE(ended(now, AT_LAST));              \
-		}                                                      \
-		ASSERT_TRUE(ended(&self->asked, AT_LAST));             \
-	})
-
 TEST_F_TIMEOUT(stalled, unbind, 120)
 {
 	struct objects *with = &self->objects;
@@ -550,7 +397,7 @@ TEST_F_TIMEOUT(stalled, unbind, 120)
 		.fd = self->fd, .cmd = IOMMU_DESTROY, .arg = &destroy, .make = make_ioctl,
 	};
 
-	ask();
+	stall_it();
 	meanwhile(&call);
 	EXPECT_EQ(0, call.error);
 	EXPECT_EQ(variant->unbound, self->asked.error);
@@ -567,7 +414,7 @@ TEST_F_TIMEOUT(stalled, attach, 120)
 		.fd = self->fd, .cmd = IOMMU_TEST_CMD, .arg = &mock, .make = make_ioctl,
 	};
 
-	ask();
+	stall_it();
 	meanwhile(&call);
 	EXPECT_EQ(0, call.error);
 	EXPECT_EQ(0, self->asked.error);
@@ -584,7 +431,7 @@ TEST_F_TIMEOUT(stalled, map, 120)
 		.fd = self->fd, .cmd = IOMMU_IOAS_MAP, .arg = &map, .make = make_ioctl,
 	};
 
-	ask();
+	stall_it();
 	meanwhile(&call);
 	EXPECT_EQ(0, call.error);
 	EXPECT_EQ(0, self->asked.error);
@@ -600,7 +447,7 @@ TEST_F_TIMEOUT(stalled, event, 120)
 		.fd = self->fd, .cmd = IOMMU_TEST_CMD, .arg = &event, .make = make_ioctl,
 	};
 
-	ask();
+	stall_it();
 	meanwhile(&call);
 	/* There may be no queue for it. */
 	if (call.error != EOPNOTSUPP)
@@ -612,7 +459,7 @@ TEST_F_TIMEOUT(stalled, close, 120)
 {
 	struct call call = { .fd = self->fd, .make = make_close };
 
-	ask();
+	stall_it();
 	self->fd = -1;
 	meanwhile(&call);
 	EXPECT_EQ(0, call.error);
@@ -716,7 +563,7 @@ TEST_F_TIMEOUT(queues, read_fault_detach, 120)
 	self->asked.fd = self->fault_fd;
 	self->asked.make = make_read;
 	self->asked.size = sizeof(struct iommu_hwpt_pgfault);
-	ask();
+	stall_it();
 	meanwhile(&detach);
 	EXPECT_EQ(0, detach.error);
 	EXPECT_EQ(0, self->asked.result);
@@ -732,7 +579,7 @@ TEST_F_TIMEOUT(queues, read_faults, 120)
 	self->asked.fd = self->fault_fd;
 	self->asked.make = make_read;
 	self->asked.size = 3 * sizeof(*faults);
-	ask();
+	stall_it();
 	trigger_fault(2);
 	answer(&self->memory);
 	ASSERT_TRUE(ended(&self->asked, AT_LAST));
@@ -775,7 +622,7 @@ TEST_F_TIMEOUT(queues, write_answer_detach, 120)
 	self->asked.fd = self->fault_fd;
 	self->asked.make = make_write;
 	self->asked.size = sizeof(struct iommu_hwpt_page_response);
-	ask();
+	stall_it();
 	meanwhile(&detach);
 	EXPECT_EQ(0, detach.error);
 	/* Nothing waits for an answer any more. */
@@ -797,7 +644,7 @@ TEST_F_TIMEOUT(queues, read_event, 120)
 	self->asked.make = make_read;
 	self->asked.size = sizeof(struct iommufd_vevent_header) +
 			   sizeof(struct iommu_viommu_event_selftest);
-	ask();
+	stall_it();
 	meanwhile(&call);
 	EXPECT_EQ(0, call.error);
 	EXPECT_EQ(self->asked.size, self->asked.result);

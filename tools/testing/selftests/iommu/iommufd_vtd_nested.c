@@ -578,7 +578,7 @@ TEST_F(nested, invalid_stage_1)
 		if (!rc)
 			rc = vtd_attach(v, hwpt);
 		EXPECT_EQ(-EINVAL, rc)
-			TH_LOG("table at %#lx", s1.pgtbl_addr);
+			TH_LOG("table at %#llx", s1.pgtbl_addr);
 		ASSERT_EQ(0, vtd_reattach(v, self->hwpt));
 	}
 	if (vtd_is_edu(v))
