@@ -8,7 +8,11 @@
 //! Absent -> present;  Present -> Cleared -> Flushed -> Absent
 //! ```
 //!
-//! The unit's lock is held while an entry is written, which the guard shows.
+//! [`Absent`] and [`Present`] hold the unit's lock. While the hardware forgets an entry, and so
+//! without it, others find that [`State::Leaving`]: whoever shares its source-id and is being
+//! probed then. They spin, so whoever takes it down is not preempted.
+
+use core::hint::spin_loop;
 
 use kernel::{
     bitfield,
@@ -22,12 +26,16 @@ use crate::{
     ffi::{
         self,
         device::Device,
+        preempt::NoPreempt,
         table::Directory,
         unit::Unit, //
     },
     flush_plan::Plan,
     invalidate::NO_PASID,
-    pasid::Hardware,
+    pasid::{
+        Hardware,
+        Locked, //
+    },
     pasid_entry::frame, //
 };
 
@@ -77,32 +85,58 @@ fn low(dev: &Device<'_>, dir: &Directory<'_>) -> Low {
         .with_present(true)
 }
 
-/// What an entry turned out to be. Its words are 0 and 1 of [`Hardware`].
-pub(crate) enum State<H> {
-    Absent(Absent<H>),
-    Present(Present<H>),
+/// Whether P is 0 and more is left.
+fn leaving(low: Low) -> bool {
+    !low.present().into_bool() && low.into_raw() != 0
 }
 
-impl<H: Hardware> State<H> {
+/// What an entry turned out to be. Its words are 0 and 1 of [`Hardware`].
+pub(crate) enum State<L: Locked> {
+    Absent(Absent<L>),
+    Present(Present<L>),
+    /// P is 0 and the words are there: somebody waits until the hardware has forgotten them.
+    Leaving(Leaving<L::Unlocked>),
+}
+
+impl<L: Locked> State<L> {
     /// Looks at an entry.
-    pub(crate) fn of(hw: H, _guard: &H::Guard) -> Self {
-        if Low::from_raw(hw.load(0)).present().into_bool() {
+    pub(crate) fn of(hw: L) -> Self {
+        let low = Low::from_raw(hw.load(0));
+        if low.present().into_bool() {
             Self::Present(Present { hw })
+        } else if leaving(low) {
+            Self::Leaving(Leaving { hw: hw.unlock() })
         } else {
             Self::Absent(Absent { hw })
         }
     }
 }
 
-/// P is 0 and nothing of it is cached, but that it was 0.
+/// P is 0, and somebody is about to clear the rest.
 #[must_use]
-pub(crate) struct Absent<H> {
+pub(crate) struct Leaving<H> {
     hw: H,
 }
 
-impl<H: Hardware> Absent<H> {
+impl<H: Hardware> Leaving<H> {
+    /// Returns when nobody is any more, with the lock: soon, as that processor is not preempted.
+    pub(crate) fn wait(self) -> H::Locked {
+        while leaving(Low::from_raw(self.hw.load(0))) {
+            spin_loop();
+        }
+        self.hw.lock()
+    }
+}
+
+/// P is 0 and nothing of it is cached, but that it was 0.
+#[must_use]
+pub(crate) struct Absent<L> {
+    hw: L,
+}
+
+impl<L: Locked> Absent<L> {
     /// Makes it present: P last. That it was absent may be cached: [`Plan::new_context`].
-    pub(crate) fn publish(mut self, low: Low, _guard: &H::Guard) {
+    pub(crate) fn publish(mut self, low: Low) {
         self.hw.store(1, 0);
         self.hw.store(0, low.with_present(false).into_raw());
         self.hw.write_back();
@@ -114,11 +148,11 @@ impl<H: Hardware> Absent<H> {
 
 /// P is 1 and the hardware may use it.
 #[must_use]
-pub(crate) struct Present<H> {
-    hw: H,
+pub(crate) struct Present<L> {
+    hw: L,
 }
 
-impl<H: Hardware> Present<H> {
+impl<L: Locked> Present<L> {
     /// The domain-id of a legacy-mode entry.
     pub(crate) fn did(&self) -> u16 {
         High::from_raw(self.hw.load(1)).did().into()
@@ -130,12 +164,16 @@ impl<H: Hardware> Present<H> {
     }
 
     /// Clears P. The rest stays until nothing of it is cached.
-    pub(crate) fn clear(mut self, _guard: &H::Guard) -> Cleared<H> {
+    pub(crate) fn clear(mut self) -> Cleared<L::Unlocked> {
+        let stays = NoPreempt::new();
         let low = Low::from_raw(self.hw.load(0));
         self.hw.store(0, low.with_present(false).into_raw());
         self.hw.order();
         self.hw.write_back();
-        Cleared { hw: self.hw }
+        Cleared {
+            hw: self.hw.unlock(),
+            stays,
+        }
     }
 }
 
@@ -143,13 +181,18 @@ impl<H: Hardware> Present<H> {
 #[must_use]
 pub(crate) struct Cleared<H> {
     hw: H,
+    stays: NoPreempt,
 }
 
 impl<H: Hardware> Cleared<H> {
     /// Invalidates it. See [`crate::pasid::Cleared::flush`] for what a failure means.
     pub(crate) fn flush(mut self, plan: &Plan) -> (Flushed<H>, Result) {
         let result = self.hw.flush(plan);
-        (Flushed { hw: self.hw }, result)
+        let flushed = Flushed {
+            hw: self.hw,
+            _stays: self.stays,
+        };
+        (flushed, result)
     }
 }
 
@@ -157,15 +200,17 @@ impl<H: Hardware> Cleared<H> {
 #[must_use]
 pub(crate) struct Flushed<H> {
     hw: H,
+    _stays: NoPreempt,
 }
 
 impl<H: Hardware> Flushed<H> {
     /// Clears the words.
-    pub(crate) fn reset(mut self) -> Absent<H> {
-        self.hw.store(1, 0);
-        self.hw.store(0, 0);
-        self.hw.write_back();
-        Absent { hw: self.hw }
+    pub(crate) fn reset(self) -> Absent<H::Locked> {
+        let mut hw = self.hw.lock();
+        hw.store(1, 0);
+        hw.store(0, 0);
+        hw.write_back();
+        Absent { hw }
     }
 }
 
@@ -204,24 +249,25 @@ pub(crate) fn set_up(dev: &Device<'_>) -> Result {
 fn name(unit: &Unit<'_>, named: &Device<'_>, dev: &Device<'_>, sid: u16) -> Result {
     let dir = named.directory().ok_or(ENODEV)?;
     let [bus, devfn] = sid.to_be_bytes();
-    {
-        let guard = unit.lock();
-        let slot = ffi::context::entry(&guard, bus, devfn, true).ok_or(ENOMEM)?;
-        let absent = match State::of(slot, &guard) {
-            State::Absent(absent) => absent,
+    let mut slot = ffi::context::entry(unit, bus, devfn, true).ok_or(ENOMEM)?;
+    let absent = loop {
+        match State::of(slot) {
+            State::Absent(absent) => break absent,
+            State::Leaving(leaving) => slot = leaving.wait(),
             State::Present(_) if !unit.context_copied(bus, devfn) => return Ok(()),
             State::Present(inherited) => {
                 // The tables of the crashed kernel may be cached, and DMA may have been in flight.
                 let plan = Plan::inherited_context(sid, &dev.scope(NO_PASID));
-                let (flushed, result) = inherited.clear(&guard).flush(&plan);
-                result?;
+                let (flushed, result) = inherited.clear().flush(&plan);
                 // The driver's probe has reset the device by now.
                 unit.forget_copied(bus, devfn);
-                flushed.reset()
+                let absent = flushed.reset();
+                result?;
+                break absent;
             }
-        };
-        absent.publish(low(named, &dir), &guard);
-    }
+        }
+    };
+    absent.publish(low(named, &dir));
     unit.flush(&Plan::new_context(sid, &unit.caps()))
 }
 
@@ -232,7 +278,7 @@ pub(crate) fn tear_down(dev: &Device<'_>) {
     let Some(dir) = dev.directory() else {
         return;
     };
-    if entries::tear_down(&dev.unit(), dev, RID, false).is_err() {
+    if entries::tear_down(dev, RID, false).is_err() {
         dev.complain(c"PASID entry: invalidation failed");
     }
     // Nothing fails.
@@ -252,19 +298,16 @@ pub(crate) fn tear_down(dev: &Device<'_>) {
 fn clear(dev: &Device<'_>, dir: &Directory<'_>, sid: u16) {
     let unit = dev.unit();
     let [bus, devfn] = sid.to_be_bytes();
-    let guard = unit.lock();
-    let Some(slot) = ffi::context::entry(&guard, bus, devfn, false) else {
+    let Some(slot) = ffi::context::entry(&unit, bus, devfn, false) else {
         return;
     };
-    let present = match State::of(slot, &guard) {
+    let present = match State::of(slot) {
         State::Present(present) if present.names(dir.phys()) => present,
         _ => return,
     };
     let did = present.did();
-    let cleared = present.clear(&guard);
-    drop(guard);
-    let (flushed, result) = cleared.flush(&plan(dev, did, sid));
-    let _ = flushed.reset();
+    let (flushed, result) = present.clear().flush(&plan(dev, did, sid));
+    drop(flushed.reset());
     if result.is_err() {
         dev.complain(c"context entry: invalidation failed");
     }
@@ -297,10 +340,13 @@ pub(crate) fn flush(dev: &Device<'_>, did: u16, sid: u16) -> Result {
 #[kunit_tests(vtd_context)]
 mod tests {
     use super::*;
-    use crate::pasid::recorder::{
-        Recorder,
-        Step,
-        NO_STEPS, //
+    use crate::{
+        ffi::preempt,
+        pasid::recorder::{
+            Recorder,
+            Step,
+            NO_STEPS, //
+        }, //
     };
 
     #[test]
@@ -335,8 +381,8 @@ mod tests {
                 fail,
                 tell: true,
             };
-            if let State::Absent(absent) = State::of(hw, &()) {
-                absent.publish(entry, &());
+            if let State::Absent(absent) = State::of(hw.lock()) {
+                absent.publish(entry);
             }
             let hw = Recorder {
                 words: &mut words,
@@ -350,15 +396,15 @@ mod tests {
                 pasid: NO_PASID,
                 device: None,
             };
-            match State::of(hw, &()) {
+            match State::of(hw.lock()) {
                 State::Present(present) => {
                     assert!(present.names(0x7000) && !present.names(0x8000));
                     let plan = Plan::context(9, present.did(), &scope, false, false);
-                    let (flushed, result) = present.clear(&()).flush(&plan);
+                    let (flushed, result) = present.clear().flush(&plan);
                     assert_eq!(result.is_err(), fail);
-                    let _ = flushed.reset();
+                    drop(flushed.reset());
                 }
-                State::Absent(_) => assert!(false),
+                State::Absent(_) | State::Leaving(_) => assert!(false),
             }
             let want = [
                 Step::Store(1, 0),
@@ -380,6 +426,41 @@ mod tests {
             ];
             assert_eq!(count, want.len());
             assert!(steps[..count] == want);
+        }
+    }
+
+    /// Between P=0 and the end of the invalidation the entry is nobody else's: who is about to
+    /// name a directory in it, as its source-id is shared, does not find it absent, so that what
+    /// is cleared afterwards is not theirs.
+    #[test]
+    fn leaving_is_nobody_elses() {
+        let entry = 0x7000 | 3 << 9 | 1 << 3;
+        for (first, leaves) in [(entry | 1, true), (entry, true), (0, false)] {
+            let (mut words, mut count) = ([first, 0], 0);
+            let mut steps = NO_STEPS;
+            let mut look = |words: &mut [u64; 2]| {
+                let hw = Recorder {
+                    words,
+                    steps: &mut steps,
+                    count: &mut count,
+                    fail: false,
+                    tell: false,
+                };
+                match State::of(hw.lock()) {
+                    State::Present(present) => {
+                        assert!(preempt::preemptible());
+                        let cleared = present.clear();
+                        assert!(!preempt::preemptible());
+                        drop(cleared);
+                        None
+                    }
+                    State::Leaving(_) => Some(true),
+                    State::Absent(_) => Some(false),
+                }
+            };
+            // It is left just after P was cleared, as another processor may find it.
+            let found = look(&mut words).or_else(|| look(&mut words));
+            assert!(found == Some(leaves));
         }
     }
 }

@@ -3,8 +3,8 @@
 //! What the rest of the driver asks of a device's PASID entries.
 //!
 //! Each function finds the entry, decides what it is to become and walks it through its life
-//! ([`crate::pasid`]). `intel_iommu::lock` is taken for the writes and is free while the hardware
-//! invalidates.
+//! ([`crate::pasid`]). `intel_iommu::lock` of the device's unit is taken for the writes and is free
+//! while the hardware invalidates.
 
 use kernel::{
     prelude::*,
@@ -21,11 +21,13 @@ use crate::{
             SecondStageDomain, //
         },
         table,
-        unit::Unit,
         user::HwptVtdS1, //
     },
     invalidate::pasid as checked,
-    pasid::State,
+    pasid::{
+        Hardware,
+        State, //
+    },
     pasid_entry::{
         Entry,
         FirstStage,
@@ -43,24 +45,18 @@ const DEFAULT_DID: u16 = 1;
 ///
 /// `ENODEV` when there is no such entry or no memory for it, `EBUSY` when it is present already
 /// or about to leave, those of the invalidation queue, upon which the entry is absent again.
-fn publish(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32, entry: &Entry) -> Result {
+fn publish(dev: &Device<'_>, pasid: u32, entry: &Entry) -> Result {
     let scope = dev.scope(checked(pasid)?);
-    let guard = unit.lock();
-    let slot = table::entry(dev, &guard, pasid).ok_or(ENODEV)?;
-    let State::Absent(absent) = State::of(slot, &guard) else {
+    let slot = table::entry(dev, pasid).ok_or(ENODEV)?;
+    let State::Absent(absent) = State::of(slot.lock()) else {
         return Err(EBUSY);
     };
-    let fresh = absent.publish(entry, &guard);
-    drop(guard);
-    let Err((e, present)) = fresh.announce(&scope) else {
+    let Err((e, present)) = absent.publish(entry).announce(&scope) else {
         return Ok(());
     };
     // The hardware may still think that the entry is absent, so make that true.
-    let guard = unit.lock();
-    let cleared = present.clear(&guard);
-    drop(guard);
-    let (flushed, _) = cleared.flush(&scope);
-    flushed.reset(false, &unit.lock());
+    let (flushed, _) = present.clear().flush(&scope);
+    flushed.reset(false);
     Err(e)
 }
 
@@ -70,17 +66,16 @@ fn publish(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32, entry: &Entry) -> Resu
 ///
 /// `EINVAL` when the unit cannot, and those of [`publish`].
 pub(crate) fn set_up_first_stage(
-    unit: &Unit<'_>,
     dev: &Device<'_>,
     table: &FirstStage,
     pasid: u32,
     did: u16,
 ) -> Result {
-    if let Some(what) = table.lacks(&unit.caps()) {
+    if let Some(what) = table.lacks(&dev.unit().caps()) {
         dev.complain(what);
         return Err(EINVAL);
     }
-    publish(unit, dev, pasid, &Entry::first_stage(table, did))
+    publish(dev, pasid, &Entry::first_stage(table, did))
 }
 
 /// Second-stage translation.
@@ -92,18 +87,17 @@ pub(crate) fn set_up_first_stage(
 ///
 /// `EINVAL` when the unit cannot, and those of [`publish`].
 pub(crate) fn set_up_second_stage(
-    unit: &Unit<'_>,
     dev: &Device<'_>,
     domain: &OnUnit<'_, SecondStageDomain<'_>>,
     pasid: u32,
 ) -> Result {
-    if !unit.caps().ecap.second_stage().into_bool() {
+    if !dev.unit().caps().ecap.second_stage().into_bool() {
         dev.complain(c"no second level translation support");
         return Err(EINVAL);
     }
     let _guard = domain.lock();
     let entry = Entry::second_stage(&domain.second_stage(), domain.did());
-    publish(unit, dev, pasid, &entry)
+    publish(dev, pasid, &entry)
 }
 
 /// No translation.
@@ -111,9 +105,10 @@ pub(crate) fn set_up_second_stage(
 /// # Errors
 ///
 /// Those of [`publish`].
-pub(crate) fn set_up_pass_through(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32) -> Result {
+pub(crate) fn set_up_pass_through(dev: &Device<'_>, pasid: u32) -> Result {
+    let unit = dev.unit();
     let entry = Entry::pass_through(&unit.caps(), unit.agaw(), DEFAULT_DID);
-    publish(unit, dev, pasid, &entry)
+    publish(dev, pasid, &entry)
 }
 
 /// Checks what the user of a nested domain asks for against what the unit and the parent can do.
@@ -153,7 +148,6 @@ pub(crate) fn check_nested(
 ///
 /// Those of [`publish`].
 pub(crate) fn set_up_nested(
-    unit: &Unit<'_>,
     dev: &Device<'_>,
     domain: &OnUnit<'_, NestedDomain<'_>>,
     user: &UserStage,
@@ -163,7 +157,7 @@ pub(crate) fn set_up_nested(
     let parent = domain.parent();
     let _guard = parent.lock();
     let entry = Entry::nested(user, &parent.second_stage(), domain.did());
-    publish(unit, dev, pasid, &entry)?;
+    publish(dev, pasid, &entry)?;
     listed();
     Ok(())
 }
@@ -180,35 +174,31 @@ pub(crate) fn set_up_nested(
 /// `ENODEV` when the directory has no such PASID, `EOPNOTSUPP` when the entry has no second stage,
 /// those of the invalidation queue.
 pub(crate) fn set_dirty_tracking(
-    unit: &Unit<'_>,
     dev: &Device<'_>,
     domain: &OnUnit<'_, Domain<'_>>,
     pasid: u32,
     on: bool,
 ) -> Result {
     let id = checked(pasid)?;
-    let guard = unit.lock();
-    let Some(slot) = table::entry(dev, &guard, pasid) else {
-        drop(guard);
+    let Some(slot) = table::entry(dev, pasid) else {
         dev.complain(c"no PASID entry for dirty tracking");
         return Err(ENODEV);
     };
-    let changed = match State::of(slot, &guard) {
+    let changed = match State::of(slot.lock()) {
         State::Present(present) if present.entry().did() != domain.did() => return Ok(()),
         State::Present(present) if present.entry().through_second_stage() => {
             if present.entry().low.ssade().into_bool() == on {
                 return Ok(());
             }
-            present.set_dirty_tracking(on, &guard)
+            present.set_dirty_tracking(on)
         }
         State::Absent(_) | State::Leaving(_) => return Ok(()),
-        State::Present(_) => {
-            drop(guard);
+        State::Present(present) => {
+            drop(present);
             dev.complain(c"dirty tracking not supported on this translation type");
             return Err(EOPNOTSUPP);
         }
     };
-    drop(guard);
     changed.flush(&dev.scope(id))
 }
 
@@ -217,17 +207,17 @@ pub(crate) fn set_dirty_tracking(
 /// # Errors
 ///
 /// `ENODEV` when it is not, those of the invalidation queue.
-pub(crate) fn force_snoop(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32) -> Result {
+pub(crate) fn force_snoop(dev: &Device<'_>, pasid: u32) -> Result {
     let id = checked(pasid)?;
-    let guard = unit.lock();
-    let slot = table::entry(dev, &guard, pasid).ok_or(ENODEV)?;
-    let State::Present(present) = State::of(slot, &guard) else {
-        drop(guard);
-        warn_on!(true);
-        return Err(ENODEV);
+    let slot = table::entry(dev, pasid).ok_or(ENODEV)?;
+    let changed = match State::of(slot.lock()) {
+        State::Present(present) => present.force_snoop(),
+        state => {
+            drop(state);
+            warn_on!(true);
+            return Err(ENODEV);
+        }
     };
-    let changed = present.force_snoop(&guard);
-    drop(guard);
     changed.flush(&dev.scope(id))
 }
 
@@ -240,31 +230,27 @@ pub(crate) fn force_snoop(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32) -> Resu
 ///
 /// `EINVAL` for what is no PASID, those of the invalidation queue, upon which the entry is absent
 /// nonetheless.
-pub(crate) fn tear_down(unit: &Unit<'_>, dev: &Device<'_>, pasid: u32, faults_off: bool) -> Result {
+pub(crate) fn tear_down(dev: &Device<'_>, pasid: u32, faults_off: bool) -> Result {
     let id = checked(pasid)?;
+    let Some(slot) = table::find(dev, pasid) else {
+        return Ok(());
+    };
+    let mut slot = slot.lock();
     let cleared = loop {
-        let guard = unit.lock();
-        let Some(slot) = table::find(dev, &guard, pasid) else {
-            return Ok(());
-        };
-        match State::of(slot, &guard) {
-            State::Present(present) => break present.clear(&guard),
+        match State::of(slot) {
+            State::Present(present) => break present.clear(),
             State::Absent(absent) if absent.faults_off() => {
-                absent.reset(&guard);
-                drop(guard);
+                absent.reset();
                 dev.drain_page_requests(pasid);
                 return Ok(());
             }
             State::Absent(_) => return Ok(()),
             // As long as the hardware takes: the caller frees what the entry names.
-            State::Leaving(leaving) => {
-                drop(guard);
-                leaving.wait();
-            }
+            State::Leaving(leaving) => slot = leaving.wait(),
         }
     };
     let (flushed, result) = cleared.flush(&dev.scope(id));
-    flushed.reset(faults_off, &unit.lock());
+    flushed.reset(faults_off);
     if !faults_off {
         dev.drain_page_requests(pasid);
     }

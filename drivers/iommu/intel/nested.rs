@@ -117,7 +117,7 @@ impl Nested {
         domain.set_iopf(dev)?;
         let iopf = ScopeGuard::new(|| domain.remove_iopf(dev));
         dev.block_translation();
-        entries::set_up_nested(&dev.unit(), dev, &on_unit, &user, NO_PASID, || {
+        entries::set_up_nested(dev, &on_unit, &user, NO_PASID, || {
             domain.list(dev);
         })?;
         iopf.dismiss();
@@ -157,10 +157,10 @@ impl Nested {
         // Page requests end with the old entry, and are drained while there is a queue for them.
         domain.set_iopf(dev)?;
         let iopf = ScopeGuard::new(|| domain.remove_iopf(dev));
-        if old.is_some() && entries::tear_down(&unit, dev, pasid, false).is_err() {
+        if old.is_some() && entries::tear_down(dev, pasid, false).is_err() {
             dev.complain(c"PASID entry: invalidation failed");
         }
-        entries::set_up_nested(&unit, dev, &listed, &user, pasid, || ())?;
+        entries::set_up_nested(dev, &listed, &user, pasid, || ())?;
         iopf.dismiss();
         listed.keep();
         if let Some(old) = old {

@@ -12,10 +12,11 @@
 //! reuse of the words stands the invalidation. There is no other way round: each step takes the
 //! one before.
 //!
-//! Writing takes the unit's lock, of which the caller shows the guard. Invalidating must not,
-//! since it waits for the hardware; meanwhile others find the entry [`State::Leaving`], and keep
-//! off. Some of them wait for its end and cannot sleep, so whoever takes an entry down is not
-//! preempted until it is done: [`Cleared`] and [`Flushed`] have a [`NoPreempt`].
+//! Writing takes the unit's lock, which [`Absent`] and [`Present`] hold, of the very unit whose the
+//! entry is. Invalidating must not, since it waits for the hardware; meanwhile others find the
+//! entry [`State::Leaving`], and keep off. Some of them wait for its end and cannot sleep, so
+//! whoever takes an entry down is not preempted until it is done: [`Cleared`] and [`Flushed`] have
+//! a [`NoPreempt`].
 
 use core::hint::spin_loop;
 
@@ -38,9 +39,31 @@ use crate::{
 
 /// An entry's place in memory and the hardware that reads it. A PASID entry has [`WORDS`] words, a
 /// context entry two.
-pub(crate) trait Hardware {
-    /// Shown by who holds the lock under which entries are written.
-    type Guard;
+pub(crate) trait Hardware: Sized {
+    /// The same with the lock held under which the entry is written.
+    type Locked: Locked<Unlocked = Self>;
+
+    /// Takes that lock.
+    fn lock(self) -> Self::Locked;
+
+    /// Reads a word.
+    fn load(&self, word: usize) -> u64;
+
+    /// Invalidates.
+    ///
+    /// # Errors
+    ///
+    /// Those of the invalidation queue.
+    fn flush(&mut self, plan: &Plan) -> Result;
+}
+
+/// An entry with the lock held under which it is written; dropping it unlocks.
+pub(crate) trait Locked: Sized {
+    /// The same without the lock.
+    type Unlocked: Hardware<Locked = Self>;
+
+    /// Gives the lock back.
+    fn unlock(self) -> Self::Unlocked;
 
     /// Reads a word.
     fn load(&self, word: usize) -> u64;
@@ -53,16 +76,9 @@ pub(crate) trait Hardware {
 
     /// Writes the processor's cache back, where the hardware does not look into it.
     fn write_back(&mut self);
-
-    /// Invalidates.
-    ///
-    /// # Errors
-    ///
-    /// Those of the invalidation queue.
-    fn flush(&mut self, plan: &Plan) -> Result;
 }
 
-fn read<H: Hardware>(hw: &H) -> Entry {
+fn read<L: Locked>(hw: &L) -> Entry {
     Entry {
         low: Low::from_raw(hw.load(0)),
         mid: Mid::from_raw(hw.load(1)),
@@ -76,21 +92,21 @@ fn leaving(low: Low) -> bool {
 }
 
 /// What an entry turned out to be.
-pub(crate) enum State<H> {
-    Absent(Absent<H>),
-    Present(Present<H>),
+pub(crate) enum State<L: Locked> {
+    Absent(Absent<L>),
+    Present(Present<L>),
     /// P is 0 and the words are there: somebody waits until the hardware has forgotten them.
-    Leaving(Leaving<H>),
+    Leaving(Leaving<L::Unlocked>),
 }
 
-impl<H: Hardware> State<H> {
+impl<L: Locked> State<L> {
     /// Looks at an entry.
-    pub(crate) fn of(hw: H, _guard: &H::Guard) -> Self {
+    pub(crate) fn of(hw: L) -> Self {
         let entry = read(&hw);
         if entry.present() {
             Self::Present(Present { hw, entry })
         } else if leaving(entry.low) {
-            Self::Leaving(Leaving { hw })
+            Self::Leaving(Leaving { hw: hw.unlock() })
         } else {
             Self::Absent(Absent { hw, low: entry.low })
         }
@@ -104,23 +120,23 @@ pub(crate) struct Leaving<H> {
 }
 
 impl<H: Hardware> Leaving<H> {
-    /// Returns when nobody is any more: soon, as that processor is not preempted. The unit's lock
-    /// must be free, for the other one needs it.
-    pub(crate) fn wait(self) {
+    /// Returns when nobody is any more, with the lock: soon, as that processor is not preempted.
+    pub(crate) fn wait(self) -> H::Locked {
         while leaving(Low::from_raw(self.hw.load(0))) {
             spin_loop();
         }
+        self.hw.lock()
     }
 }
 
 /// P is 0, nothing is cached, and nothing but FPD is left in it.
 #[must_use]
-pub(crate) struct Absent<H> {
-    hw: H,
+pub(crate) struct Absent<L> {
+    hw: L,
     low: Low,
 }
 
-impl<H: Hardware> Absent<H> {
+impl<L: Locked> Absent<L> {
     /// Whether its faults are not reported, as is left behind when a process goes away that a
     /// device worked for.
     pub(crate) fn faults_off(&self) -> bool {
@@ -128,12 +144,12 @@ impl<H: Hardware> Absent<H> {
     }
 
     /// Clears all of it, FPD too.
-    pub(crate) fn reset(mut self, _guard: &H::Guard) {
+    pub(crate) fn reset(mut self) {
         wipe(&mut self.hw, Low::from_raw(0));
     }
 
     /// Makes it present: everything else first, P last.
-    pub(crate) fn publish(mut self, entry: &Entry, _guard: &H::Guard) -> Fresh<H> {
+    pub(crate) fn publish(mut self, entry: &Entry) -> Fresh<L::Unlocked> {
         let words = entry.words();
         for (n, word) in words.iter().enumerate().skip(1) {
             self.hw.store(n, *word);
@@ -144,7 +160,7 @@ impl<H: Hardware> Absent<H> {
         self.hw.store(0, entry.low.into_raw());
         self.hw.write_back();
         Fresh {
-            hw: self.hw,
+            hw: self.hw.unlock(),
             entry: *entry,
         }
     }
@@ -163,11 +179,11 @@ impl<H: Hardware> Fresh<H> {
     /// # Errors
     ///
     /// Those of the invalidation queue, with the entry, which is present nonetheless.
-    pub(crate) fn announce(mut self, scope: &Scope) -> Result<(), (Error, Present<H>)> {
+    pub(crate) fn announce(mut self, scope: &Scope) -> Result<(), (Error, Present<H::Locked>)> {
         let plan = Plan::change(&Entry::EMPTY, &self.entry, scope);
         self.hw.flush(&plan).map_err(|e| {
             let present = Present {
-                hw: self.hw,
+                hw: self.hw.lock(),
                 entry: self.entry,
             };
             (e, present)
@@ -177,33 +193,33 @@ impl<H: Hardware> Fresh<H> {
 
 /// P is 1 and hardware may use it.
 #[must_use]
-pub(crate) struct Present<H> {
-    hw: H,
+pub(crate) struct Present<L> {
+    hw: L,
     entry: Entry,
 }
 
-impl<H: Hardware> Present<H> {
+impl<L: Locked> Present<L> {
     /// What it says.
     pub(crate) fn entry(&self) -> &Entry {
         &self.entry
     }
 
     /// Clears P. The rest stays until nothing of it is cached.
-    pub(crate) fn clear(mut self, _guard: &H::Guard) -> Cleared<H> {
+    pub(crate) fn clear(mut self) -> Cleared<L::Unlocked> {
         let stays = NoPreempt::new();
         self.hw
             .store(0, self.entry.low.with_present(false).into_raw());
         self.hw.order();
         self.hw.write_back();
         Cleared {
-            hw: self.hw,
+            hw: self.hw.unlock(),
             entry: self.entry,
             stays,
         }
     }
 
     /// Turns the second stage's accessed and dirty flags on or off (SSADE), which is one word.
-    pub(crate) fn set_dirty_tracking(mut self, on: bool, _guard: &H::Guard) -> Changed<H> {
+    pub(crate) fn set_dirty_tracking(mut self, on: bool) -> Changed<L::Unlocked> {
         let old = self.entry;
         self.entry.low = old.low.with_ssade(on);
         self.hw.store(0, self.entry.low.into_raw());
@@ -211,17 +227,17 @@ impl<H: Hardware> Present<H> {
     }
 
     /// Makes all accesses to pages snooped (PGSNP), which is one word.
-    pub(crate) fn force_snoop(mut self, _guard: &H::Guard) -> Changed<H> {
+    pub(crate) fn force_snoop(mut self) -> Changed<L::Unlocked> {
         let old = self.entry;
         self.entry.mid = old.mid.with_pgsnp(true);
         self.hw.store(1, self.entry.mid.into_raw());
         self.changed(old)
     }
 
-    fn changed(mut self, old: Entry) -> Changed<H> {
+    fn changed(mut self, old: Entry) -> Changed<L::Unlocked> {
         self.hw.write_back();
         Changed {
-            hw: self.hw,
+            hw: self.hw.unlock(),
             old,
             new: self.entry,
         }
@@ -279,13 +295,13 @@ pub(crate) struct Flushed<H> {
 
 impl<H: Hardware> Flushed<H> {
     /// Clears the words; `faults_off` leaves FPD behind.
-    pub(crate) fn reset(mut self, faults_off: bool, _guard: &H::Guard) {
-        wipe(&mut self.hw, Low::from_raw(0).with_fpd(faults_off));
+    pub(crate) fn reset(self, faults_off: bool) {
+        wipe(&mut self.hw.lock(), Low::from_raw(0).with_fpd(faults_off));
     }
 }
 
 /// Clears all words of an absent entry but for what `low` holds.
-fn wipe<H: Hardware>(hw: &mut H, low: Low) {
+fn wipe<L: Locked>(hw: &mut L, low: Low) {
     hw.store(0, low.into_raw());
     for n in 1..WORDS {
         hw.store(n, 0);
@@ -330,25 +346,15 @@ pub(crate) mod recorder {
         }
     }
 
-    impl<const N: usize> Hardware for Recorder<'_, N> {
-        type Guard = ();
+    impl<'a, const N: usize> Hardware for Recorder<'a, N> {
+        type Locked = LockedRecorder<'a, N>;
+
+        fn lock(self) -> LockedRecorder<'a, N> {
+            LockedRecorder(self)
+        }
 
         fn load(&self, word: usize) -> u64 {
             self.words[word]
-        }
-
-        fn store(&mut self, word: usize, value: u64) {
-            // Never a word of an entry that is present, but for those that change in place.
-            self.words[word] = value;
-            self.note(Step::Store(word, value));
-        }
-
-        fn order(&mut self) {
-            self.note(Step::Order);
-        }
-
-        fn write_back(&mut self) {
-            self.note(Step::WriteBack);
         }
 
         fn flush(&mut self, plan: &Plan) -> Result {
@@ -368,6 +374,34 @@ pub(crate) mod recorder {
             }
         }
     }
+
+    pub(crate) struct LockedRecorder<'a, const N: usize>(Recorder<'a, N>);
+
+    impl<'a, const N: usize> Locked for LockedRecorder<'a, N> {
+        type Unlocked = Recorder<'a, N>;
+
+        fn unlock(self) -> Recorder<'a, N> {
+            self.0
+        }
+
+        fn load(&self, word: usize) -> u64 {
+            self.0.load(word)
+        }
+
+        fn store(&mut self, word: usize, value: u64) {
+            // Never a word of an entry that is present, but for those that change in place.
+            self.0.words[word] = value;
+            self.0.note(Step::Store(word, value));
+        }
+
+        fn order(&mut self) {
+            self.0.note(Step::Order);
+        }
+
+        fn write_back(&mut self) {
+            self.0.note(Step::WriteBack);
+        }
+    }
 }
 
 #[cfg(CONFIG_INTEL_IOMMU_RUST_KUNIT_TEST)]
@@ -379,6 +413,7 @@ mod tests {
 
     use super::{
         recorder::{
+            LockedRecorder,
             Recorder,
             Step,
             NO_STEPS, //
@@ -423,7 +458,7 @@ mod tests {
     fn record(
         words: &mut [u64; WORDS],
         fail: bool,
-        f: impl FnOnce(State<Recorder<'_, WORDS>>),
+        f: impl FnOnce(State<LockedRecorder<'_, WORDS>>),
     ) -> ([Step; 48], usize) {
         let mut steps = NO_STEPS;
         let mut count = 0;
@@ -434,7 +469,7 @@ mod tests {
             fail,
             tell: false,
         };
-        f(State::of(hw, &()));
+        f(State::of(hw.lock()));
         (steps, count)
     }
 
@@ -447,7 +482,7 @@ mod tests {
                 assert!(false);
                 return;
             };
-            assert!(absent.publish(&entry(), &()).announce(&scope()).is_ok());
+            assert!(absent.publish(&entry()).announce(&scope()).is_ok());
         });
         assert_eq!(count, 13);
         for n in 1..WORDS {
@@ -479,9 +514,9 @@ mod tests {
                         return;
                     };
                     assert_eq!(present.entry().did(), 7);
-                    let (flushed, result) = present.clear(&()).flush(&scope());
+                    let (flushed, result) = present.clear().flush(&scope());
                     assert_eq!(result.is_err(), fail);
-                    flushed.reset(fpd, &());
+                    flushed.reset(fpd);
                 });
                 assert_eq!(count, 13);
                 assert!(
@@ -563,8 +598,8 @@ mod tests {
             fail: false,
             tell: true,
         };
-        if let State::Absent(absent) = State::of(hw, &()) {
-            assert!(absent.publish(entry, &()).announce(scope).is_ok());
+        if let State::Absent(absent) = State::of(hw.lock()) {
+            assert!(absent.publish(entry).announce(scope).is_ok());
         }
         let hw = Recorder {
             words: &mut words,
@@ -573,10 +608,10 @@ mod tests {
             fail: false,
             tell: true,
         };
-        if let State::Present(present) = State::of(hw, &()) {
-            let (flushed, result) = present.clear(&()).flush(scope);
+        if let State::Present(present) = State::of(hw.lock()) {
+            let (flushed, result) = present.clear().flush(scope);
             assert!(result.is_ok());
-            flushed.reset(false, &());
+            flushed.reset(false);
         }
         let want = entry.words();
         let did = u64::from(entry.did()) << 16;
@@ -622,7 +657,7 @@ mod tests {
         let mut words = want;
         let (steps, count) = record(&mut words, false, |state| {
             if let State::Present(present) = state {
-                let changed = present.set_dirty_tracking(true, &());
+                let changed = present.set_dirty_tracking(true);
                 assert!(changed.flush(&scope()).is_ok());
             }
         });
@@ -632,7 +667,7 @@ mod tests {
 
         let (steps, _) = record(&mut words, true, |state| {
             if let State::Present(present) = state {
-                assert!(present.force_snoop(&()).flush(&scope()) == Err(EIO));
+                assert!(present.force_snoop().flush(&scope()) == Err(EIO));
             }
         });
         assert!(steps[0] == Step::Store(1, want[1] | 1 << 24));
@@ -643,10 +678,10 @@ mod tests {
         let mut words = [0; WORDS];
         let (steps, count) = record(&mut words, true, |state| {
             if let State::Absent(absent) = state {
-                match absent.publish(&entry(), &()).announce(&scope()) {
+                match absent.publish(&entry()).announce(&scope()) {
                     Err((e, present)) => {
                         assert!(e == EIO);
-                        present.clear(&()).flush(&scope()).0.reset(false, &());
+                        present.clear().flush(&scope()).0.reset(false);
                     }
                     Ok(()) => assert!(false),
                 }
@@ -663,7 +698,7 @@ mod tests {
         record(&mut words, false, |state| {
             if let State::Absent(absent) = state {
                 assert!(absent.faults_off());
-                absent.reset(&());
+                absent.reset();
             }
         });
         assert!(words == [0; WORDS]);
@@ -679,11 +714,11 @@ mod tests {
                 assert!(false);
                 return;
             };
-            let cleared = present.clear(&());
+            let cleared = present.clear();
             assert!(!preempt::preemptible());
             let (flushed, _) = cleared.flush(&scope());
             assert!(!preempt::preemptible());
-            flushed.reset(false, &());
+            flushed.reset(false);
         });
         assert!(preempt::preemptible());
     }
@@ -691,8 +726,12 @@ mod tests {
     /// An entry that another processor clears when it was looked at so many times.
     struct Later<'a>(&'a Cell<usize>, u64);
 
-    impl Hardware for Later<'_> {
-        type Guard = ();
+    impl<'a> Hardware for Later<'a> {
+        type Locked = LockedLater<'a>;
+
+        fn lock(self) -> LockedLater<'a> {
+            LockedLater(self)
+        }
 
         fn load(&self, _word: usize) -> u64 {
             let left = self.0.get();
@@ -704,15 +743,29 @@ mod tests {
             }
         }
 
+        fn flush(&mut self, _plan: &Plan) -> Result {
+            Ok(())
+        }
+    }
+
+    struct LockedLater<'a>(Later<'a>);
+
+    impl<'a> Locked for LockedLater<'a> {
+        type Unlocked = Later<'a>;
+
+        fn unlock(self) -> Later<'a> {
+            self.0
+        }
+
+        fn load(&self, word: usize) -> u64 {
+            self.0.load(word)
+        }
+
         fn store(&mut self, _word: usize, _value: u64) {}
 
         fn order(&mut self) {}
 
         fn write_back(&mut self) {}
-
-        fn flush(&mut self, _plan: &Plan) -> Result {
-            Ok(())
-        }
     }
 
     /// Waiting ends when the words are gone, but for FPD, or another life has begun.
@@ -720,8 +773,8 @@ mod tests {
     fn waits_while_leaving() {
         for after in [0, 2, 0x5001] {
             let left = Cell::new(100);
-            match State::of(Later(&left, after), &()) {
-                State::Leaving(leaving) => leaving.wait(),
+            match State::of(Later(&left, after).lock()) {
+                State::Leaving(leaving) => drop(leaving.wait()),
                 _ => assert!(false),
             }
             assert_eq!(left.get(), 0);

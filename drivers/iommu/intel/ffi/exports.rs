@@ -130,7 +130,7 @@ unsafe extern "C" fn intel_pasid_setup_first_level(
                 snoop_pages: flag(2),
                 snoop_walk: flag(3),
             };
-            entries::set_up_first_stage(&unit, dev, &table, pasid, did)
+            entries::set_up_first_stage(dev, &table, pasid, did)
         })
     })
 }
@@ -152,7 +152,7 @@ unsafe extern "C" fn intel_pasid_setup_second_level(
         on(dev, |dev| {
             let (unit, domain) = (dev.unit(), SecondStageDomain::from_raw(domain));
             let domain = OnUnit::new(domain, &domain, &unit);
-            entries::set_up_second_stage(&unit, dev, &domain, pasid)
+            entries::set_up_second_stage(dev, &domain, pasid)
         })
     })
 }
@@ -174,7 +174,7 @@ unsafe extern "C" fn intel_pasid_setup_dirty_tracking(
         on(dev, |dev| {
             let (unit, domain) = (dev.unit(), Domain::from_raw(domain));
             let domain = OnUnit::new(domain, &domain, &unit);
-            entries::set_dirty_tracking(&unit, dev, &domain, pasid, enabled)
+            entries::set_dirty_tracking(dev, &domain, pasid, enabled)
         })
     })
 }
@@ -189,11 +189,7 @@ unsafe extern "C" fn intel_pasid_setup_pass_through(
     pasid: u32,
 ) -> c_int {
     // SAFETY: Who attaches a device keeps it probed.
-    errno(unsafe {
-        on(dev, |dev| {
-            entries::set_up_pass_through(&dev.unit(), dev, pasid)
-        })
-    })
+    errno(unsafe { on(dev, |dev| entries::set_up_pass_through(dev, pasid)) })
 }
 
 /// # Safety
@@ -208,7 +204,7 @@ unsafe extern "C" fn intel_pasid_setup_page_snoop_control(
     // SAFETY: The lock of the domain that lists the device is held, so it stays attached.
     unsafe {
         tell(dev, c"PASID entry: snoop control failed", |dev| {
-            entries::force_snoop(&dev.unit(), dev, pasid)
+            entries::force_snoop(dev, pasid)
         })
     };
 }
@@ -226,7 +222,7 @@ unsafe extern "C" fn intel_pasid_tear_down_entry(
     // SAFETY: Who detaches a device keeps it probed.
     unsafe {
         tell(dev, c"PASID entry: invalidation failed", |dev| {
-            entries::tear_down(&dev.unit(), dev, pasid, fault_ignore)
+            entries::tear_down(dev, pasid, fault_ignore)
         })
     };
 }

@@ -17,10 +17,7 @@ use kernel::{
 
 use super::{
     device::Device,
-    unit::{
-        Guard,
-        Unit, //
-    },
+    unit::Unit,
     words::Words, //
 };
 use crate::pasid_entry::WORDS;
@@ -151,37 +148,21 @@ impl Drop for Flushed {
     }
 }
 
-/// The entry of a PASID, whose unit is locked. None, with a warning, when the directory does not
-/// reach so far or another unit is locked, and when there is no memory for the table. Does not
-/// sleep.
-pub(crate) fn entry<'a>(
-    dev: &Device<'a>,
-    guard: &Guard<'a>,
-    pasid: u32,
-) -> Option<Words<'a, WORDS>> {
-    look_up(dev, guard, pasid, true)
+/// The entry of a PASID. None, with a warning, when the directory does not reach so far, and when
+/// there is no memory for the table. Does not sleep.
+pub(crate) fn entry<'a>(dev: &Device<'a>, pasid: u32) -> Option<Words<'a, WORDS>> {
+    look_up(dev, pasid, true)
 }
 
-/// The entry of a PASID, whose unit is locked. None, with a warning, when the directory does not
-/// reach so far or another unit is locked, and when there is no table with it. Does not sleep.
-pub(crate) fn find<'a>(
-    dev: &Device<'a>,
-    guard: &Guard<'a>,
-    pasid: u32,
-) -> Option<Words<'a, WORDS>> {
-    look_up(dev, guard, pasid, false)
+/// The entry of a PASID. None, with a warning, when the directory does not reach so far, and when
+/// there is no table with it. Does not sleep.
+pub(crate) fn find<'a>(dev: &Device<'a>, pasid: u32) -> Option<Words<'a, WORDS>> {
+    look_up(dev, pasid, false)
 }
 
-fn look_up<'a>(
-    dev: &Device<'a>,
-    guard: &Guard<'a>,
-    pasid: u32,
-    make: bool,
-) -> Option<Words<'a, WORDS>> {
-    let (dir, unit) = (dev.directory(), dev.unit());
-    if kernel::warn_on!(
-        dir.as_ref().is_none_or(|dir| pasid >= dir.max_pasid()) || guard.unit() != unit
-    ) {
+fn look_up<'a>(dev: &Device<'a>, pasid: u32, make: bool) -> Option<Words<'a, WORDS>> {
+    let dir = dev.directory();
+    if kernel::warn_on!(dir.as_ref().is_none_or(|dir| pasid >= dir.max_pasid())) {
         return None;
     }
     let table = dir?.table_of(pasid, make)?;
@@ -189,8 +170,8 @@ fn look_up<'a>(
     let n = (pasid % TABLE_PASIDS) as usize * WORDS;
     // SAFETY: A table has 64 entries.
     let at = unsafe { table.add(n) };
-    // SAFETY: Tables stay until the device is released.
-    Some(unsafe { Words::new(at, unit) })
+    // SAFETY: Tables stay until the device is released, and are of its unit.
+    Some(unsafe { Words::new(at, dev.unit()) })
 }
 
 /// Bytes of a directory for as many PASIDs, at most 2^20: a word for each table of them, in a power
