@@ -7,9 +7,6 @@
  */
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 
 #include "kselftest_harness.h"
 #include "vtd_nested.h"
@@ -28,12 +25,8 @@ FIXTURE(nested)
 FIXTURE_SETUP(nested)
 {
 	struct vtd *v = &self->v;
-	int rc = vtd_setup(v, 0);
 
-	if (rc > 0)
-		SKIP(return, "%s", v->why);
-	ASSERT_EQ(0, rc)
-		TH_LOG("%s", v->why);
+	ASSERT_SET_UP(return, vtd_setup(v, 0), v);
 	self->root = vtd_new_root(v);
 	vtd_set(v, self->root, IOVA, gpa_of(A), FS_LEAF);
 	ASSERT_EQ(0, vtd_alloc_nested(v, v->parent, self->root, 48, &self->hwpt));
@@ -863,12 +856,8 @@ FIXTURE(dirty)
 FIXTURE_SETUP(dirty)
 {
 	struct vtd *v = &self->v;
-	int rc = vtd_setup(v, IOMMU_HWPT_ALLOC_DIRTY_TRACKING);
 
-	if (rc > 0 || !(v->hw_caps & IOMMU_HW_CAP_DIRTY_TRACKING))
-		SKIP(return, "%s", rc > 0 ? v->why : "no second-stage dirty tracking");
-	ASSERT_EQ(0, rc)
-		TH_LOG("%s", v->why);
+	ASSERT_SET_UP(return, vtd_tracks(vtd_setup(v, DIRTY_TRACKING), v), v);
 	self->root = vtd_new_root(v);
 	vtd_set(v, self->root, IOVA, gpa_of(A), FS_LEAF);
 	vtd_set(v, self->root, IOVA + PG, gpa_of(B), FS_LEAF);
@@ -1002,14 +991,10 @@ FIXTURE_VARIANT_ADD(dirty_large, of_1_gib)
 FIXTURE_SETUP(dirty_large)
 {
 	struct vtd *v = &self->v;
-	int rc = vtd_setup(v, IOMMU_HWPT_ALLOC_DIRTY_TRACKING);
 	uint64_t root;
 	void *at;
 
-	if (rc > 0 || !(v->hw_caps & IOMMU_HW_CAP_DIRTY_TRACKING))
-		SKIP(return, "%s", rc > 0 ? v->why : "no second-stage dirty tracking");
-	ASSERT_EQ(0, rc)
-		TH_LOG("%s", v->why);
+	ASSERT_SET_UP(return, vtd_tracks(vtd_setup(v, DIRTY_TRACKING), v), v);
 	if (!vtd_is_edu(v))
 		SKIP(return, NO_DMA, v->bdf);
 	self->size = 1ULL << variant->shift;
@@ -1120,52 +1105,42 @@ FIXTURE_TEARDOWN(process)
 {
 }
 
+/* Its DMA never ends. */
+static int use(int ready, unsigned int round)
+{
+	uint32_t hwpt;
+	uint64_t root;
+	struct vtd v;
+
+	if (vtd_setup(&v, 0))
+		return 1;
+	root = vtd_new_root(&v);
+	vtd_set(&v, root, IOVA, gpa_of(A), FS_LEAF);
+	if (vtd_alloc_nested(&v, v.parent, root, 48, &hwpt) || vtd_attach(&v, hwpt) ||
+	    dev_read(&v, IOVA) != TOKEN(A) || write(ready, "", 1) != 1)
+		return 1;
+	for (;;)
+		edu_dma(&v, true, IOVA);
+}
+
 /* Killed in mid-DMA, twenty times: nothing stays pinned, the device is free. */
 TEST_F_TIMEOUT(process, killed, SLOW)
 {
 	unsigned long pinned;
+	unsigned int round;
 	struct vtd v;
-	int rc, round;
+	pid_t pid;
 
-	rc = vtd_setup(&v, 0);
+	ASSERT_SET_UP(return, vtd_setup(&v, 0), &v);
 	vtd_release(&v);
-	if (rc > 0)
-		SKIP(return, "%s", v.why);
-	ASSERT_EQ(0, rc);
 	if (!vtd_is_edu(&v))
 		SKIP(return, NO_DMA, v.bdf);
 	pinned = vtd_pinned();
 	for (round = 0; round < 20; round++) {
-		int ready[2], status;
-		char byte;
-		pid_t pid;
-
-		ASSERT_EQ(0, pipe(ready));
-		pid = fork();
-		if (!pid) {
-			uint32_t hwpt;
-			uint64_t root;
-
-			/* Not one to outlive a test that was given up. */
-			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			if (vtd_setup(&v, 0))
-				_exit(1);
-			root = vtd_new_root(&v);
-			vtd_set(&v, root, IOVA, gpa_of(A), FS_LEAF);
-			if (vtd_alloc_nested(&v, v.parent, root, 48, &hwpt) || vtd_attach(&v, hwpt))
-				_exit(1);
-			if (dev_read(&v, IOVA) != TOKEN(A) || write(ready[1], "", 1) != 1)
-				_exit(1);
-			for (;;)
-				edu_dma(&v, true, IOVA);
-		}
-		close(ready[1]);
-		EXPECT_EQ(1, read(ready[0], &byte, 1));
-		close(ready[0]);
+		pid = vtd_begin_user(use, round);
+		ASSERT_NE(0, pid);
 		usleep(round * 300);
-		kill(pid, SIGKILL);
-		ASSERT_EQ(pid, waitpid(pid, &status, 0));
-		EXPECT_TRUE(WIFSIGNALED(status));
+		EXPECT_TRUE(vtd_kill_user(pid));
 	}
 	EXPECT_EQ(pinned, vtd_unpinned(pinned));
 }
@@ -1194,15 +1169,9 @@ TEST(msi_window)
 		.size = sizeof(allow), .num_iovas = 1, .allowed_iovas = (uintptr_t)&allowed };
 	struct vtd v;
 	uint32_t ioas;
-	int rc = vtd_setup(&v, 0);
 	unsigned int i;
 
-	if (rc > 0) {
-		vtd_release(&v);
-		SKIP(return, "%s", v.why);
-	}
-	ASSERT_EQ(0, rc)
-		TH_LOG("%s", v.why);
+	ASSERT_SET_UP(return, vtd_setup(&v, 0), &v);
 	/* The device first. */
 	ASSERT_EQ(0, vtd_attach(&v, v.ioas));
 	for (i = 0; i < ARRAY_SIZE(table); i++) {
@@ -1244,13 +1213,9 @@ TEST(everything_released)
 	unsigned long before, held;
 	uint32_t hwpt;
 	struct vtd v;
-	int rc;
 
 	before = vtd_pinned();
-	rc = vtd_setup(&v, 0);
-	if (rc > 0)
-		SKIP(return, "%s", v.why);
-	ASSERT_EQ(0, rc);
+	ASSERT_SET_UP(return, vtd_setup(&v, 0), &v);
 	ASSERT_EQ(0, vtd_alloc_nested(&v, v.parent, vtd_new_root(&v), 48, &hwpt));
 	ASSERT_EQ(0, vtd_attach(&v, hwpt));
 	held = vtd_pinned();

@@ -6,9 +6,6 @@
  * For another device only the checks that need no DMA run.
  */
 #include <pthread.h>
-#include <signal.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 
 #include "kselftest_harness.h"
 #include "vtd_pdma.h"
@@ -49,12 +46,8 @@ FIXTURE_VARIANT_ADD(pasid, ats)
 FIXTURE_SETUP(pasid)
 {
 	struct vtd *v = &self->v;
-	int rc = pdma_setup(v, 0);
 
-	if (rc > 0)
-		SKIP(return, "%s", v->why);
-	ASSERT_EQ(0, rc)
-		TH_LOG("%s", v->why);
+	ASSERT_SET_UP(return, pdma_setup(v, 0), v);
 	if (variant->how && (v->hw_caps & IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED))
 		SKIP(return, "%s has no ATS here", v->bdf);
 	self->how = variant->how;
@@ -344,14 +337,8 @@ FIXTURE(dirty)
 FIXTURE_SETUP(dirty)
 {
 	struct vtd *v = &self->v;
-	int rc = pdma_setup(v, IOMMU_HWPT_ALLOC_DIRTY_TRACKING);
 
-	if (rc > 0)
-		SKIP(return, "%s", v->why);
-	if (rc < 0 && v->dev_id && !(v->hw_caps & IOMMU_HW_CAP_DIRTY_TRACKING))
-		SKIP(return, "no second-stage dirty tracking");
-	ASSERT_EQ(0, rc)
-		TH_LOG("%s", v->why);
+	ASSERT_SET_UP(return, vtd_tracks(pdma_setup(v, DIRTY_TRACKING), v), v);
 	ASSERT_EQ(0, pdma_table(v, IOVA, A, &self->root, 0, &self->hwpt));
 	vtd_set(v, self->root, IOVA + PG, gpa_of(B), FS_LEAF);
 }
@@ -516,14 +503,12 @@ TEST_F_TIMEOUT(dirty, the_other_parent, SLOW)
 	EXPECT_LT(100, toggler.rounds);
 }
 
-static int child(int ready)
+static int use(int ready, unsigned int round)
 {
 	uint64_t root[4];
 	uint32_t hwpt[4], i;
 	struct vtd v;
 
-	/* Not one to outlive a test that was given up. */
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (pdma_setup(&v, 0))
 		return 1;
 	for (i = 0; i < 4; i++) {
@@ -624,15 +609,10 @@ static int take_another(struct vtd *v, struct vtd *other)
 FIXTURE_SETUP(silent)
 {
 	struct vtd *v = &self->v, *other = &self->other;
-	int rc;
 
 	memset(other, 0, sizeof(*other));
 	other->iommufd = other->dev = -1;
-	rc = pdma_setup(v, 0);
-	if (rc > 0)
-		SKIP(return, "%s", v->why);
-	ASSERT_EQ(0, rc)
-		TH_LOG("%s", v->why);
+	ASSERT_SET_UP(return, pdma_setup(v, 0), v);
 	if (!vtd_is_pdma(v) || (v->hw_caps & IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED))
 		SKIP(return, "no way to keep %s from answering", v->bdf);
 	if (!find_another(v, other))
@@ -993,33 +973,20 @@ FIXTURE_TEARDOWN(process)
 TEST_F_TIMEOUT(process, killed, SLOW)
 {
 	unsigned long pinned;
+	unsigned int round;
 	struct vtd v;
-	int rc, round;
+	pid_t pid;
 
-	rc = pdma_setup(&v, 0);
+	ASSERT_SET_UP(return, pdma_setup(&v, 0), &v);
 	vtd_release(&v);
-	if (rc > 0)
-		SKIP(return, "%s", v.why);
-	ASSERT_EQ(0, rc);
 	if (!vtd_is_pdma(&v))
 		SKIP(return, NO_DMA, v.bdf);
 	pinned = vtd_pinned();
 	for (round = 0; round < 10; round++) {
-		int ready[2], status;
-		char byte;
-		pid_t pid;
-
-		ASSERT_EQ(0, pipe(ready));
-		pid = fork();
-		if (!pid)
-			_exit(child(ready[1]));
-		close(ready[1]);
-		EXPECT_EQ(1, read(ready[0], &byte, 1));
-		close(ready[0]);
+		pid = vtd_begin_user(use, round);
+		ASSERT_NE(0, pid);
 		usleep(round * 700);
-		kill(pid, SIGKILL);
-		ASSERT_EQ(pid, waitpid(pid, &status, 0));
-		EXPECT_TRUE(WIFSIGNALED(status));
+		EXPECT_TRUE(vtd_kill_user(pid));
 	}
 	EXPECT_EQ(pinned, vtd_unpinned(pinned));
 }

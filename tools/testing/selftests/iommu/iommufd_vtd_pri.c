@@ -7,9 +7,6 @@
  */
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 
 #include "kselftest_harness.h"
 #include "vtd_pdma.h"
@@ -71,6 +68,14 @@ static int pri_open(struct pri *p, uint32_t pasid)
 	if (errno)
 		return vtd_fail(&p->v, "attach");
 	return 0;
+}
+
+static void pri_close(struct pri *p)
+{
+	if (p->fault >= 0)
+		close(p->fault);
+	p->fault = -1;
+	vtd_release(&p->v);
 }
 
 static unsigned int start(struct pri *p, uint32_t op, uint64_t iova, uint64_t value)
@@ -137,19 +142,12 @@ FIXTURE_VARIANT_ADD(pri, pasid)
 
 FIXTURE_SETUP(pri)
 {
-	int rc = pri_open(&self->p, variant->pasid);
-
-	if (rc > 0)
-		SKIP(return, "%s", self->p.v.why);
-	ASSERT_EQ(0, rc)
-		TH_LOG("%s", self->p.v.why);
+	ASSERT_SET_UP(return, pri_open(&self->p, variant->pasid), &self->p.v);
 }
 
 FIXTURE_TEARDOWN(pri)
 {
-	if (self->p.fault >= 0)
-		close(self->p.fault);
-	vtd_release(&self->p.v);
+	pri_close(&self->p);
 }
 
 TEST_F(pri, answered)
@@ -428,18 +426,11 @@ TEST(queue_is_given_back)
 {
 	static const unsigned int order[] = { 0, 1, 2, 0, 2, 2, 1, 0, 1 };
 	uint32_t hwpt[3], pasids[] = { NO_PASID, 9 };
-	int rc, log = log_open();
+	int log = log_open();
 	unsigned int i, n;
-	char path[128];
 	struct pri p;
 
-	rc = pri_open(&p, NO_PASID);
-	if (rc > 0) {
-		vtd_release(&p.v);
-		SKIP(return, "%s", p.v.why);
-	}
-	ASSERT_EQ(0, rc)
-		TH_LOG("%s", p.v.why);
+	ASSERT_SET_UP(return, pri_open(&p, NO_PASID), &p.v);
 	hwpt[0] = p.hwpt;
 	ASSERT_EQ(0, pdma_table(&p.v, IOVA, A, &p.root, p.fault_id, &hwpt[1]));
 	/* Without one. */
@@ -456,20 +447,14 @@ TEST(queue_is_given_back)
 	ASSERT_EQ(0, vtd_attach(&p.v, p.v.parent));
 	ASSERT_EQ(0, vtd_attach(&p.v, hwpt[1]));
 	ASSERT_EQ(0, vtd_attach(&p.v, p.v.ioas));
-	close(p.fault);
-	vtd_release(&p.v);
+	pri_close(&p);
 
-	/* The device goes, and comes back for who is next. */
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/remove", p.v.bdf);
-	ASSERT_EQ(0, sysfs_write(path, "1"));
-	ASSERT_EQ(0, sysfs_write("/sys/bus/pci/rescan", "1"));
+	/* For who is next. */
+	ASSERT_EQ(0, vtd_replug(&p.v));
 	EXPECT_FALSE(log_has_warning(log));
-	rc = pri_open(&p, NO_PASID);
-	EXPECT_EQ(0, rc)
+	EXPECT_EQ(0, pri_open(&p, NO_PASID))
 		TH_LOG("%s", p.v.why);
-	if (!rc)
-		close(p.fault);
-	vtd_release(&p.v);
+	pri_close(&p);
 }
 
 /* Processes that end in the middle; no device of their own. */
@@ -489,16 +474,10 @@ FIXTURE_TEARDOWN(process)
 TEST_F_TIMEOUT(process, queue_is_given_back_after_failures, SLOW)
 {
 	int rc, nth, fail, failed = 0, log = log_open();
-	char path[128], text[16];
+	char text[16];
 	struct pri p;
 
-	rc = pri_open(&p, NO_PASID);
-	if (rc > 0) {
-		vtd_release(&p.v);
-		SKIP(return, "%s", p.v.why);
-	}
-	ASSERT_EQ(0, rc)
-		TH_LOG("%s", p.v.why);
+	ASSERT_SET_UP(return, pri_open(&p, NO_PASID), &p.v);
 	fail = open("/proc/thread-self/fail-nth", O_RDWR);
 	if (fail < 0 || sysfs_write("/sys/kernel/debug/failslab/ignore-gfp-wait", "N"))
 		SKIP(return, "allocations cannot be made to fail here");
@@ -523,72 +502,56 @@ TEST_F_TIMEOUT(process, queue_is_given_back_after_failures, SLOW)
 	}
 	EXPECT_LT(0, failed);
 	close(fail);
-	close(p.fault);
-	vtd_release(&p.v);
+	pri_close(&p);
 
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/remove", p.v.bdf);
-	ASSERT_EQ(0, sysfs_write(path, "1"));
-	ASSERT_EQ(0, sysfs_write("/sys/bus/pci/rescan", "1"));
+	ASSERT_EQ(0, vtd_replug(&p.v));
 	EXPECT_FALSE(log_has_warning(log));
+}
+
+/* With a PASID or without, the request read or not. */
+static int ask_and_wait(int ready, unsigned int round)
+{
+	struct iommu_hwpt_pgfault fault;
+	struct pri p;
+
+	if (pri_open(&p, round & 1 ? 9 : NO_PASID) ||
+	    start(&p, PDMA_READ, IOVA, 0) != PDMA_WAITING)
+		return 1;
+	if (round & 2)
+		next_fault(&p, &fault);
+	if (write(ready, "", 1) != 1)
+		return 1;
+	for (;;)
+		pause();
 }
 
 /* Killed with a request under way: the device is free for the next. */
 TEST_F_TIMEOUT(process, killed, SLOW)
 {
 	unsigned long pinned;
+	unsigned int round;
 	struct pri p;
-	int rc, round;
+	pid_t pid;
 
-	rc = pri_open(&p, 9);
-	if (p.fault >= 0)
-		close(p.fault);
-	vtd_release(&p.v);
-	if (rc > 0)
-		SKIP(return, "%s", p.v.why);
-	ASSERT_EQ(0, rc)
-		TH_LOG("%s", p.v.why);
+	ASSERT_SET_UP(return, pri_open(&p, 9), &p.v);
+	pri_close(&p);
 	pinned = vtd_pinned();
 	for (round = 0; round < 10; round++) {
-		int ready[2], status;
-		char byte;
-		pid_t pid;
-
-		ASSERT_EQ(0, pipe(ready));
-		pid = fork();
-		if (!pid) {
-			struct iommu_hwpt_pgfault fault;
-
-			/* Not one to outlive a test that was given up. */
-			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			if (pri_open(&p, round & 1 ? 9 : NO_PASID) ||
-			    start(&p, PDMA_READ, IOVA, 0) != PDMA_WAITING)
-				_exit(1);
-			if (round & 2)
-				next_fault(&p, &fault);
-			if (write(ready[1], "", 1) != 1)
-				_exit(1);
-			pause();
-		}
-		close(ready[1]);
-		EXPECT_EQ(1, read(ready[0], &byte, 1));
-		close(ready[0]);
-		kill(pid, SIGKILL);
-		ASSERT_EQ(pid, waitpid(pid, &status, 0));
-		EXPECT_TRUE(WIFSIGNALED(status));
+		pid = vtd_begin_user(ask_and_wait, round);
+		ASSERT_NE(0, pid);
+		EXPECT_TRUE(vtd_kill_user(pid));
 	}
 	EXPECT_EQ(pinned, vtd_unpinned(pinned));
 }
 
 /* What a user of the device can have attached at one time, with a request that waits. */
-static int use_it_all(int ready)
+static int use_it_all(int ready, unsigned int round)
 {
 	uint32_t hwpt, pasid;
 	uint64_t root;
 	struct pri p;
 	int i;
 
-	/* Not one to outlive a test that was given up. */
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	/* Without PASID by a fault queue; by PASIDs with it and without. */
 	if (pri_open(&p, NO_PASID))
 		return 1;
@@ -624,33 +587,20 @@ static void *remove_device(void *arg)
 /* The device is removed while its user, who has everything attached, is killed. */
 TEST_F_TIMEOUT(process, killed_as_the_device_goes, SLOW)
 {
-	int rc, round, log = log_open();
+	int round, log = log_open();
 	unsigned long pinned;
 	struct pri p;
 
-	rc = pri_open(&p, NO_PASID);
-	if (p.fault >= 0)
-		close(p.fault);
-	vtd_release(&p.v);
-	if (rc > 0)
-		SKIP(return, "%s", p.v.why);
-	ASSERT_EQ(0, rc)
-		TH_LOG("%s", p.v.why);
+	ASSERT_SET_UP(return, pri_open(&p, NO_PASID), &p.v);
+	pri_close(&p);
 	pinned = vtd_pinned();
 	for (round = 0; round < 10; round++) {
 		struct remover remover = {};
-		int ready[2], status;
 		pthread_t thread;
-		char byte;
 		pid_t pid;
 
-		ASSERT_EQ(0, pipe(ready));
-		pid = fork();
-		if (!pid)
-			_exit(use_it_all(ready[1]));
-		close(ready[1]);
-		EXPECT_EQ(1, read(ready[0], &byte, 1));
-		close(ready[0]);
+		pid = vtd_begin_user(use_it_all, round);
+		ASSERT_NE(0, pid);
 		snprintf(remover.path, sizeof(remover.path), "/sys/bus/pci/devices/%s/remove",
 			 p.v.bdf);
 		/* Long before the user ends, at about the same time, and after that. */
@@ -663,9 +613,7 @@ TEST_F_TIMEOUT(process, killed_as_the_device_goes, SLOW)
 			EXPECT_FALSE(__atomic_load_n(&remover.done, __ATOMIC_ACQUIRE));
 		}
 		usleep(round * 300);
-		kill(pid, SIGKILL);
-		ASSERT_EQ(pid, waitpid(pid, &status, 0));
-		EXPECT_TRUE(WIFSIGNALED(status));
+		EXPECT_TRUE(vtd_kill_user(pid));
 		ASSERT_EQ(0, pthread_join(thread, NULL));
 		EXPECT_EQ(0, remover.rc);
 		EXPECT_NE(0, access(remover.path, F_OK));
@@ -674,16 +622,12 @@ TEST_F_TIMEOUT(process, killed_as_the_device_goes, SLOW)
 	EXPECT_EQ(pinned, vtd_unpinned(pinned));
 	EXPECT_FALSE(log_has_warning(log));
 	/* The next one finds nothing of it. */
-	rc = pri_open(&p, 9);
-	EXPECT_EQ(0, rc)
+	ASSERT_EQ(0, pri_open(&p, 9))
 		TH_LOG("%s", p.v.why);
-	if (!rc) {
-		vtd_set(&p.v, p.root, IOVA, gpa_of(A), FS_LEAF);
-		EXPECT_EQ(PDMA_DONE, start(&p, PDMA_READ, IOVA, SENTINEL));
-		EXPECT_EQ(TOKEN(A), pdma_buffer(&p.v));
-		close(p.fault);
-	}
-	vtd_release(&p.v);
+	vtd_set(&p.v, p.root, IOVA, gpa_of(A), FS_LEAF);
+	EXPECT_EQ(PDMA_DONE, start(&p, PDMA_READ, IOVA, SENTINEL));
+	EXPECT_EQ(TOKEN(A), pdma_buffer(&p.v));
+	pri_close(&p);
 }
 
 TEST_HARNESS_MAIN

@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -24,6 +25,8 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -510,6 +513,71 @@ static inline unsigned long vtd_unpinned(unsigned long pinned)
 	return vtd_pinned();
 }
 
+/* How much of this program's memory is huge pages, as `smaps_rollup` says it. */
+static inline unsigned long vtd_huge_pages(void)
+{
+	unsigned long kib = 0;
+	char line[256];
+	FILE *f;
+
+	f = fopen("/proc/self/smaps_rollup", "r");
+	while (f && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "AnonHugePages: %lu", &kib) == 1)
+			break;
+	}
+	if (f)
+		fclose(f);
+	return kib;
+}
+
+/*
+ * A process of its own for a user of the device, which writes to the descriptor
+ * when it is ready, and never ends by itself. 0: it did not come so far.
+ */
+static inline pid_t vtd_begin_user(int (*user)(int ready, unsigned int round), unsigned int round)
+{
+	int ready[2];
+	pid_t pid;
+	char byte;
+
+	if (pipe(ready))
+		return 0;
+	pid = fork();
+	if (!pid) {
+		/* Not one to outlive a test that was given up. */
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(ready[0]);
+		_exit(user(ready[1], round));
+	}
+	close(ready[1]);
+	if (pid > 0 && read(ready[0], &byte, 1) != 1) {
+		waitpid(pid, NULL, 0);
+		pid = 0;
+	}
+	close(ready[0]);
+	return pid < 0 ? 0 : pid;
+}
+
+/* Kills it. Whether that is how it ended. */
+static inline bool vtd_kill_user(pid_t pid)
+{
+	int status;
+
+	kill(pid, SIGKILL);
+	return waitpid(pid, &status, 0) == pid && WIFSIGNALED(status);
+}
+
+/* The device goes, and comes back. */
+static inline int vtd_replug(struct vtd *v)
+{
+	char path[128];
+	int rc;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/remove", v->bdf);
+	rc = sysfs_write(path, "1");
+	return rc ? rc : sysfs_write("/sys/bus/pci/rescan", "1");
+}
+
 /* Takes the device that was found into v->iommufd. */
 static inline int vtd_bind(struct vtd *v)
 {
@@ -585,15 +653,20 @@ static inline int vtd_setup_on(struct vtd *v, uint32_t id, uint32_t parent_flags
 	if (rc)
 		return rc;
 
-	/* 2 MiB aligned, of 4 KiB pages. */
+	/* 2 MiB aligned, of 4 KiB pages: so are the entries of stage 2 then. */
+	if (prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0))
+		return vtd_fail(v, "PR_SET_THP_DISABLE");
 	at = mmap(NULL, MEM_PAGES * PG + MIB2, PROT_READ | PROT_WRITE,
 		  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (at == MAP_FAILED)
 		return vtd_fail(v, "memory");
 	v->mem_map = at;
 	v->mem = (void *)(((uintptr_t)at + MIB2 - 1) & ~(MIB2 - 1));
-	madvise(v->mem, MEM_PAGES * PG, MADV_NOHUGEPAGE);
 	vtd_fill(v);
+	if (vtd_huge_pages()) {
+		snprintf(v->why, sizeof(v->why), "memory comes in huge pages");
+		return -1;
+	}
 	v->next_table = 1;
 
 	errno = -vtd_alloc_ioas(v, &v->ioas);
@@ -614,6 +687,32 @@ static inline int vtd_setup(struct vtd *v, uint32_t parent_flags)
 {
 	return vtd_setup_on(v, EDU_ID, parent_flags);
 }
+
+#define DIRTY_TRACKING	IOMMU_HWPT_ALLOC_DIRTY_TRACKING
+
+/* What a setup with DIRTY_TRACKING returned; a unit without it refuses the parent. */
+static inline int vtd_tracks(int rc, struct vtd *v)
+{
+	if (rc >= 0 || !v->dev_id || v->hw_caps & IOMMU_HW_CAP_DIRTY_TRACKING)
+		return rc;
+	snprintf(v->why, sizeof(v->why), "no second-stage dirty tracking");
+	return 1;
+}
+
+/*
+ * In tests: what a setup of @v returned. Where a machine cannot, the test is passed
+ * over with @statement, as SKIP() has it.
+ */
+#define ASSERT_SET_UP(statement, rc, v)                  \
+	({                                               \
+		int _rc = (rc);                          \
+		if (_rc > 0) {                           \
+			vtd_release(v);                  \
+			SKIP(statement, "%s", (v)->why); \
+		}                                        \
+		ASSERT_EQ(0, _rc)                        \
+			TH_LOG("%s", (v)->why);          \
+	})
 
 /* Gives all of it back; a mapping of the BAR would keep the device open. */
 static inline void vtd_release(struct vtd *v)
