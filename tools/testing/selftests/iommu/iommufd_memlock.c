@@ -5,6 +5,7 @@
  * is given back. Needs CONFIG_IOMMUFD_TEST and no hardware.
  */
 #include <sys/mman.h>
+#include <sys/wait.h>
 
 /* Made for the harness's fixtures. */
 #pragma GCC diagnostic ignored "-Wunused-variable"
@@ -167,6 +168,41 @@ TEST_F(memlock, hwpts)
 		}
 		EXPECT_CHARGED(0);
 		test_ioctl_ioas_unmap(IOVA, PAGES * PG);
+	}
+}
+
+/* Maps the file in a process that ends: what it was charged is gone then. */
+static bool mapped_by_a_child(int fd, __u32 ioas, int file)
+{
+	int status;
+	pid_t child = fork();
+
+	if (!child)
+		_exit(map_file_at(fd, ioas, file, IOVA, PAGES) ? 1 : 0);
+	return child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) &&
+	       !WEXITSTATUS(status);
+}
+
+/* Who takes over what another one had pinned who has ended pays for it, once. */
+TEST_F(memlock, payer_has_ended)
+{
+	struct iommu_ioas_change_process change = { .size = sizeof(change) };
+	__u32 hwpt;
+
+	/* Pinned all the time, and given back and pinned again after its end. */
+	for (int again = 0; again < 2; again++) {
+		test_cmd_hwpt_alloc(self->idev, self->ioas_id, 0, &hwpt);
+		ASSERT_TRUE(mapped_by_a_child(self->fd, self->ioas_id, self->file));
+		EXPECT_EQ(0, line_of("/proc/self/status", "VmPin:"));
+		if (again) {
+			test_ioctl_destroy(hwpt);
+			test_cmd_hwpt_alloc(self->idev, self->ioas_id, 0, &hwpt);
+		}
+		EXPECT_EQ(0, ioctl(self->fd, IOMMU_IOAS_CHANGE_PROCESS, &change));
+		EXPECT_CHARGED(PAGES);
+		test_ioctl_ioas_unmap(IOVA, PAGES * PG);
+		EXPECT_CHARGED(0);
+		test_ioctl_destroy(hwpt);
 	}
 }
 
