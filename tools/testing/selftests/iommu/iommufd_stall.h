@@ -52,11 +52,6 @@ static inline long make_write(struct call *call)
 	return write(call->fd, call->arg, call->size);
 }
 
-static inline long make_close(struct call *call)
-{
-	return close(call->fd);
-}
-
 static inline void *run_call(void *arg)
 {
 	struct call *call = arg;
