@@ -7,7 +7,17 @@
  */
 
 #include <linux/anon_inodes.h>
+#include <linux/dma-buf.h>
+#include <linux/dma-resv.h>
+#include <linux/file.h>
+#include <linux/hugetlb.h>
+#include <linux/kthread.h>
+#include <linux/memfd.h>
+#include <linux/mm.h>
 #include <linux/pci-ats.h>
+#include <linux/sched/mm.h>
+#include <linux/shmem_fs.h>
+#include <linux/vfio_pci_core.h>
 #include <uapi/linux/vfio.h>
 
 #include "../../drivers/iommu/iommufd/exports.h"
@@ -16,12 +26,12 @@
 
 #if IS_ENABLED(CONFIG_IOMMUFD_TEST)
 #include <linux/debugfs.h>
-#include <linux/dma-buf.h>
-#include <linux/dma-resv.h>
 #include <linux/fault-inject.h>
-#include <linux/file.h>
 #include <linux/generic_pt/iommu.h>
 #include <linux/platform_device.h>
 #endif
 
 const gfp_t RUST_CONST_HELPER_XA_FLAGS_ACCOUNT = XA_FLAGS_ACCOUNT;
+#ifdef CONFIG_TRANSPARENT_HUGEPAGE
+const unsigned long RUST_CONST_HELPER_HPAGE_SIZE = HPAGE_SIZE;
+#endif

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
 #include <linux/cred.h>
+#include <linux/dma-buf.h>
+#include <linux/highmem.h>
+#include <linux/hugetlb.h>
 #include <linux/io.h>
 #include <linux/iommu.h>
 #include <linux/iommufd.h>
@@ -10,10 +13,13 @@
 #include <linux/msi.h>
 #include <linux/pci-ats.h>
 #include <linux/refcount.h>
+#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/user.h>
+#include <linux/shmem_fs.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
+#include <linux/vfio_pci_core.h>
 #include <linux/wait_bit.h>
 #include <linux/xarray.h>
 
@@ -222,5 +228,133 @@ __rust_helper bool rust_helper_pci_pri_supported(struct pci_dev *pdev)
 __rust_helper int rust_helper_pci_pasid_status(struct pci_dev *pdev)
 {
 	return pci_pasid_status(pdev);
+}
+#endif
+
+__rust_helper void rust_helper_iommu_iotlb_gather_init(struct iommu_iotlb_gather *gather)
+{
+	iommu_iotlb_gather_init(gather);
+}
+
+__rust_helper void rust_helper_iommu_iotlb_sync(struct iommu_domain *domain,
+						struct iommu_iotlb_gather *gather)
+{
+	iommu_iotlb_sync(domain, gather);
+}
+
+__rust_helper struct page *rust_helper_iommu_pfn_to_page(unsigned long pfn)
+{
+	return pfn_to_page(pfn);
+}
+
+__rust_helper unsigned long rust_helper_iommu_folio_pfn(struct folio *folio)
+{
+	return folio_pfn(folio);
+}
+
+__rust_helper unsigned long rust_helper_iommu_folio_nr_pages(struct folio *folio)
+{
+	return folio_nr_pages(folio);
+}
+
+__rust_helper bool rust_helper_iommu_is_huge_mapping(struct mm_struct *mm, unsigned long address)
+{
+	struct vm_area_struct *vma = vma_lookup(mm, address);
+
+	return vma && is_vm_hugetlb_page(vma);
+}
+
+/* How many pages there are from the one that is mapped at address to the end of its huge one. */
+__rust_helper unsigned long rust_helper_iommu_huge_rest(struct page *page, unsigned long address)
+{
+	struct folio *folio = page_folio(page);
+	unsigned long nr = folio_nr_pages(folio);
+	unsigned long index = folio_page_idx(folio, page);
+
+	if (!folio_test_hugetlb(folio) || index != (address >> PAGE_SHIFT) % nr)
+		return 1;
+	return nr - index;
+}
+
+__rust_helper int rust_helper_iommu_add_pins(struct page *page, unsigned int pins)
+{
+	return folio_add_pins(page_folio(page), pins);
+}
+
+__rust_helper unsigned long rust_helper_iommu_memlock_limit(struct task_struct *task)
+{
+	return task_rlimit(task, RLIMIT_MEMLOCK) >> PAGE_SHIFT;
+}
+
+__rust_helper int rust_helper_iommu_account_locked_vm(struct mm_struct *mm, unsigned long npages,
+						      bool inc, struct task_struct *task)
+{
+	int ret;
+
+	mmap_write_lock(mm);
+	ret = __account_locked_vm(mm, npages, inc, task, false);
+	mmap_write_unlock(mm);
+	return ret;
+}
+
+__rust_helper void rust_helper_iommu_cond_resched(void)
+{
+	cond_resched();
+}
+
+__rust_helper bool rust_helper_iommu_is_shmem(struct file *file)
+{
+	return shmem_file(file);
+}
+
+__rust_helper bool rust_helper_iommu_is_hugetlb(struct file *file)
+{
+	return is_file_hugepages(file);
+}
+
+__rust_helper bool rust_helper_iommu_is_append(struct file *file)
+{
+	return IS_APPEND(file_inode(file));
+}
+
+__rust_helper unsigned int rust_helper_iommu_seals(struct file *file)
+{
+	if (shmem_file(file))
+		return SHMEM_I(file_inode(file))->seals;
+#ifdef CONFIG_HUGETLBFS
+	if (is_file_hugepages(file))
+		return HUGETLBFS_I(file_inode(file))->seals;
+#endif
+	return 0;
+}
+
+__rust_helper int rust_helper_iommu_map_writable(struct file *file)
+{
+	return mapping_map_writable(file->f_mapping);
+}
+
+__rust_helper void rust_helper_iommu_unmap_writable(struct file *file)
+{
+	mapping_unmap_writable(file->f_mapping);
+}
+
+__rust_helper void rust_helper_iommu_kunmap_local(const void *address)
+{
+	kunmap_local(address);
+}
+
+#if IS_ENABLED(CONFIG_VFIO_PCI_DMABUF)
+/* By symbol_get(), since VFIO uses iommufd, too. */
+__rust_helper int rust_helper_iommu_vfio_dma_buf_map(struct dma_buf_attachment *attachment,
+						     struct phys_vec *phys)
+{
+	typeof(&vfio_pci_dma_buf_iommufd_map) fn = symbol_get(vfio_pci_dma_buf_iommufd_map);
+	int ret;
+
+	if (!fn)
+		return -EOPNOTSUPP;
+	ret = fn(attachment, phys);
+	symbol_put(vfio_pci_dma_buf_iommufd_map);
+	return ret;
 }
 #endif

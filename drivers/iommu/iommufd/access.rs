@@ -154,6 +154,7 @@ fn for_each_span(
     let mut spans = map.spans(first, last);
     while let Some(span) = spans.next() {
         f(&span).map_err(|e| (spans.at(), e))?;
+        spans.pass(&span);
     }
     if spans.is_done() {
         Ok(())

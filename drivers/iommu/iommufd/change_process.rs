@@ -7,11 +7,7 @@
 
 use crate::{
     ffi::{
-        charge::{
-            charge_current,
-            AllIoas,
-            MODES, //
-        },
+        charge::AllIoas,
         handlers::{
             self,
             end_of,
@@ -19,6 +15,10 @@ use crate::{
                 self,
                 IoasChangeProcess, //
             }, //
+        },
+        payer::{
+            Mode,
+            Payer, //
         },
         ucmd::Ucmd, //
     },
@@ -36,10 +36,11 @@ impl Ioctl for IoasChangeProcess {
         if ucmd.__reserved != 0 {
             return Err(EOPNOTSUPP);
         }
-        let mut all = AllIoas::lock(ucmd.ctx())?;
-        check(&mut all)?;
-        let charges = count(&mut all)?;
-        if let Err(e) = charge(&charges) {
+        let all = AllIoas::lock(ucmd.ctx())?;
+        check(&all)?;
+        let payer = Payer::current()?;
+        let charges = count(&all)?;
+        if let Err(e) = charge(&payer, &charges) {
             all.each(|pages| {
                 if let Some(pages) = pages {
                     pages.restore_charged();
@@ -48,7 +49,10 @@ impl Ioctl for IoasChangeProcess {
             })?;
             return Err(e);
         }
-        hand_over(&mut all)
+        all.each(|pages| {
+            pages.ok_or(EBUSY)?.hand_over(payer.clone());
+            Ok(())
+        })
     }
 }
 
@@ -57,9 +61,9 @@ impl Ioctl for IoasChangeProcess {
 /// # Errors
 ///
 /// `EBUSY` while a mapping is being made, `EINVAL` for memory of a process.
-fn check(all: &mut AllIoas<'_>) -> Result {
+fn check(all: &AllIoas<'_>) -> Result {
     all.each(|pages| {
-        if pages.ok_or(EBUSY)?.of_file() {
+        if pages.ok_or(EBUSY)?.is_file() {
             Ok(())
         } else {
             Err(EINVAL)
@@ -67,14 +71,14 @@ fn check(all: &mut AllIoas<'_>) -> Result {
     })
 }
 
-/// Counts the pages that others pay for, by mode; each once, however often it is mapped.
-fn count(all: &mut AllIoas<'_>) -> Result<[usize; MODES]> {
-    let mut charges = [0; MODES];
+/// Counts the pages that others pay for, by [`Mode::ALL`]; each once, however often it is mapped.
+fn count(all: &AllIoas<'_>) -> Result<[usize; 3]> {
+    let mut charges = [0; 3];
     all.each(|pages| {
         let pages = pages.ok_or(EBUSY)?;
         if pages.charged_to_other() {
-            let charged = pages.take_charged();
-            if let Some(sum) = charges.get_mut(pages.mode()) {
+            let (mode, charged) = (pages.mode(), pages.take_charged());
+            for (sum, _) in charges.iter_mut().zip(Mode::ALL).filter(|it| it.1 == mode) {
                 *sum += charged;
             }
         }
@@ -83,34 +87,16 @@ fn count(all: &mut AllIoas<'_>) -> Result<[usize; MODES]> {
     Ok(charges)
 }
 
-/// Charges the current process, for all modes or for none.
-fn charge(charges: &[usize; MODES]) -> Result {
-    let wanted = || charges.iter().copied().enumerate().filter(|&(_, n)| n != 0);
-    for (mode, npages) in wanted() {
-        if let Err(e) = charge_current(mode, npages, true) {
-            for (done, npages) in wanted().take_while(|&(done, _)| done < mode) {
-                // Giving back what was just charged has no way to fail.
-                kernel::warn_on!(charge_current(done, npages, false).is_err());
+/// Charges a process, for all modes or for none.
+fn charge(payer: &Payer, charges: &[usize; 3]) -> Result {
+    let all = || Mode::ALL.into_iter().zip(charges.iter().copied());
+    for (n, (mode, npages)) in all().enumerate() {
+        if let Err(e) = payer.charge(mode, npages) {
+            for (mode, npages) in all().take(n) {
+                payer.uncharge(mode, npages);
             }
             return Err(e);
         }
     }
     Ok(())
-}
-
-/// Gives the old charges back and makes the current process the one that pays.
-fn hand_over(all: &mut AllIoas<'_>) -> Result {
-    let mut result = Ok(());
-    all.each(|pages| {
-        let pages = pages.ok_or(EBUSY)?;
-        if pages.charged_to_other() {
-            let uncharged = pages.uncharge();
-            if kernel::warn_on!(uncharged.is_err()) {
-                result = uncharged;
-            }
-        }
-        pages.adopt();
-        Ok(())
-    })?;
-    result
 }

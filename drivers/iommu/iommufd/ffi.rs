@@ -2,9 +2,9 @@
 
 //! The C-facing layer: the only place with `unsafe` and `bindings::`.
 //!
-//! The page core (`io_pagetable.c`, `pages.c`) and drivers share structures with this crate, so
-//! their layout is that of `iommufd_private.h` and `include/linux/iommufd.h`. Each is wrapped in
-//! a type here that gives out what its locks and counts allow.
+//! Drivers share structures with this crate, so their layout is that of `iommufd_private.h` and
+//! `include/linux/iommufd.h`. Each is wrapped in a type here that gives out what its locks and
+//! counts allow.
 
 use kernel::prelude::*;
 
@@ -20,6 +20,8 @@ pub(crate) mod context;
 pub(crate) mod count;
 pub(crate) mod destroy;
 pub(crate) mod device;
+pub(crate) mod dirty;
+pub(crate) mod dmabuf;
 pub(crate) mod domain;
 pub(crate) mod eventq;
 pub(crate) mod exports;
@@ -30,12 +32,15 @@ pub(crate) mod handlers;
 pub(crate) mod hw_queue;
 pub(crate) mod hwpt;
 pub(crate) mod ioas;
-pub(crate) mod iopt;
 pub(crate) mod kinds;
 pub(crate) mod memory;
 #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
 pub(crate) mod noiommu;
 pub(crate) mod object;
+pub(crate) mod pages;
+pub(crate) mod payer;
+pub(crate) mod pgtable;
+pub(crate) mod pin;
 #[cfg(CONFIG_IOMMUFD_TEST)]
 pub(crate) mod selftest;
 pub(crate) mod space;

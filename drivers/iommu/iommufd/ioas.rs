@@ -30,12 +30,6 @@ use crate::{
             self as memory,
             Ioas, //
         },
-        iopt::{
-            Access,
-            Allowed,
-            PageList,
-            Place, //
-        },
         object::{
             Built,
             Loan, //
@@ -46,6 +40,11 @@ use crate::{
             Reply,
             Ucmd, //
         }, //
+    },
+    io_pagetable::{
+        Access,
+        Allowed,
+        Place, //
     },
     ioctl::{
         Answer,
@@ -61,7 +60,6 @@ use core::mem::{
     size_of, //
 };
 use kernel::prelude::*;
-use pin_init::stack_pin_init;
 
 /// An IOAS that is complete, and not to be found.
 pub(crate) struct NewIoas<'a> {
@@ -140,15 +138,15 @@ impl Ioctl for IoasIovaRanges {
             return Err(EOPNOTSUPP);
         }
         let ioas = lend::<Ioas>(ucmd.ctx(), ucmd.ioas_id)?;
-        let usable = ioas.iopt().usable();
+        let iovas = ioas.iopt().read();
         let range = |(start, last)| IovaRange {
             start: start as u64,
             last: last as u64,
         };
         Ok(Found {
-            ranges: usable.collect(ucmd.num_iovas as usize, range)?,
-            count: u32::try_from(usable.ranges().count())?,
-            alignment: usable.alignment(),
+            ranges: iovas.collect(ucmd.num_iovas as usize, range)?,
+            count: u32::try_from(iovas.usable().count())?,
+            alignment: iovas.alignment(),
         })
     }
 }
@@ -260,12 +258,11 @@ impl Ioctl for IoasCopy {
         let (place, access) = mapping(ucmd.flags, ucmd.dst_iova, &[ucmd.length, ucmd.src_iova])?;
         let ctx = ucmd.ctx();
         let (from, length) = (ucmd.src_iova as usize, ucmd.length as usize);
-        stack_pin_init!(let pages = PageList::new());
-        lend::<Ioas>(ctx, ucmd.src_ioas_id)?
+        let mut parts = lend::<Ioas>(ctx, ucmd.src_ioas_id)?
             .iopt()
-            .get_pages(from, length, pages.as_mut())?;
+            .get_pages(from, length)?;
         let target = lend::<Ioas>(ctx, ucmd.dst_ioas_id)?;
-        let iova = target.iopt().map_pages(place, pages, length, access)?;
+        let iova = target.iopt().map(place, &mut parts, length, access)?;
         ucmd.dst_iova = iova as u64;
         Ok(Respond)
     }

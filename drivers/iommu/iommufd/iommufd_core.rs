@@ -9,7 +9,8 @@
 //! | devices | [`device`], [`hw_info`], [`attach`], [`target`], `noiommu` |
 //! | drivers without DMA | [`access`] |
 //! | the object model | [`object`] |
-//! | I/O address spaces | [`ioas`], [`change_process`] |
+//! | I/O address spaces | [`ioas`], [`io_pagetable`], [`change_process`] |
+//! | runs of frames, room for them, where a mapping is | [`runs`], [`fit`], [`area`] |
 //! | event queues | [`fault`], [`veventq`] |
 //! | vIOMMUs | [`viommu`], [`hw_queue`] |
 //! | VFIO's container | [`vfio_compat`] |
@@ -29,7 +30,7 @@
 //! 8. a context's `sw_msi_lock`
 //! 9. an IOAS's `domains_rwsem`
 //! 10. its `iova_rwsem`; all of a context are taken under its `ioas_creation_lock`
-//! 11. the mutexes of the page core
+//! 11. the lock of pages
 //! 12. spinlocks: those of the object table, of the lists of groups, accesses, vDEVICEs and
 //!     regions, and of an event queue. None of them is taken under another, and they are held for a
 //!     few instructions; lookups take no lock
@@ -37,23 +38,27 @@
 //!
 //! No user memory is copied under any of them that somebody outside of the context may wait for,
 //! nor while a device is lent: see [`ioctl::Answer`]. What remains is under the locks of an IOAS
-//! (9 to 11), where the page core pins user memory and writes the bitmap of dirty pages.
+//! (9 and 11), where user memory is pinned that is to be mapped.
 
 mod access;
+mod area;
 mod attach;
 mod change_process;
 mod device;
 mod fault;
 mod ffi;
+mod fit;
 mod hw_info;
 mod hw_queue;
 mod hwpt;
+mod io_pagetable;
 mod ioas;
 mod ioctl;
 #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
 mod noiommu;
 mod object;
 mod option;
+mod runs;
 #[cfg(CONFIG_IOMMUFD_TEST)]
 mod selftest;
 mod target;

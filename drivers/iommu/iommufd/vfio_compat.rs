@@ -27,10 +27,6 @@ use crate::{
             }, //
         },
         ioas::Ioas,
-        iopt::{
-            Access,
-            Place, //
-        },
         object::Loan,
         ucmd::{
             read_struct,
@@ -38,6 +34,10 @@ use crate::{
             write_struct,
             Ucmd, //
         }, //
+    },
+    io_pagetable::{
+        Access,
+        Place, //
     },
     ioctl::{
         Ioctl,
@@ -255,7 +255,7 @@ fn unmap_dma(ctx: &Ctx, arg: usize) -> Result {
         iopt.unmap_all()
     } else {
         if !iopt.large_pages() {
-            iopt.cut(edges(iova, size).get_mut())?;
+            iopt.cut(edges(iova, size).get())?;
         }
         iopt.unmap(iova, size)
     };
@@ -275,9 +275,9 @@ fn edges(iova: usize, size: usize) -> Edges {
 }
 
 impl Edges {
-    fn get_mut(&mut self) -> &mut [usize] {
+    fn get(&self) -> &[usize] {
         let Self(iovas, count) = self;
-        iovas.split_at_mut(*count).0
+        iovas.split_at(*count).0
     }
 }
 
@@ -312,7 +312,7 @@ fn get_info(ctx: &Ctx, arg: usize) -> Result {
             start: start as u64,
             end: last as u64,
         };
-        let usable = ioas.iopt().usable().collect(usize::MAX, range)?;
+        let usable = ioas.iopt().read().collect(usize::MAX, range)?;
         (sizes, alignment, usable)
     };
 
@@ -408,11 +408,11 @@ mod tests {
 
     #[test]
     fn where_to_cut() {
-        assert!(edges(0, 0x1000).get_mut() == [0xfff]);
-        assert!(edges(0x1000, 0x1000).get_mut() == [0x1fff, 0xfff]);
-        assert!(edges(usize::MAX, 1).get_mut() == [usize::MAX, usize::MAX - 1]);
+        assert!(edges(0, 0x1000).get() == [0xfff]);
+        assert!(edges(0x1000, 0x1000).get() == [0x1fff, 0xfff]);
+        assert!(edges(usize::MAX, 1).get() == [usize::MAX, usize::MAX - 1]);
         // Nothing to unmap is refused by the core; here it must only not overflow.
-        assert!(edges(0, 0).get_mut() == [usize::MAX]);
-        assert!(edges(usize::MAX, usize::MAX).get_mut().len() == 2);
+        assert!(edges(0, 0).get() == [usize::MAX]);
+        assert!(edges(usize::MAX, usize::MAX).get().len() == 2);
     }
 }

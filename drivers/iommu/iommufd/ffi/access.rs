@@ -19,6 +19,7 @@ use super::{
     object::{
         Kind,
         KindId,
+        Loan,
         Object, //
     },
     typed::{
@@ -26,6 +27,7 @@ use super::{
         Hold,
         Reserved, //
     },
+    xarray::Entries, //
 };
 use crate::access;
 use core::{
@@ -34,7 +36,11 @@ use core::{
         offset_of,
         size_of, //
     },
-    ptr, //
+    pin::Pin,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -210,6 +216,115 @@ impl Drop for Access {
     }
 }
 
+/// The accesses that may pin pages of an IOAS, by numbers.
+///
+/// # Invariants
+///
+/// All on it are accesses, which leave it before they are freed.
+#[pin_data(PinnedDrop)]
+pub(crate) struct AccessList {
+    #[pin]
+    xa: Opaque<bindings::xarray>,
+}
+
+// SAFETY: It has a lock of its own.
+unsafe impl Send for AccessList {}
+// SAFETY: As above.
+unsafe impl Sync for AccessList {}
+
+impl AccessList {
+    /// An empty one.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            xa <- Opaque::ffi_init(|xa| {
+                // SAFETY: Memory for one, which does not move.
+                unsafe { bindings::iommu_xa_init_flags(xa, bindings::XA_FLAGS_ALLOC) }
+            }),
+        })
+    }
+
+    /// Adds an access; returns its number.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; `EBUSY` when there are 65536.
+    pub(crate) fn add(&self, access: &Access) -> Result<u32> {
+        let mut id = 0;
+        let limit = bindings::xa_limit {
+            min: 0,
+            max: u16::MAX.into(),
+        };
+        let entry = ptr::from_ref(access).cast_mut().cast();
+        // INVARIANT: It is an access.
+        //
+        // SAFETY: The array is initialised.
+        let done = unsafe {
+            bindings::xa_lock(self.xa.get());
+            let gfp = bindings::GFP_KERNEL_ACCOUNT;
+            let done = bindings::__xa_alloc(self.xa.get(), &mut id, entry, limit, gfp);
+            bindings::xa_unlock(self.xa.get());
+            done
+        };
+        to_result(done)?;
+        Ok(id)
+    }
+
+    /// Takes an access off.
+    pub(crate) fn remove(&self, id: u32) {
+        // SAFETY: The array is initialised.
+        let was = unsafe { bindings::xa_erase(self.xa.get(), id as usize) };
+        kernel::warn_on!(was.is_null());
+    }
+
+    /// What all of them want mappings to be aligned to, while none comes or goes.
+    pub(crate) fn alignment(&self) -> usize {
+        // SAFETY: It is initialised, and by the caller does not change.
+        let all = unsafe { Entries::of(self.xa.get(), 0) };
+        // SAFETY: By the type invariant.
+        let of = |(_, it): (usize, NonNull<c_void>)| unsafe { it.cast::<Access>().as_ref() };
+        all.map(|it| of(it).iova_alignment).fold(1, usize::max)
+    }
+
+    /// Has every driver undo its pins in a range, which is about to be unmapped.
+    pub(crate) fn notify_unmap(&self, iova: usize, length: usize) {
+        self.for_each(|access| access.unmap(iova, length));
+    }
+
+    /// Calls `f` for each that a driver has, with a loan on it but without locks, in the order of
+    /// their numbers.
+    fn for_each(&self, mut f: impl FnMut(&Access)) {
+        let list = self.xa.get();
+        // SAFETY: It is initialised.
+        let mut accesses = unsafe { Entries::of(list, 0) };
+        loop {
+            // SAFETY: It is initialised.
+            unsafe { bindings::xa_lock(list) };
+            let found = accesses.next();
+            // SAFETY: By the type invariant, under the lock.
+            let access = found.map(|(_, access)| unsafe { access.cast::<Access>().as_ref() });
+            let loan = access.and_then(|it| Loan::<'_, Access>::of(it.ctx()?, it.object()));
+            // SAFETY: It is held.
+            unsafe { bindings::xa_unlock(list) };
+            if found.is_none() {
+                return;
+            }
+            if let Some(access) = loan {
+                f(&access);
+            }
+        }
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for AccessList {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: It is initialised, and nobody uses it any more.
+        kernel::warn_on!(unsafe { Entries::of(self.xa.get(), 0) }.next().is_some());
+        // SAFETY: As above.
+        unsafe { bindings::xa_destroy(self.xa.get()) };
+    }
+}
+
 /// An access whose mutex is held.
 pub(crate) struct Locked<'a> {
     access: &'a Access,
@@ -245,9 +360,9 @@ impl<'a> Locked<'a> {
         // SAFETY: The mutex guards the field.
         let old_list_id = unsafe { *access.list_id.get() };
         if let Some(new) = new {
-            let raw = ptr::from_ref(access).cast_mut().cast();
-            // SAFETY: Both are valid. On success it sets `list_id`, which the mutex guards.
-            to_result(unsafe { bindings::iopt_add_access(new.iopt().as_raw(), raw) })?;
+            let id = new.iopt().add_access(|list| list.add(access))?;
+            // SAFETY: The mutex guards the field.
+            unsafe { *access.list_id.get() = id };
         }
         // SAFETY: The mutex guards the field.
         unsafe { *access.ioas.get() = ptr::null_mut() };
@@ -291,10 +406,8 @@ impl<'a> Change<'a> {
     /// Arrives: leaves the list of the old IOAS, and lets go of it.
     pub(crate) fn finish(self) {
         let access = self.locked.access;
-        let raw = ptr::from_ref(access).cast_mut().cast();
         if let Some(old) = self.locked.unpin_ioas() {
-            // SAFETY: Both are valid, and it is on that list under that number.
-            unsafe { bindings::iopt_remove_access(old.iopt().as_raw(), raw, self.old_list_id) };
+            old.iopt().remove_access(self.old_list_id);
             // SAFETY: By the type invariant of `Access` this count belongs to the field, which is
             // written below.
             drop(unsafe { Hold::adopt(old) });

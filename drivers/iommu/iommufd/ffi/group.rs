@@ -203,8 +203,11 @@ impl Locked<'_> {
     pub(crate) fn reserve_for(&mut self, ioas: &Ioas, dev: &PhysDev) -> Result {
         // SAFETY: Only the address is taken: who prepares an MSI may be reading it.
         let sw_msi_start = unsafe { &raw mut (*self.group.c.get()).sw_msi_start };
-        // SAFETY: The mutex keeps others from writing there.
-        unsafe { ioas.reserve_with_msi(dev, sw_msi_start) }
+        if let Some(start) = ioas.reserve_with_msi(dev)? {
+            // SAFETY: The mutex keeps others from writing there.
+            unsafe { sw_msi_start.write_volatile(start) };
+        }
+        Ok(())
     }
 
     /// Maps all the pages that the group's devices signal MSIs through.

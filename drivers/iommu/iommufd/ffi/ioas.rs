@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! An IOAS as memory: `struct iommufd_ioas`.
+//! An IOAS as memory.
 
 use super::{
     context::Ctx,
     handlers::uapi,
-    iopt::Iopt,
     object::{
         Built,
         Kind,
@@ -15,7 +14,11 @@ use super::{
     },
     ucmd::Ucmd, //
 };
-use core::mem::size_of;
+use crate::io_pagetable::IoPagetable;
+use core::{
+    marker::PhantomPinned,
+    mem::size_of, //
+};
 use kernel::{
     bindings,
     c_str,
@@ -24,34 +27,36 @@ use kernel::{
     sync::rwsem::RwSem,
     types::Opaque, //
 };
+use pin_init::PinInit;
 
 /// An I/O address space.
-#[repr(transparent)]
-pub(crate) struct Ioas(Opaque<bindings::iommufd_ioas>);
+#[repr(C)]
+pub(crate) struct Ioas {
+    head: Opaque<bindings::iommufd_object>,
+    pub(super) mutex: Opaque<bindings::mutex>,
+    pub(super) hwpts: Opaque<bindings::list_head>,
+    iopt: IoPagetable,
+    _pin: PhantomPinned,
+}
 
 // SAFETY: What it is made of has locks.
 unsafe impl Sync for Ioas {}
 
-// SAFETY: Objects of this kind are made below only, and are `struct iommufd_ioas`.
+// SAFETY: Objects of this kind are made below only.
 unsafe impl Kind for Ioas {
     const ID: KindId = KindId(bindings::iommufd_object_type_IOMMUFD_OBJ_IOAS);
 }
 
 impl Ioas {
-    pub(super) fn as_raw(&self) -> *mut bindings::iommufd_ioas {
-        self.0.get()
-    }
-
     /// Its IOVAs.
-    pub(crate) fn iopt(&self) -> &Iopt {
-        // SAFETY: Initialised in `build`.
-        unsafe { Iopt::from_raw(&raw mut (*self.as_raw()).iopt) }
+    pub(crate) fn iopt(&self) -> &IoPagetable {
+        &self.iopt
     }
 
     /// Its head.
     pub(crate) fn object(&self) -> &Object {
         // SAFETY: The head is first, and as valid as the whole.
-        unsafe { Object::from_raw(self.as_raw().cast()) }
+        unsafe { Object::from_raw(self.head.get()) }
     }
 
     /// Makes one that is complete, but not visible.
@@ -60,16 +65,17 @@ impl Ioas {
     ///
     /// `ENOMEM`; `EBUSY` when all ids are in use.
     pub(crate) fn build(ctx: &Ctx) -> Result<Built<'_>> {
-        let object = ctx.reserve(size_of::<bindings::iommufd_ioas>(), Self::ID)?;
-        let raw = object.as_raw().cast::<bindings::iommufd_ioas>();
-        // SAFETY: Zeroed memory of that size, ours alone, which stays where it is.
-        unsafe { bindings::iopt_init_table(&raw mut (*raw).iopt) };
+        let object = ctx.reserve(size_of::<Self>(), Self::ID)?;
+        let raw = object.as_raw().cast::<Self>();
+        // SAFETY: Zeroed memory of that size, ours alone, which stays where it is; this has no way to
+        // fail.
+        let Ok(()) = unsafe { IoPagetable::new().__init(&raw mut (*raw).iopt) };
         // SAFETY: As above.
-        unsafe { bindings::INIT_LIST_HEAD(&raw mut (*raw).hwpt_list) };
+        unsafe { bindings::INIT_LIST_HEAD((*raw).hwpts.get()) };
         // SAFETY: As above; the name and the class are static.
         unsafe {
             bindings::__mutex_init(
-                &raw mut (*raw).mutex,
+                (*raw).mutex.get(),
                 c_str!("ioas->mutex").as_char_ptr(),
                 static_lock_class!().as_ptr(),
             )
@@ -85,14 +91,13 @@ impl Ioas {
 ///
 /// `obj` must be an IOAS that nobody else refers to.
 pub(super) unsafe extern "C" fn destroy(obj: *mut bindings::iommufd_object) {
-    let raw = obj.cast::<bindings::iommufd_ioas>();
+    let raw = obj.cast::<Ioas>();
     // SAFETY: By the caller.
-    let ioas = unsafe { &*raw.cast::<Ioas>() };
-    crate::ioas::unmap_at_end(ioas);
-    // SAFETY: By the caller; nothing is mapped any more.
-    unsafe { bindings::iopt_destroy_table(&raw mut (*raw).iopt) };
+    crate::ioas::unmap_at_end(unsafe { &*raw });
+    // SAFETY: By the caller; nothing is mapped any more, and nobody looks at it again.
+    unsafe { (&raw mut (*raw).iopt).drop_in_place() };
     // SAFETY: By the caller.
-    unsafe { bindings::mutex_destroy(&raw mut (*raw).mutex) };
+    unsafe { bindings::mutex_destroy((*raw).mutex.get()) };
 }
 
 impl Ctx {
@@ -126,18 +131,5 @@ pub(crate) fn fuzzer_iova(ucmd: &mut Ucmd<'_, uapi::IoasCopy>) {
 ///
 /// `ENOENT` when nothing is mapped there; `EOPNOTSUPP` when this kernel cannot tell.
 pub(crate) fn physical(ioas: &Loan<'_, Ioas>, iova: usize, most: u64) -> Result<(u64, u64)> {
-    #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
-    {
-        let (mut address, mut length) = (0, most);
-        // SAFETY: The table is valid, and the results are ours.
-        kernel::error::to_result(unsafe {
-            bindings::iopt_get_phys(ioas.iopt().as_raw(), iova, &mut address, &mut length)
-        })?;
-        Ok((address, length))
-    }
-    #[cfg(not(CONFIG_IOMMUFD_NOIOMMU))]
-    {
-        let _ = (ioas, iova, most);
-        Err(EOPNOTSUPP)
-    }
+    ioas.iopt().physical(iova, most)
 }

@@ -17,9 +17,17 @@ use super::{
     ioas::Ioas,
     typed::Head,
 };
+use crate::{
+    ffi::{
+        dirty::UserBitmap,
+        pgtable::PageTable,
+        pin::should_fail, //
+    },
+    io_pagetable::Owner, //
+};
+use core::mem::offset_of;
 use kernel::{
     bindings,
-    error::to_result,
     interop::list::CList,
     prelude::*,
     sync::{
@@ -28,8 +36,10 @@ use kernel::{
             Guard, //
         },
         Mutex, //
-    }, //
+    },
+    types::Opaque, //
 };
+use pin_init::stack_pin_init;
 
 // SAFETY: It has locks of its own, and is not bound to a thread.
 unsafe impl Send for Ioas {}
@@ -40,7 +50,7 @@ impl Ioas {
     /// Takes the mutex.
     pub(crate) fn lock(&self) -> Locked<'_> {
         // SAFETY: It is initialised as long as the IOAS lives.
-        let mutex = unsafe { Mutex::<()>::from_raw(&raw mut (*self.as_raw()).mutex) };
+        let mutex = unsafe { Mutex::<()>::from_raw(self.mutex.get()) };
         Locked {
             ioas: self,
             _guard: mutex.lock(),
@@ -53,14 +63,12 @@ impl Ioas {
     ///
     /// `ENOMEM`; what mapping runs into.
     pub(super) fn add_domain(&self, domain: &Domain) -> Result {
-        // SAFETY: Both are valid; the page core does its own locking.
-        to_result(unsafe { bindings::iopt_table_add_domain(self.iopt().as_raw(), domain.as_raw()) })
+        self.iopt().add_domain(PageTable::new(domain))
     }
 
     /// Unmaps all of it again.
     pub(super) fn remove_domain(&self, domain: &Domain) {
-        // SAFETY: The domain was added; the page core does its own locking.
-        unsafe { bindings::iopt_table_remove_domain(self.iopt().as_raw(), domain.as_raw()) };
+        self.iopt().remove_domain(PageTable::new(domain));
     }
 
     /// Begins or ends recording what is written to through a domain.
@@ -69,10 +77,8 @@ impl Ioas {
     ///
     /// `EOPNOTSUPP`: the domain cannot.
     pub(super) fn set_dirty_tracking(&self, domain: &Domain, enable: bool) -> Result {
-        // SAFETY: Both are valid; the page core does its own locking.
-        to_result(unsafe {
-            bindings::iopt_set_dirty_tracking(self.iopt().as_raw(), domain.as_raw(), enable)
-        })
+        self.iopt()
+            .set_dirty_tracking(PageTable::new(domain), enable)
     }
 
     /// Puts what was written to into user space's bitmap, and forgets it unless `flags` say no.
@@ -87,15 +93,15 @@ impl Ioas {
         flags: u32,
         request: &mut bindings::iommu_hwpt_get_dirty_bitmap,
     ) -> Result {
-        // SAFETY: All are valid; the page core does its own locking.
-        to_result(unsafe {
-            bindings::iopt_read_and_clear_dirty_data(
-                self.iopt().as_raw(),
-                domain.as_raw(),
-                flags as c_ulong,
-                request,
-            )
-        })
+        // CAST: All have 64 bits.
+        let bitmap = UserBitmap {
+            iova: request.iova as usize,
+            length: request.length as usize,
+            page_size: request.page_size as usize,
+            data: request.data as usize,
+        };
+        self.iopt()
+            .read_dirty(PageTable::new(domain), flags, bitmap)
     }
 
     /// Keeps user space from mapping where the hardware cannot translate for `dev`.
@@ -104,35 +110,86 @@ impl Ioas {
     ///
     /// `EADDRINUSE`: something is mapped there; `ENOMEM`.
     pub(crate) fn reserve_for(&self, dev: &PhysDev) -> Result {
-        // SAFETY: Nothing is to be written.
-        unsafe { self.reserve_with_msi(dev, core::ptr::null_mut()) }
+        self.reserve(dev, false).map(drop)
     }
 
-    /// The same; where the window for software MSIs begins goes to `start`.
+    /// The same; returns where the window for software MSIs begins, if there is one.
     ///
     /// # Errors
     ///
-    /// As [`Self::reserve_for`].
-    ///
-    /// # Safety
-    ///
-    /// `start` must be null or writable.
-    pub(super) unsafe fn reserve_with_msi(
-        &self,
-        dev: &PhysDev,
-        start: *mut bindings::phys_addr_t,
-    ) -> Result {
-        // SAFETY: All are valid, `start` by the caller; the page core does its own locking.
-        to_result(unsafe {
-            bindings::iopt_table_enforce_dev_resv_regions(self.iopt().as_raw(), dev.as_raw(), start)
-        })
+    /// As [`Self::reserve_for`]; `EINVAL`: the device has both software and hardware MSIs.
+    pub(super) fn reserve_with_msi(&self, dev: &PhysDev) -> Result<Option<u64>> {
+        self.reserve(dev, true)
+    }
+
+    fn reserve(&self, dev: &PhysDev, msi: bool) -> Result<Option<u64>> {
+        if should_fail() {
+            return Err(EINVAL);
+        }
+        let (mut hw, mut sw, mut start) = (0, 0, None);
+        let mut iovas = self.iopt().write();
+        let mut take = |region: &bindings::iommu_resv_region| {
+            match region.type_ {
+                bindings::iommu_resv_type_IOMMU_RESV_DIRECT_RELAXABLE => return Ok(()),
+                bindings::iommu_resv_type_IOMMU_RESV_MSI if msi => hw += 1,
+                bindings::iommu_resv_type_IOMMU_RESV_SW_MSI if msi => {
+                    start = Some(region.start);
+                    sw += 1;
+                }
+                _ => (),
+            }
+            // CAST: Both have 64 bits.
+            let first = region.start as usize;
+            let last = (region.length.wrapping_sub(1)).wrapping_add(first);
+            iovas.reserve(first, last, owner(dev))
+        };
+        let mut result = each_region(dev, &mut take);
+        // Drivers must offer sane combinations.
+        if result.is_ok() && kernel::warn_on!(sw != 0 && hw != 0 || sw > 1) {
+            result = Err(EINVAL);
+        }
+        result.inspect_err(|_| iovas.unreserve(owner(dev)))?;
+        Ok(start)
     }
 
     /// Gives back what was reserved for `dev`, if anything was.
     pub(crate) fn unreserve_for(&self, dev: &PhysDev) {
-        // SAFETY: The device is only used as a key; the page core does its own locking.
-        unsafe { bindings::iopt_remove_reserved_iova(self.iopt().as_raw(), dev.as_raw().cast()) };
+        self.iopt().write().unreserve(owner(dev));
     }
+}
+
+/// Whose the regions of a device are.
+fn owner(dev: &PhysDev) -> Owner {
+    Owner(dev.as_raw().addr())
+}
+
+/// Calls `f` for each region of a device, until it fails.
+fn each_region(
+    dev: &PhysDev,
+    f: &mut dyn FnMut(&bindings::iommu_resv_region) -> Result,
+) -> Result {
+    stack_pin_init!(let head = Opaque::ffi_init(|head: *mut bindings::list_head| {
+        // SAFETY: Memory for a list, which does not move.
+        unsafe { bindings::INIT_LIST_HEAD(head) }
+    }));
+    let head: *mut bindings::list_head = head.get();
+    // SAFETY: Both are valid. Drivers allocate what they add.
+    unsafe { bindings::iommu_get_resv_regions(dev.as_raw(), head) };
+    // SAFETY: The list was initialised.
+    let mut at = unsafe { (*head).next };
+    let mut result = Ok(());
+    while at != head && result.is_ok() {
+        // SAFETY: All on the list are regions, by this field.
+        let region = unsafe {
+            &*at.byte_sub(offset_of!(bindings::iommu_resv_region, list))
+                .cast::<bindings::iommu_resv_region>()
+        };
+        result = f(region);
+        at = region.list.next;
+    }
+    // SAFETY: As above; this frees them.
+    unsafe { bindings::iommu_put_resv_regions(dev.as_raw(), head) };
+    result
 }
 
 /// An IOAS whose mutex is held.
@@ -148,8 +205,7 @@ impl Locked<'_> {
     }
 
     fn list(&self) -> *mut bindings::list_head {
-        // SAFETY: Only the address is taken.
-        unsafe { &raw mut (*self.ioas.as_raw()).hwpt_list }
+        self.ioas.hwpts.get()
     }
 
     /// The hwpts on this IOAS, in the order in which they were made. Some may be on their way out:

@@ -9,21 +9,18 @@ use super::{
     errno,
     hwpt::PagingHwpt,
     ioas::Ioas,
-    iopt::Iopt,
     object::{
         Built,
         Loan,
         Object, //
     },
-    table::Locked,
-    xarray::Entries, //
+    table::Locked, //
 };
 use crate::vfio_compat;
 use core::ptr;
 use kernel::{
     bindings,
-    prelude::*,
-    sync::rwsem::RwSem, //
+    prelude::*, //
 };
 
 impl Ctx {
@@ -52,7 +49,7 @@ impl Ctx {
 
     /// Sets or clears the container's IOAS.
     pub(crate) fn set_vfio_ioas(&self, ioas: Option<&Loan<'_, Ioas>>, _locked: &Locked<'_>) {
-        let raw = ioas.map_or(ptr::null_mut(), |ioas| ioas.as_raw());
+        let raw = ioas.map_or(ptr::null_mut(), |ioas| ioas.object().as_raw().cast());
         // SAFETY: The field is guarded by the table's lock; a loan keeps the IOAS in the table.
         unsafe { (*self.as_raw()).vfio_ioas = raw };
     }
@@ -80,41 +77,6 @@ impl Ioas {
     /// Whether all its tables enforce that DMA is coherent with caches. May sleep.
     pub(crate) fn is_coherent(&self) -> bool {
         self.lock().hwpts().all(PagingHwpt::is_coherent)
-    }
-}
-
-impl Iopt {
-    /// The page sizes that all its domains have, a bit each, and what mappings are aligned to.
-    pub(crate) fn page_sizes(&self) -> (usize, usize) {
-        // SAFETY: Initialised with the table.
-        let domains = unsafe { RwSem::from_raw(&raw mut (*self.as_raw()).domains_rwsem) };
-        let _lock = domains.read();
-        // SAFETY: Only the address is taken.
-        let xa = unsafe { &raw mut (*self.as_raw()).domains };
-        // SAFETY: It was initialised with the table, and changes under the write side of the lock.
-        let entries = unsafe { Entries::of(xa, 0) };
-        let sizes = entries.fold(usize::MAX, |sizes, (_, domain)| {
-            let domain = domain.cast::<bindings::iommu_domain>().as_ptr();
-            // SAFETY: The entries are domains, which stay while the lock is held.
-            sizes & unsafe { (*domain).pgsize_bitmap }
-        });
-        // SAFETY: Whoever changes it holds the lock, too, for writing, or waits for us.
-        let alignment = unsafe { (*self.as_raw()).iova_alignment };
-        (sizes, alignment)
-    }
-
-    /// Makes sure that no mapping goes across these IOVAs.
-    ///
-    /// # Errors
-    ///
-    /// `EBUSY` for a mapping that is being made or unmapped; `EOPNOTSUPP` for one of a dma-buf;
-    /// `EINVAL` where the cut is not aligned, a driver has pinned pages, or a domain may have large
-    /// ones; `ENOMEM`.
-    pub(crate) fn cut(&self, iovas: &mut [usize]) -> Result {
-        // SAFETY: The table is valid, and the core reads as many IOVAs as there are.
-        kernel::error::to_result(unsafe {
-            bindings::iopt_cut_iova(self.as_raw(), iovas.as_mut_ptr(), iovas.len())
-        })
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
         hwpt::PagingHwpt,
         selftest::{
             object::{
+                Mapped,
                 PagingExt,
                 Ucmd, //
             },
@@ -92,20 +93,26 @@ pub(super) fn mark(ucmd: &mut Ucmd<'_>) -> Result {
     let mut bits = bits(&bitmap, count).peekable();
     while let Some(&first) = bits.peek() {
         go_on()?;
-        let mapped = hwpt.mapped(iova_of(first));
-        let goes_along = |bit: &u64| match &mapped {
-            Some(mapped) => mapped.contains(iova_of(*bit)),
-            None => *bit == first,
-        };
-        for _ in 0..AT_ONCE {
-            let Some(bit) = bits.next_if(goes_along) else {
-                break;
+        let mut some = |mapped: Option<&Mapped<'_>>| -> Result {
+            let goes_along = |bit: &u64| match mapped {
+                Some(mapped) => mapped.contains(iova_of(*bit)),
+                None => *bit == first,
             };
-            // Where nothing is mapped nothing gets dirty, and the bit counts all the same.
-            if let Some(mapped) = &mapped {
-                set_dirty(domain, mapped, iova_of(bit))?;
+            for _ in 0..AT_ONCE {
+                let Some(bit) = bits.next_if(goes_along) else {
+                    break;
+                };
+                // Where nothing is mapped nothing gets dirty, and the bit counts all the same.
+                if let Some(mapped) = mapped {
+                    set_dirty(domain, mapped, iova_of(bit))?;
+                }
+                args.out_nr_dirty += 1;
             }
-            args.out_nr_dirty += 1;
+            Ok(())
+        };
+        match hwpt.while_mapped(iova_of(first), |mapped| some(Some(mapped))) {
+            Some(done) => done?,
+            None => some(None)?,
         }
     }
     ucmd.cmd().set_args(&args)?;

@@ -106,11 +106,10 @@ pub(super) fn check_map(ucmd: &mut Ucmd<'_>) -> Result {
         let inside = addr % PAGE_SIZE;
         // Before the mapping is kept: see `Mapped`.
         let expected = UserPage::at(addr - inside)?.phys() + inside as u64;
-        let mapped = hwpt.mapped(iova).ok_or(EINVAL)?;
-        if mapped.phys(iova) != Some(expected) {
+        let phys = hwpt.while_mapped(iova, |mapped| mapped.phys(iova));
+        if phys.flatten() != Some(expected) {
             return Err(EINVAL);
         }
-        drop(mapped);
         iova = iova.wrapping_add(page);
     }
     Ok(())

@@ -18,57 +18,16 @@ use crate::{
     ffi::{
         context::Ctx,
         errno,
-        object::Loan,
         typed::{
             Head,
             Hold, //
-        },
-        xarray::Entries, //
+        }, //
     }, //
 };
 use kernel::{
     bindings,
     prelude::*, //
 };
-
-/// Calls `f` for each access on an IOAS's list that a driver has, with a loan on it but without
-/// locks, in the order of the list.
-fn for_each(iopt: *mut bindings::io_pagetable, mut f: impl FnMut(&Access)) {
-    // SAFETY: Only the address is taken.
-    let list = unsafe { &raw mut (*iopt).access_list };
-    // SAFETY: The list is initialised with the IOAS, which the caller has.
-    let mut accesses = unsafe { Entries::of(list, 0) };
-    loop {
-        // SAFETY: The list is initialised.
-        unsafe { bindings::xa_lock(list) };
-        let found = accesses.next();
-        // SAFETY: The list has accesses, which leave it under its lock before they are freed.
-        let access = found.map(|(_, access)| unsafe { access.cast::<Access>().as_ref() });
-        let loan = access.and_then(|it| Loan::<'_, Access>::of(it.ctx()?, it.object()));
-        // SAFETY: It is held.
-        unsafe { bindings::xa_unlock(list) };
-        if found.is_none() {
-            return;
-        }
-        if let Some(access) = loan {
-            f(&access);
-        }
-    }
-}
-
-/// Has every driver undo its pins in a range, which is about to be unmapped.
-///
-/// # Safety
-///
-/// `iopt` is an IOAS's.
-#[export]
-pub(crate) unsafe extern "C" fn iommufd_access_notify_unmap(
-    iopt: *mut bindings::io_pagetable,
-    iova: c_ulong,
-    length: c_ulong,
-) {
-    for_each(iopt, |access| access.unmap(iova, length));
-}
 
 /// Makes an access for a driver; the id of the new object goes to `id`.
 ///

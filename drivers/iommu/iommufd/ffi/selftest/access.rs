@@ -8,11 +8,14 @@
 //! C header: [`include/linux/iommufd.h`](srctree/include/linux/iommufd.h)
 
 use super::{
-    object::nth_area,
+    object::IoasExt,
     page::PageArray, //
 };
 use crate::{
-    ffi::context::Ctx,
+    ffi::{
+        context::Ctx,
+        ioas::Ioas, //
+    },
     selftest::access::{
         page_count,
         Pins, //
@@ -210,7 +213,7 @@ impl Access {
         // SAFETY: The lock is held.
         let ioas = unsafe { (*raw).ioas };
         // SAFETY: The IOAS is held as long as the lock is.
-        let found = (!ioas.is_null()).then(|| unsafe { nth_area(&raw mut (*ioas).iopt, nth) });
+        let found = unsafe { ioas.cast::<Ioas>().as_ref() }.map(|ioas| ioas.nth_area(nth));
         // SAFETY: It was taken above.
         unsafe { bindings::mutex_unlock(&raw mut (*raw).ioas_lock) };
         found.flatten()

@@ -19,6 +19,7 @@ use crate::{
             Unpublished, //
         },
     },
+    io_pagetable::Owner,
     object::lend,
     selftest::{
         binding::Binding,
@@ -45,14 +46,6 @@ use kernel::{
         },
     },
     prelude::*,
-    sync::{
-        lock::{
-            mutex::MutexBackend,
-            Guard, //
-        },
-        rwsem::ReadGuard,
-        Mutex, //
-    },
     types::Opaque,
     uaccess::{
         UserPtr,
@@ -87,8 +80,8 @@ pub(crate) trait IoasExt {
 
 /// What a test does with a page table besides.
 pub(crate) trait PagingExt {
-    /// Keeps the mapping around an address, if there is one.
-    fn mapped(&self, iova: usize) -> Option<Mapped<'_>>;
+    /// Calls `f` with the mapping around an address, if there is one.
+    fn while_mapped<T>(&self, iova: usize, f: impl FnOnce(&Mapped<'_>) -> T) -> Option<T>;
 }
 
 /// A mapping that stays as it is in all page tables of its IOAS, so that they can be walked.
@@ -97,13 +90,11 @@ pub(crate) trait PagingExt {
 ///
 /// # Invariants
 ///
-/// The locks are those of the mapping's IOAS and pages, `range` is mapped, and `domain` is one of
-/// the page tables.
+/// The locks of the mapping's IOAS and pages are held, `range` is mapped, and `domain` is one of the
+/// page tables.
 pub(crate) struct Mapped<'a> {
     domain: &'a AnyDomain,
     range: RangeInclusive<usize>,
-    _pages: Guard<'a, (), MutexBackend>,
-    _areas: ReadGuard<'a>,
 }
 
 impl Mapped<'_> {
@@ -125,78 +116,29 @@ impl Mapped<'_> {
     }
 }
 
-// Areas are in their tree by this member.
-const _: () = assert!(core::mem::offset_of!(bindings::iopt_area, node) == 0);
-
 impl IoasExt for Ioas {
     fn reserve(&self, first: usize, last: usize) -> Result {
-        let iopt = self.iopt().as_raw();
-        // SAFETY: It is alive.
-        unsafe { bindings::down_write(&raw mut (*iopt).iova_rwsem) };
-        // SAFETY: The lock is held.
-        let done = unsafe { bindings::iopt_reserve_iova(iopt, first, last, core::ptr::null_mut()) };
-        // SAFETY: It was taken above.
-        unsafe { bindings::up_write(&raw mut (*iopt).iova_rwsem) };
-        to_result(done)
+        self.iopt().write().reserve(first, last, Owner(0))
     }
 
     fn nth_area(&self, nth: u32) -> Option<usize> {
-        // SAFETY: It is alive.
-        unsafe { nth_area(self.iopt().as_raw(), nth) }
+        let iovas = self.iopt().read();
+        let start = iovas.areas(0, usize::MAX).nth(nth as usize)?.extent().iova();
+        Some(start)
     }
 }
 
 impl PagingExt for PagingHwpt {
-    fn mapped(&self, iova: usize) -> Option<Mapped<'_>> {
-        let iopt = self.ioas().iopt().as_raw();
-        let areas = self.ioas().iopt().iova_rwsem().read();
-        // SAFETY: The lock of the areas is held.
-        let node =
-            unsafe { bindings::interval_tree_iter_first(&raw mut (*iopt).area_itree, iova, iova) };
-        let area = NonNull::new(node.cast::<bindings::iopt_area>())?.as_ptr();
-        // Null while a mapping is made or taken away: that goes on without the lock.
-        //
-        // SAFETY: Areas leave the tree, and get and lose their pages, under the write side.
-        let pages = NonNull::new(unsafe { (*area).pages })?.as_ptr();
-        // The pages of a dma-buf are unmapped under this one alone, when they are revoked.
-        //
-        // SAFETY: The area keeps its pages as long as the lock of the areas is held.
-        let pages = unsafe { Mutex::<()>::from_raw(&raw mut (*pages).mutex) }.lock();
-        // SAFETY: Where an area is does not change while it is in the tree.
-        let (first, last) = unsafe { ((*area).node.start, (*area).node.last) };
-        // INVARIANT: Its pages are in all page tables while it has some.
-        Some(Mapped {
-            domain: domain(self.common()),
-            range: first..=last,
-            _pages: pages,
-            _areas: areas,
+    fn while_mapped<T>(&self, iova: usize, f: impl FnOnce(&Mapped<'_>) -> T) -> Option<T> {
+        let domain = domain(self.common());
+        self.ioas().iopt().while_mapped(iova, |extent| {
+            // INVARIANT: That is what the function is for.
+            f(&Mapped {
+                domain,
+                range: extent.iova()..=extent.last(),
+            })
         })
     }
-}
-
-/// Where the `nth` mapping begins.
-///
-/// # Safety
-///
-/// `iopt` is alive.
-pub(super) unsafe fn nth_area(iopt: *mut bindings::io_pagetable, nth: u32) -> Option<usize> {
-    // SAFETY: The IOAS is alive, and so is its lock.
-    unsafe { bindings::down_read(&raw mut (*iopt).iova_rwsem) };
-    // SAFETY: The lock is held.
-    let mut node =
-        unsafe { bindings::interval_tree_iter_first(&raw mut (*iopt).area_itree, 0, usize::MAX) };
-    for _ in 0..nth {
-        if node.is_null() {
-            break;
-        }
-        // SAFETY: The lock is held, so the node is still in the tree.
-        node = unsafe { bindings::interval_tree_iter_next(node, 0, usize::MAX) };
-    }
-    // SAFETY: The lock keeps the node.
-    let start = (!node.is_null()).then(|| unsafe { (*node).start });
-    // SAFETY: It was taken above.
-    unsafe { bindings::up_read(&raw mut (*iopt).iova_rwsem) };
-    start
 }
 
 /// A hardware queue.

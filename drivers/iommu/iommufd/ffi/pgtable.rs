@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The page table of a domain, as an IOAS fills it.
+
+use super::domain::Domain;
+use crate::io_pagetable::Owner;
+use core::ptr::NonNull;
+use kernel::{
+    bindings,
+    error::to_result,
+    prelude::*, //
+};
+
+/// A domain that is one of an IOAS's.
+///
+/// # Invariants
+///
+/// The domain is valid: who puts one on an IOAS takes it off before it goes, and nothing of the
+/// IOAS has it from then on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PageTable(NonNull<bindings::iommu_domain>);
+
+// SAFETY: Drivers do their own locking.
+unsafe impl Send for PageTable {}
+// SAFETY: As above.
+unsafe impl Sync for PageTable {}
+
+/// What a device may do, and with what.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Prot(c_int);
+
+impl Prot {
+    /// Of memory. There is no ioctl for cache maintenance, so DMA must be coherent; binding a device
+    /// has checked that it can be.
+    pub(crate) fn new(read: bool, write: bool) -> Self {
+        let mut prot = bindings::IOMMU_CACHE;
+        if read {
+            prot |= bindings::IOMMU_READ;
+        }
+        if write {
+            prot |= bindings::IOMMU_WRITE;
+        }
+        // CAST: Small bits.
+        Self(prot as c_int)
+    }
+
+    /// The same of registers of a device.
+    pub(crate) fn of_mmio(self) -> Self {
+        // CAST: Small bits.
+        Self(self.0 & !(bindings::IOMMU_CACHE as c_int) | bindings::IOMMU_MMIO as c_int)
+    }
+
+    /// Whether it may write.
+    pub(crate) fn writes(self) -> bool {
+        // CAST: Small bits.
+        self.0 as u32 & bindings::IOMMU_WRITE != 0
+    }
+
+    /// Whether it may read.
+    pub(crate) fn reads(self) -> bool {
+        // CAST: Small bits.
+        self.0 as u32 & bindings::IOMMU_READ != 0
+    }
+}
+
+impl PageTable {
+    /// The caller keeps the type's invariant.
+    pub(super) fn new(domain: &Domain) -> Self {
+        // SAFETY: A domain has one.
+        Self(unsafe { NonNull::new_unchecked(domain.as_raw()) })
+    }
+
+    pub(super) fn as_raw(self) -> *mut bindings::iommu_domain {
+        self.0.as_ptr()
+    }
+
+    /// Maps `size` bytes. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, what the driver says; nothing is mapped then.
+    pub(crate) fn map(self, iova: usize, phys: u64, size: usize, prot: Prot) -> Result {
+        let gfp = bindings::GFP_KERNEL_ACCOUNT;
+        // SAFETY: By the type invariant.
+        to_result(unsafe { bindings::iommu_map(self.as_raw(), iova, phys, size, prot.0, gfp) })
+    }
+
+    /// Unmaps from `iova` to `last`, both included, which begins and ends where mappings do; when
+    /// this returns no device reaches the memory any more.
+    pub(crate) fn unmap(self, iova: usize, last: usize) {
+        let size = (last - iova).wrapping_add(1);
+        // SAFETY: By the type invariant.
+        let done = unsafe { bindings::iommu_unmap(self.as_raw(), iova, size) };
+        // A bug here or in the driver, which may not fail nor need memory for this.
+        kernel::warn_on!(done != size);
+    }
+
+    /// The physical address behind an IOVA that is mapped.
+    pub(crate) fn phys(self, iova: usize) -> u64 {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::iommu_iova_to_phys(self.as_raw(), iova as u64) }
+    }
+
+    /// The page sizes that it has, a bit each.
+    pub(crate) fn sizes(self) -> usize {
+        // SAFETY: By the type invariant.
+        unsafe { (*self.as_raw()).pgsize_bitmap }
+    }
+
+    /// The first and the last IOVA that it translates.
+    pub(crate) fn aperture(self) -> (usize, usize) {
+        // SAFETY: By the type invariant.
+        let geometry = unsafe { (*self.as_raw()).geometry };
+        // CAST: Both have 64 bits.
+        (
+            geometry.aperture_start as usize,
+            geometry.aperture_end as usize,
+        )
+    }
+
+    /// Whether it is one for devices without an IOMMU, whose addresses are physical ones.
+    pub(crate) fn is_identity(self) -> bool {
+        #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
+        // SAFETY: By the type invariant.
+        return unsafe { core::ptr::eq((*self.as_raw()).owner, &raw const bindings::iommufd_noiommu_ops) };
+        #[cfg(not(CONFIG_IOMMUFD_NOIOMMU))]
+        false
+    }
+
+    /// Whose IOVAs are reserved that it cannot translate.
+    pub(crate) fn owner(self) -> Owner {
+        Owner(self.as_raw().addr())
+    }
+
+    /// Begins or ends recording what is written to.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP`: it cannot; what the driver says.
+    pub(crate) fn set_dirty_tracking(self, enable: bool) -> Result {
+        // SAFETY: By the type invariant; tables of operations do not change.
+        let ops = unsafe { (*self.as_raw()).dirty_ops.as_ref() }.ok_or(EOPNOTSUPP)?;
+        let op = ops.set_dirty_tracking.ok_or(EOPNOTSUPP)?;
+        // SAFETY: It is the domain's own operation.
+        to_result(unsafe { op(self.as_raw(), enable) })
+    }
+}
