@@ -252,6 +252,53 @@ TEST_F(pasid, parent_changes)
 	EXPECT_EQ(TOKEN(D), GET(1, IOVA));
 }
 
+/*
+ * What a device wrote is in memory, or never will be, when the page is not the
+ * device's any more: it was unmapped from the parent, the PASID is detached, or the
+ * device's own table is another. Nothing is read from the device meanwhile, which
+ * would push the write.
+ */
+TEST_F(pasid, writes_are_drained)
+{
+	struct vtd *v = &self->v;
+	uint64_t *a = host_of(v, A), *b = host_of(v, B), *c = host_of(v, C), seen;
+	uint32_t plain;
+	int round;
+
+	if (!vtd_is_pdma(v))
+		SKIP(return, NO_DMA, v->bdf);
+	ASSERT_EQ(0, vtd_alloc_hwpt(v, v->ioas, IOMMU_HWPT_ALLOC_PASID, NULL, 0, &plain));
+	for (round = 1; round <= 5; round++) {
+		ASSERT_TRUE(PUT(1, IOVA + 8, 0) && PUT(2, IOVA + 8, 0) && PUT(NO_PASID, IOVA + 8, 0));
+		pdma_start(v, self->how | PDMA_WRITE, 1, IOVA + 8, round);
+		ASSERT_EQ(0, vtd_unmap_gpa(v, v->ioas, gpa_of(B), PG));
+		seen = __atomic_load_n(&b[1], __ATOMIC_RELAXED);
+		EXPECT_EQ(PDMA_DONE, pdma_status(v));
+		EXPECT_EQ(seen, __atomic_load_n(&b[1], __ATOMIC_RELAXED));
+		ASSERT_EQ(0, vtd_map_gpa(v, v->ioas, gpa_of(B), b, PG));
+
+		pdma_start(v, self->how | PDMA_WRITE, 2, IOVA + 8, round);
+		ASSERT_EQ(0, vtd_detach_pasid(v, 2));
+		seen = __atomic_load_n(&c[1], __ATOMIC_RELAXED);
+		EXPECT_EQ(PDMA_DONE, pdma_status(v));
+		EXPECT_EQ(seen, __atomic_load_n(&c[1], __ATOMIC_RELAXED));
+		ASSERT_EQ(0, vtd_attach_pasid(v, 2, self->hwpt2));
+
+		pdma_start(v, self->how | PDMA_WRITE, NO_PASID, IOVA + 8, round);
+		ASSERT_EQ(0, vtd_attach(v, plain));
+		seen = __atomic_load_n(&a[1], __ATOMIC_RELAXED);
+		EXPECT_EQ(PDMA_DONE, pdma_status(v));
+		EXPECT_EQ(seen, __atomic_load_n(&a[1], __ATOMIC_RELAXED));
+
+		/* By a table of the kernel's own. */
+		pdma_start(v, self->how | PDMA_WRITE, NO_PASID, gpa_of(A) + 8, 100 + round);
+		ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+		seen = __atomic_load_n(&a[1], __ATOMIC_RELAXED);
+		EXPECT_EQ(PDMA_DONE, pdma_status(v));
+		EXPECT_EQ(seen, __atomic_load_n(&a[1], __ATOMIC_RELAXED));
+	}
+}
+
 TEST_F(pasid, read_only_entry)
 {
 	struct vtd *v = &self->v;

@@ -75,9 +75,9 @@ static inline uint64_t pdma_buffer(struct vtd *v)
 	return __atomic_load_n(pdma_reg64(v, 0x1000), __ATOMIC_SEQ_CST);
 }
 
-/* Starts a transfer of 8 bytes with the device's buffer; its status. */
-static inline unsigned int pdma_run(struct vtd *v, uint32_t command, uint32_t pasid, uint64_t addr,
-				    uint64_t value)
+/* Starts a transfer of 8 bytes with the device's buffer. */
+static inline void pdma_start(struct vtd *v, uint32_t command, uint32_t pasid, uint64_t addr,
+			      uint64_t value)
 {
 	bool add = (command & 3) == PDMA_FETCH_ADD;
 
@@ -87,6 +87,13 @@ static inline unsigned int pdma_run(struct vtd *v, uint32_t command, uint32_t pa
 			 __ATOMIC_SEQ_CST);
 	__atomic_store_n(pdma_reg64(v, add ? 0x28 : 0x1000), value, __ATOMIC_SEQ_CST);
 	__atomic_store_n(pdma_reg32(v, 0x18), command, __ATOMIC_SEQ_CST);
+}
+
+/* The same, and how it ended. Reading that pushes what the device wrote to memory. */
+static inline unsigned int pdma_run(struct vtd *v, uint32_t command, uint32_t pasid, uint64_t addr,
+				    uint64_t value)
+{
+	pdma_start(v, command, pasid, addr, value);
 	return pdma_status(v);
 }
 
