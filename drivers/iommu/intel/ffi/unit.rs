@@ -20,6 +20,9 @@ use crate::{
     invalidate::Desc, //
 };
 
+#[cfg(CONFIG_INTEL_IOMMU_RUST_DROP)]
+use crate::invalidate::broken;
+
 /// A remapping unit that stays for `'a`.
 ///
 /// # Invariants
@@ -30,6 +33,13 @@ pub(crate) struct Unit<'a>(NonNull<bindings::intel_iommu>, PhantomData<&'a ()>);
 
 /// TE of the Global Command Register (section 11.4.4.1), as the driver last wrote it.
 const GCMD_TE: u32 = 1 << 31;
+
+/// In which way invalidations are wrong, see [`broken()`].
+#[cfg(CONFIG_INTEL_IOMMU_RUST_DROP)]
+pub(super) fn lossy() -> u32 {
+    // SAFETY: A word that whoever tests the tests may change at any time.
+    unsafe { (&raw const bindings::vtd_drop).read_volatile() }
+}
 
 /// Proof that `intel_iommu::lock` of a unit is held; dropping it unlocks.
 pub(crate) struct Guard<'a>(Unit<'a>);
@@ -155,13 +165,12 @@ impl<'a> Unit<'a> {
             return Ok(());
         }
         #[cfg(CONFIG_INTEL_IOMMU_RUST_DROP)]
-        {
-            // SAFETY: A word that whoever tests the tests may change at any time.
-            let class = unsafe { (&raw const bindings::vtd_drop).read_volatile() };
-            if let Some(at) = descs.iter().position(|desc| desc.class() == class) {
-                self.submit(&descs[..at])?;
-                return self.submit(&descs[at + 1..]);
-            }
+        let broken = broken(descs, lossy());
+        #[cfg(CONFIG_INTEL_IOMMU_RUST_DROP)]
+        let descs = &*broken;
+        #[cfg(CONFIG_INTEL_IOMMU_RUST_DROP)]
+        if descs.is_empty() {
+            return Ok(());
         }
         // SAFETY: The unit is there by the invariant; `qi` changes only while nothing is
         // attached.

@@ -135,6 +135,12 @@ impl<'a, const N: usize> Locked for LockedWords<'a, N> {
     }
 
     fn store(&mut self, word: usize, value: u64) {
+        // One more error of a driver, see `broken()`: PWSNP is forgotten.
+        #[cfg(CONFIG_INTEL_IOMMU_RUST_DROP)]
+        let value = match (super::unit::lossy(), N, word) {
+            (0x108, 8, 1) => value & !(1 << 23),
+            _ => value,
+        };
         // SAFETY: By the invariant of `words`; words are read and written whole.
         unsafe { self.words.word(word).write_volatile(value) };
     }
