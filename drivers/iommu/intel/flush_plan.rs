@@ -337,7 +337,10 @@ mod tests {
         const ALL: usize = usize::MAX;
         let all = entries();
         each_scope(|scope| {
-            for (old, new) in all.iter().flat_map(|old| all.iter().map(move |new| (old, new))) {
+            for (old, new) in all
+                .iter()
+                .flat_map(|old| all.iter().map(move |new| (old, new)))
+            {
                 let plan = Plan::change(old, new, scope);
                 let model = Model::entry(old, new, scope, SID);
                 let stale = |descs: &[Desc]| model.stale_after(descs);

@@ -9,11 +9,7 @@ use kernel::{
 
 /// The largest alignment that is tried, so that memory of large pages can be mapped with large
 /// entries.
-const MOST: usize = if cfg!(CONFIG_TRANSPARENT_HUGEPAGE) {
-    kernel::bindings::HPAGE_SIZE
-} else {
-    PAGE_SIZE
-};
+const MOST: usize = crate::ffi::pin::HUGE_PAGE;
 
 /// IOVAs that are chosen lie in here: 0 is never chosen, nor what could wrap.
 pub(crate) const FIRST: usize = PAGE_SIZE;
@@ -149,9 +145,8 @@ mod tests {
     /// the address space.
     #[test]
     fn every_hole() {
-        let ranges = |base: usize| {
-            (0..8usize).flat_map(move |a| (a..8).map(move |b| (base + a, base + b)))
-        };
+        let ranges =
+            |base: usize| (0..8usize).flat_map(move |a| (a..8).map(move |b| (base + a, base + b)));
         for base in [0, MAX - 7] {
             for (first, last) in ranges(base) {
                 for one in ranges(base) {

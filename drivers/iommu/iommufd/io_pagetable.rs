@@ -4,8 +4,8 @@
 //!
 //! A mapping is an [`Area`], in a tree by its IOVAs. It is made in three steps, so that nothing is
 //! held for writing while memory is pinned: its IOVAs are taken, its pages are put into the page
-//! tables, it gets them. It goes the same way back. In between it has no pages, and the semaphore of
-//! the page tables is held for reading; who holds that for writing meets such areas only before
+//! tables, it gets them. It goes the same way back. In between it has no pages, and the semaphore
+//! of the page tables is held for reading; who holds that for writing meets such areas only before
 //! their pages are in any table.
 //!
 //! # Lock order
@@ -486,7 +486,14 @@ impl IoPagetable {
             let file = PinnedFile::get(fd, access.write)?;
             let source = Source::File(file, start - inside);
             let mode = Mode::of_current(ctx.account_mode() == AccountMode::Mm);
-            Pages::new(source, inside, length, access.write, Payer::current()?, mode)?
+            Pages::new(
+                source,
+                inside,
+                length,
+                access.write,
+                Payer::current()?,
+                mode,
+            )?
         };
         let mut part = [Part::new(pages, inside, length)];
         self.map(place, &mut part, length, access)
@@ -566,23 +573,25 @@ impl IoPagetable {
         access: Access,
     ) -> Result<usize> {
         let prot = access.prot();
-        let result = self.take_iovas(place, parts, length, prot).and_then(|iova| {
-            let domains = self.domains.read();
-            Self::fill(&domains, parts, prot)?;
-            let mut iovas = self.write();
-            for part in parts.iter_mut() {
-                let Some(extent) = part.extent.take() else {
-                    continue;
-                };
-                if let Some(area) = iovas.areas.get_mut(extent.iova(), extent.last()) {
-                    area.mapped = Some(Mapped {
-                        pages: part.pages.clone(),
-                        filling: part.filling.take(),
-                    });
+        let result = self
+            .take_iovas(place, parts, length, prot)
+            .and_then(|iova| {
+                let domains = self.domains.read();
+                Self::fill(&domains, parts, prot)?;
+                let mut iovas = self.write();
+                for part in parts.iter_mut() {
+                    let Some(extent) = part.extent.take() else {
+                        continue;
+                    };
+                    if let Some(area) = iovas.areas.get_mut(extent.iova(), extent.last()) {
+                        area.mapped = Some(Mapped {
+                            pages: part.pages.clone(),
+                            filling: part.filling.take(),
+                        });
+                    }
                 }
-            }
-            Ok(iova)
-        });
+                Ok(iova)
+            });
         if result.is_err() {
             let mut iovas = self.write();
             for extent in parts.iter().filter_map(|part| part.extent.as_ref()) {
@@ -655,7 +664,8 @@ impl IoPagetable {
             }
             if in_use {
                 first = from;
-                self.accesses.notify_unmap(from, (to - from).wrapping_add(1));
+                self.accesses
+                    .notify_unmap(from, (to - from).wrapping_add(1));
                 tries += 1;
                 if kernel::warn_on!(tries > TRIES) {
                     break Err(EDEADLK);
@@ -710,7 +720,8 @@ impl IoPagetable {
     /// `EADDRINUSE` when one of them is reserved already; then the old ones stay.
     pub(crate) fn set_allowed(&self, ranges: &mut Allowed) -> Result {
         let mut iovas = self.write();
-        let is_free = |it: Found<'_, ()>| iovas.reserved.overlaps(it.first, it.last).next().is_none();
+        let is_free =
+            |it: Found<'_, ()>| iovas.reserved.overlaps(it.first, it.last).next().is_none();
         if !ranges.0.overlaps(0, usize::MAX).all(is_free) {
             return Err(EADDRINUSE);
         }
@@ -739,7 +750,8 @@ impl IoPagetable {
             return Err(EINVAL);
         }
         domains.large = allow;
-        self.realign(&domains, &mut iovas).inspect_err(|_| domains.large = !allow)
+        self.realign(&domains, &mut iovas)
+            .inspect_err(|_| domains.large = !allow)
     }
 
     /// Aligns to what page tables and accesses need.
@@ -751,7 +763,10 @@ impl IoPagetable {
     pub(crate) fn page_sizes(&self) -> (usize, usize) {
         let domains = self.domains.read();
         let sizes = domains.tables.iter().map(|table| table.sizes());
-        (sizes.fold(usize::MAX, |all, it| all & it), self.read().alignment)
+        (
+            sizes.fold(usize::MAX, |all, it| all & it),
+            self.read().alignment,
+        )
     }
 
     /// Maps everything into a page table, and from then on what is mapped later.
@@ -766,7 +781,9 @@ impl IoPagetable {
         if kernel::warn_on!(domains.tables.contains(&table)) {
             return Err(EEXIST);
         }
-        let alignment = iovas.alignment.max(1 << table.sizes().trailing_zeros().min(63));
+        let alignment = iovas
+            .alignment
+            .max(1 << table.sizes().trailing_zeros().min(63));
         if alignment > PAGE_SIZE {
             return Err(EINVAL);
         }
@@ -804,7 +821,10 @@ impl IoPagetable {
             done = Some(first);
         }
         // There is room.
-        domains.tables.push_within_capacity(table).map_err(|_| ENOMEM)
+        domains
+            .tables
+            .push_within_capacity(table)
+            .map_err(|_| ENOMEM)
     }
 
     /// Takes all areas that begin up to `last` out of a page table; `other` is one that they stay
@@ -885,11 +905,7 @@ impl IoPagetable {
     }
 
     /// Calls `f` with where an area is that has pages, while these stay where they are.
-    pub(crate) fn while_mapped<T>(
-        &self,
-        iova: usize,
-        f: impl FnOnce(&Extent) -> T,
-    ) -> Option<T> {
+    pub(crate) fn while_mapped<T>(&self, iova: usize, f: impl FnOnce(&Extent) -> T) -> Option<T> {
         let iovas = self.read();
         let area = iovas.at(iova)?;
         let pages = area.pages()?;
@@ -996,7 +1012,10 @@ impl Iovas {
         if (at | area.extent.byte(at)) & (self.alignment - 1) != 0 {
             return Err(EINVAL);
         }
-        let (areas, fillings) = (Slot::new(GFP_KERNEL_ACCOUNT)?, Slot::new(GFP_KERNEL_ACCOUNT)?);
+        let (areas, fillings) = (
+            Slot::new(GFP_KERNEL_ACCOUNT)?,
+            Slot::new(GFP_KERNEL_ACCOUNT)?,
+        );
         // What drivers have pinned of it is not known well enough to be split, and entries that may
         // be large are not either.
         if area.accesses.load(Relaxed) != 0 || mapped.filling.is_some() && large {
@@ -1043,7 +1062,8 @@ impl Allowed {
         if start >= last || self.0.overlaps(start, last).next().is_some() {
             return Err(EINVAL);
         }
-        self.0.insert(start, last, (), Slot::new(GFP_KERNEL_ACCOUNT)?);
+        self.0
+            .insert(start, last, (), Slot::new(GFP_KERNEL_ACCOUNT)?);
         Ok(())
     }
 }

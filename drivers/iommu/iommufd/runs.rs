@@ -193,9 +193,11 @@ mod tests {
                 assert_eq!(runs.push(run(pfn, 1)), fits);
                 assert_eq!(runs.iter().count(), (n + 2).min(most.max(1)));
             }
-            assert!(runs.iter().eq([run(5, 4), run(4, 1), run(10, 1), run(12, 1), run(12, 1)]
-                .into_iter()
-                .take(most.max(1))));
+            assert!(runs
+                .iter()
+                .eq([run(5, 4), run(4, 1), run(10, 1), run(12, 1), run(12, 1)]
+                    .into_iter()
+                    .take(most.max(1))));
             runs.clear();
             assert_eq!(runs.total(), 0);
             assert!(runs.iter().next().is_none());
@@ -232,8 +234,15 @@ mod tests {
         let mut granule = Granule::MAX;
         assert_eq!(granule.rest(0), 1 << 63);
         assert_eq!(granule.rest(usize::MAX), 1);
-        for (page, size) in [(1 << 20, 1 << 20), (3 << 9, 512), (0, 512), (512, 512), (8, 8), (7, 1)]
-        {
+        let cuts = [
+            (1 << 20, 1 << 20),
+            (3 << 9, 512),
+            (0, 512),
+            (512, 512),
+            (8, 8),
+            (7, 1),
+        ];
+        for (page, size) in cuts {
             granule.cut(page);
             assert_eq!(granule.rest(0), size);
             assert_eq!(granule.rest(size * 5), size);

@@ -2,9 +2,9 @@
 
 //! Read-write semaphores: many readers or one writer, all of whom may sleep.
 //!
-//! A [`RwSem`] has the data that it guards, and gives it out by a [`ReadGuard`] or a [`WriteGuard`].
-//! One that is in a C structure has none: whoever wraps such a structure gives out what is guarded
-//! together with a guard.
+//! A [`RwSem`] has the data that it guards, and gives it out by a [`ReadGuard`] or by a
+//! [`WriteGuard`]. One that is in a C structure has none: whoever wraps such a structure gives out
+//! what is guarded together with a guard.
 //!
 //! C header: [`include/linux/rwsem.h`](srctree/include/linux/rwsem.h)
 //!

@@ -162,7 +162,9 @@ impl Reading<'_> {
     /// part of it to go on with.
     pub(crate) fn read(&self, first: usize, last: usize) -> Result {
         let length = (last - first).wrapping_add(1);
-        let bitmap = self.bitmap.map_or(core::ptr::null_mut(), |it| it.0.as_ptr());
+        let bitmap = self
+            .bitmap
+            .map_or(core::ptr::null_mut(), |it| it.0.as_ptr());
         if self.is_probe.get() {
             // SAFETY: It is a valid one.
             return to_result(unsafe { bindings::iova_bitmap_probe(bitmap, first, length) });

@@ -67,8 +67,8 @@ impl Ioas {
     pub(crate) fn build(ctx: &Ctx) -> Result<Built<'_>> {
         let object = ctx.reserve(size_of::<Self>(), Self::ID)?;
         let raw = object.as_raw().cast::<Self>();
-        // SAFETY: Zeroed memory of that size, ours alone, which stays where it is; this has no way to
-        // fail.
+        // SAFETY: Zeroed memory of that size, ours alone, which stays where it is; this has no way
+        // to fail.
         let Ok(()) = unsafe { IoPagetable::new().__init(&raw mut (*raw).iopt) };
         // SAFETY: As above.
         unsafe { bindings::INIT_LIST_HEAD((*raw).hwpts.get()) };

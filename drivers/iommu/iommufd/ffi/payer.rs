@@ -132,9 +132,7 @@ impl Payer {
 
     fn pinned_vm(&self) -> &Atomic<i64> {
         // SAFETY: The reference keeps the structure; the field is an atomic number.
-        unsafe {
-            Atomic::from_ptr(&raw mut (*self.mm.as_raw()).__bindgen_anon_1.pinned_vm.counter)
-        }
+        unsafe { Atomic::from_ptr(&raw mut (*self.mm.as_raw()).__bindgen_anon_1.pinned_vm.counter) }
     }
 
     /// Counts the process's own `locked_vm`. `None` when its memory is gone, and the number with it.

@@ -122,7 +122,12 @@ impl PageTable {
     pub(crate) fn is_identity(self) -> bool {
         #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
         // SAFETY: By the type invariant.
-        return unsafe { core::ptr::eq((*self.as_raw()).owner, &raw const bindings::iommufd_noiommu_ops) };
+        return unsafe {
+            core::ptr::eq(
+                (*self.as_raw()).owner,
+                &raw const bindings::iommufd_noiommu_ops,
+            )
+        };
         #[cfg(not(CONFIG_IOMMUFD_NOIOMMU))]
         false
     }

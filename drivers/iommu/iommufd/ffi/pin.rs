@@ -24,6 +24,12 @@ use kernel::{
     sync::aref::ARef, //
 };
 
+/// How large a transparent huge page is, in bytes; a page where there are none.
+#[cfg(CONFIG_TRANSPARENT_HUGEPAGE)]
+pub(crate) const HUGE_PAGE: usize = bindings::HPAGE_SIZE;
+#[cfg(not(CONFIG_TRANSPARENT_HUGEPAGE))]
+pub(crate) const HUGE_PAGE: usize = PAGE_SIZE;
+
 /// Bytes of memory that is needed for a moment, at most.
 pub(super) fn temp_limit() -> usize {
     #[cfg(CONFIG_IOMMUFD_TEST)]
@@ -211,13 +217,7 @@ fn gup_flags(writable: bool) -> c_uint {
 /// copied, and where it is, for it is moved as a whole before it is pinned, and not split nor moved
 /// as long as it is. It is found under the lock of the mappings, so no other mapping takes its place
 /// between the look and the pin.
-fn take_huge(
-    source: &Source,
-    writable: bool,
-    index: usize,
-    most: usize,
-    runs: &mut Runs,
-) -> usize {
+fn take_huge(source: &Source, writable: bool, index: usize, most: usize, runs: &mut Runs) -> usize {
     /// Others may change mappings after so many.
     const AT_ONCE: usize = 64;
     /// The smallest is 2 MiB where pages have 4 KiB; less is not worth a look.
@@ -395,7 +395,11 @@ impl Folios {
                 })
             });
             if let Err(e) = more {
-                return if self.left == before { Err(e) } else { Ok(before - self.left) };
+                return if self.left == before {
+                    Err(e)
+                } else {
+                    Ok(before - self.left)
+                };
             }
             if !runs.push(Run { pfn, len }) {
                 // SAFETY: So many pins were just made.

@@ -164,10 +164,7 @@ fn owner(dev: &PhysDev) -> Owner {
 }
 
 /// Calls `f` for each region of a device, until it fails.
-fn each_region(
-    dev: &PhysDev,
-    f: &mut dyn FnMut(&bindings::iommu_resv_region) -> Result,
-) -> Result {
+fn each_region(dev: &PhysDev, f: &mut dyn FnMut(&bindings::iommu_resv_region) -> Result) -> Result {
     stack_pin_init!(let head = Opaque::ffi_init(|head: *mut bindings::list_head| {
         // SAFETY: Memory for a list, which does not move.
         unsafe { bindings::INIT_LIST_HEAD(head) }

@@ -269,7 +269,8 @@ TEST_F(pasid, writes_are_drained)
 		SKIP(return, NO_DMA, v->bdf);
 	ASSERT_EQ(0, vtd_alloc_hwpt(v, v->ioas, IOMMU_HWPT_ALLOC_PASID, NULL, 0, &plain));
 	for (round = 1; round <= 5; round++) {
-		ASSERT_TRUE(PUT(1, IOVA + 8, 0) && PUT(2, IOVA + 8, 0) && PUT(NO_PASID, IOVA + 8, 0));
+		ASSERT_TRUE(PUT(1, IOVA + 8, 0) && PUT(2, IOVA + 8, 0));
+		ASSERT_TRUE(PUT(NO_PASID, IOVA + 8, 0));
 		pdma_start(v, self->how | PDMA_WRITE, 1, IOVA + 8, round);
 		ASSERT_EQ(0, vtd_unmap_gpa(v, v->ioas, gpa_of(B), PG));
 		seen = __atomic_load_n(&b[1], __ATOMIC_RELAXED);

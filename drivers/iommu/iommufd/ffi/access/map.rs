@@ -203,7 +203,8 @@ impl Span<'_> {
             return None;
         };
         let (at, write) = (address + start, flags & WRITE != 0);
-        let slow = cfg!(CONFIG_IOMMUFD_TEST) && flags & bindings::__IOMMUFD_ACCESS_RW_SLOW_PATH != 0;
+        let slow =
+            cfg!(CONFIG_IOMMUFD_TEST) && flags & bindings::__IOMMUFD_ACCESS_RW_SLOW_PATH != 0;
         let kthread = flags & bindings::IOMMUFD_ACCESS_RW_KTHREAD != 0;
         if kthread || is_current(mm) && !slow {
             // SAFETY: By the caller, who is a kernel thread if the flags say so.

@@ -90,8 +90,8 @@ pub(crate) trait PagingExt {
 ///
 /// # Invariants
 ///
-/// The locks of the mapping's IOAS and pages are held, `range` is mapped, and `domain` is one of the
-/// page tables.
+/// The locks of the mapping's IOAS and pages are held, `range` is mapped, and `domain` is one of
+/// the page tables.
 pub(crate) struct Mapped<'a> {
     domain: &'a AnyDomain,
     range: RangeInclusive<usize>,
@@ -123,7 +123,11 @@ impl IoasExt for Ioas {
 
     fn nth_area(&self, nth: u32) -> Option<usize> {
         let iovas = self.iopt().read();
-        let start = iovas.areas(0, usize::MAX).nth(nth as usize)?.extent().iova();
+        let start = iovas
+            .areas(0, usize::MAX)
+            .nth(nth as usize)?
+            .extent()
+            .iova();
         Some(start)
     }
 }
