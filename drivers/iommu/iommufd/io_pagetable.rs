@@ -252,20 +252,24 @@ impl Iovas {
         holes(0, usize::MAX, reserved)
     }
 
-    /// The first `most` of these, as `f` makes them.
+    /// Up to `most` of these without the first `skip`, as `f` makes them.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
     pub(crate) fn collect<T>(
         &self,
+        skip: usize,
         most: usize,
         f: impl Fn((usize, usize)) -> T,
     ) -> Result<KVVec<T>> {
-        let count = self.usable().take(most).count();
+        if most == 0 {
+            return Ok(KVVec::new());
+        }
+        let count = self.usable().skip(skip).take(most).count();
         // User space chose how many ranges there are.
         let mut all = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT | __GFP_NOWARN)?;
-        for range in self.usable().take(count) {
+        for range in self.usable().skip(skip).take(count) {
             all.push(f(range), GFP_KERNEL_ACCOUNT)?;
         }
         Ok(all)

@@ -102,9 +102,13 @@ pub(crate) fn unmap_at_end(ioas: &Ioas) {
     }
 }
 
+/// As many ranges need no memory.
+const FEW: usize = 4;
+
 /// Usable ranges, as many as user space has room for.
 pub(crate) struct Found {
-    ranges: KVVec<IovaRange>,
+    few: [IovaRange; FEW],
+    more: KVVec<IovaRange>,
     /// How many there are in all.
     count: u32,
     /// What IOVAs must be multiples of, in bytes.
@@ -113,7 +117,9 @@ pub(crate) struct Found {
 
 impl Answer<IoasIovaRanges> for Found {
     fn give(self, reply: Reply<'_, IoasIovaRanges>) -> Result {
-        for (index, range) in (0..).zip(&self.ranges) {
+        let few = self.few.iter().take(self.count as usize);
+        let all = Iterator::chain(few, &self.more).take(reply.num_iovas as usize);
+        for (index, range) in (0..).zip(all) {
             write_struct(element(reply.allowed_iovas, index), range)?;
         }
         reply.put_u32(offset_of!(IoasIovaRanges, num_iovas), self.count)?;
@@ -143,9 +149,19 @@ impl Ioctl for IoasIovaRanges {
             start: start as u64,
             last: last as u64,
         };
+        let mut few = [range((0, 0)); FEW];
+        let mut count = 0;
+        for usable in iovas.usable() {
+            if let Some(place) = few.get_mut(count) {
+                *place = range(usable);
+            }
+            count += 1;
+        }
+        let more = count.min(ucmd.num_iovas as usize).saturating_sub(FEW);
         Ok(Found {
-            ranges: iovas.collect(ucmd.num_iovas as usize, range)?,
-            count: u32::try_from(iovas.usable().count())?,
+            few,
+            more: iovas.collect(FEW, more, range)?,
+            count: u32::try_from(count)?,
             alignment: iovas.alignment(),
         })
     }

@@ -312,7 +312,7 @@ fn get_info(ctx: &Ctx, arg: usize) -> Result {
             start: start as u64,
             end: last as u64,
         };
-        let usable = ioas.iopt().read().collect(usize::MAX, range)?;
+        let usable = ioas.iopt().read().collect(0, usize::MAX, range)?;
         (sizes, alignment, usable)
     };
 

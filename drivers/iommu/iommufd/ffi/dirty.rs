@@ -104,9 +104,9 @@ pub(crate) fn forget(table: PageTable, f: impl FnOnce(&Reading<'_>) -> Result) -
 }
 
 /// Puts what was written to through a page table into a bitmap, and forgets it, unless `flags` say
-/// no. `f` is called for the parts of the bitmap that are pinned, one after the other, and more than
-/// once for each: it reads what is mapped there, and takes the locks for that. No user memory is
-/// touched meanwhile.
+/// no. `f` is called for the parts of the bitmap that are pinned, one after the other, and more
+/// than once for each: it reads what is mapped there, and takes the locks for that. No user memory
+/// is touched meanwhile.
 ///
 /// # Errors
 ///
@@ -153,8 +153,8 @@ impl Bitmap {
 }
 
 impl Reading<'_> {
-    /// Reads from `first` to `last`, all of which is mapped, or looks whether the bitmap has a place
-    /// for it.
+    /// Reads from `first` to `last`, all of which is mapped, or looks whether the bitmap has a
+    /// place for it.
     ///
     /// # Errors
     ///

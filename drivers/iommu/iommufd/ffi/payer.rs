@@ -135,7 +135,8 @@ impl Payer {
         unsafe { Atomic::from_ptr(&raw mut (*self.mm.as_raw()).__bindgen_anon_1.pinned_vm.counter) }
     }
 
-    /// Counts the process's own `locked_vm`. `None` when its memory is gone, and the number with it.
+    /// Counts the process's own `locked_vm`. `None` when its memory is gone, and the number with
+    /// it.
     fn count_mm(&self, npages: usize, more: bool) -> Option<Result> {
         let _kept = if is_current(&self.mm) {
             None

@@ -30,8 +30,8 @@ unsafe impl Sync for PageTable {}
 pub(crate) struct Prot(c_int);
 
 impl Prot {
-    /// Of memory. There is no ioctl for cache maintenance, so DMA must be coherent; binding a device
-    /// has checked that it can be.
+    /// Of memory. There is no ioctl for cache maintenance, so DMA must be coherent; binding a
+    /// device has checked that it can be.
     pub(crate) fn new(read: bool, write: bool) -> Self {
         let mut prot = bindings::IOMMU_CACHE;
         if read {

@@ -215,8 +215,8 @@ fn gup_flags(writable: bool) -> c_uint {
 /// One page of a huge one stands for the rest: it is one entry of the process's page tables, and
 /// all that may differ is the same for all of it: who may write it, whether it is shared or being
 /// copied, and where it is, for it is moved as a whole before it is pinned, and not split nor moved
-/// as long as it is. It is found under the lock of the mappings, so no other mapping takes its place
-/// between the look and the pin.
+/// as long as it is. It is found under the lock of the mappings, so no other mapping takes its
+/// place between the look and the pin.
 fn take_huge(source: &Source, writable: bool, index: usize, most: usize, runs: &mut Runs) -> usize {
     /// Others may change mappings after so many.
     const AT_ONCE: usize = 64;
