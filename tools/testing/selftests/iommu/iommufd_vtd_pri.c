@@ -419,6 +419,33 @@ TEST_F(pri, drained_when_replaced)
 }
 
 /*
+ * A request that is on its way when the domain goes is not the next one's: it comes
+ * before that is there, and is refused when the old one goes.
+ */
+TEST_F(pri, in_flight_when_replaced)
+{
+	struct iommu_fault_alloc cmd = { .size = sizeof(cmd) };
+	struct pollfd next = { .events = POLLIN };
+	struct pri *p = &self->p;
+	uint32_t other;
+	uint64_t root;
+	int round;
+
+	ASSERT_EQ(0, ioctl(p->v.iommufd, IOMMU_FAULT_QUEUE_ALLOC, &cmd));
+	next.fd = cmd.out_fault_fd;
+	ASSERT_EQ(0, pdma_table(&p->v, IOVA, 0, &root, cmd.out_fault_id, &other));
+	for (round = 0; round < 10; round++) {
+		ASSERT_EQ(0, attach(p, p->hwpt));
+		ASSERT_EQ(PDMA_WAITING, start(p, PDMA_READ, IOVA, SENTINEL));
+		ASSERT_EQ(0, attach(p, other));
+		ASSERT_EQ(0, poll(&next, 1, 20))
+			TH_LOG("round %d", round);
+		ASSERT_EQ(PDMA_REFUSED, pdma_wait(&p->v));
+	}
+	close(next.fd);
+}
+
+/*
  * A queue of page requests is the device's for as long as something is attached
  * that has one: the kernel warns when it is not given back, or once too often.
  */
