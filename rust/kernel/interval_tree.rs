@@ -272,18 +272,29 @@ impl<T> OwningTree<T> {
         self.0.overlaps(first, last)
     }
 
-    fn find(&self, first: usize, last: usize) -> Option<Linked<T>> {
+    /// The first one in a range that `which` wants.
+    fn find(
+        &self,
+        first: usize,
+        last: usize,
+        which: impl FnMut(&Found<'_, T>) -> bool,
+    ) -> Option<Linked<T>> {
         let mut all = self.0.overlaps(first, last);
-        all.find(|it| it.first == first && it.last == last)?;
+        all.find(which)?;
         // INVARIANT: It is in the tree, and as `insert` leaks them no other `Linked` owns it. Two
         // of these are never there at a time.
         all.at.map(|node| Linked(node.cast()))
     }
 
+    /// The one of exactly this range, the first one if there are more.
+    fn find_exactly(&self, first: usize, last: usize) -> Option<Linked<T>> {
+        self.find(first, last, |it| it.first == first && it.last == last)
+    }
+
     /// The value of exactly this range, the first one if there are more.
     #[inline]
     pub fn get_mut(&mut self, first: usize, last: usize) -> Option<&mut T> {
-        let node = self.find(first, last)?.0.as_ptr();
+        let node = self.find_exactly(first, last)?.0.as_ptr();
         // SAFETY: It is in this tree, all of which is borrowed for writing.
         Some(unsafe { &mut (*node).value })
     }
@@ -297,16 +308,13 @@ impl<T> OwningTree<T> {
     /// Takes the value of exactly this range out, which gives its memory back, too.
     #[inline]
     pub fn remove(&mut self, first: usize, last: usize) -> Option<(T, Slot<T>)> {
-        let linked = self.find(first, last)?;
+        let linked = self.find_exactly(first, last)?;
         self.0.remove(linked).ok()
     }
 
     /// Takes the first value out that `which` wants.
     pub fn remove_if(&mut self, mut which: impl FnMut(&T) -> bool) -> Option<T> {
-        let mut all = self.0.overlaps(0, usize::MAX);
-        all.find(|it| which(it.value))?;
-        // INVARIANT: as in `find`.
-        let linked = all.at.map(|node| Linked(node.cast()))?;
+        let linked = self.find(0, usize::MAX, |it| which(it.value))?;
         self.0.remove(linked).ok().map(|(value, _)| value)
     }
 }
