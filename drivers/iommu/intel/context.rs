@@ -12,8 +12,6 @@
 //! without it, others find that [`State::Leaving`]: whoever shares its source-id and is being
 //! probed then. They spin, so whoever takes it down is not preempted.
 
-use core::hint::spin_loop;
-
 use kernel::{
     bitfield,
     iommu::ops::NO_PASID as RID,
@@ -34,6 +32,7 @@ use crate::{
     invalidate::NO_PASID,
     pasid::{
         Hardware,
+        Leaving,
         Locked, //
     },
     pasid_entry::frame, //
@@ -85,9 +84,9 @@ fn low(dev: &Device<'_>, dir: &Directory<'_>) -> Low {
         .with_present(true)
 }
 
-/// Whether P is 0 and more is left.
-fn leaving(low: Low) -> bool {
-    !low.present().into_bool() && low.into_raw() != 0
+/// Whether P is 0 and more is left of an entry whose word 0 this is.
+fn leaving(word: u64) -> bool {
+    !Low::from_raw(word).present().into_bool() && word != 0
 }
 
 /// What an entry turned out to be. Its words are 0 and 1 of [`Hardware`].
@@ -101,30 +100,14 @@ pub(crate) enum State<L: Locked> {
 impl<L: Locked> State<L> {
     /// Looks at an entry.
     pub(crate) fn of(hw: L) -> Self {
-        let low = Low::from_raw(hw.load(0));
-        if low.present().into_bool() {
+        let word = hw.load(0);
+        if Low::from_raw(word).present().into_bool() {
             Self::Present(Present { hw })
-        } else if leaving(low) {
-            Self::Leaving(Leaving { hw: hw.unlock() })
+        } else if leaving(word) {
+            Self::Leaving(Leaving::new(hw, leaving))
         } else {
             Self::Absent(Absent { hw })
         }
-    }
-}
-
-/// P is 0, and somebody is about to clear the rest.
-#[must_use]
-pub(crate) struct Leaving<H> {
-    hw: H,
-}
-
-impl<H: Hardware> Leaving<H> {
-    /// Returns when nobody is any more, with the lock: soon, as that processor is not preempted.
-    pub(crate) fn wait(self) -> H::Locked {
-        while leaving(Low::from_raw(self.hw.load(0))) {
-            spin_loop();
-        }
-        self.hw.lock()
     }
 }
 

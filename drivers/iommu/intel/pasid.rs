@@ -86,8 +86,9 @@ fn read<L: Locked>(hw: &L) -> Entry {
     }
 }
 
-/// Whether P is 0 and more than FPD is left.
-fn leaving(low: Low) -> bool {
+/// Whether P is 0 and more than FPD is left of an entry whose word 0 this is.
+fn leaving(word: u64) -> bool {
+    let low = Low::from_raw(word);
     !low.present().into_bool() && low.with_fpd(false).into_raw() != 0
 }
 
@@ -105,24 +106,34 @@ impl<L: Locked> State<L> {
         let entry = read(&hw);
         if entry.present() {
             Self::Present(Present { hw, entry })
-        } else if leaving(entry.low) {
-            Self::Leaving(Leaving { hw: hw.unlock() })
+        } else if leaving(entry.low.into_raw()) {
+            Self::Leaving(Leaving::new(hw, leaving))
         } else {
             Self::Absent(Absent { hw, low: entry.low })
         }
     }
 }
 
-/// P is 0, and somebody is about to clear the rest.
+/// P is 0, and somebody is about to clear the rest. Of a PASID entry or of a context entry.
 #[must_use]
 pub(crate) struct Leaving<H> {
     hw: H,
+    /// Whether word 0 says that it is so still.
+    still: fn(u64) -> bool,
 }
 
 impl<H: Hardware> Leaving<H> {
+    /// Gives the lock back, which who clears the rest needs.
+    pub(crate) fn new(hw: H::Locked, still: fn(u64) -> bool) -> Self {
+        Self {
+            hw: hw.unlock(),
+            still,
+        }
+    }
+
     /// Returns when nobody is any more, with the lock: soon, as that processor is not preempted.
     pub(crate) fn wait(self) -> H::Locked {
-        while leaving(Low::from_raw(self.hw.load(0))) {
+        while (self.still)(self.hw.load(0)) {
             spin_loop();
         }
         self.hw.lock()
