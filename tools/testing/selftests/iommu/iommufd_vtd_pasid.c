@@ -42,18 +42,24 @@ FIXTURE_VARIANT_ADD(pasid, ats)
 	.how = PDMA_ATS,
 };
 
+/* Three tables for a fixture's variant: one with A, one with B, one with C. */
+#define SET_UP_TABLES(statement, v)								\
+	({											\
+		if (variant->how && ((v)->hw_caps & IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED))	\
+			SKIP(statement, "%s has no ATS here", (v)->bdf);			\
+		self->how = variant->how;							\
+		ASSERT_EQ(0, pdma_table(v, IOVA, A, &self->root, 0, &self->hwpt));		\
+		ASSERT_EQ(0, pdma_table(v, IOVA, B, &self->root1, 0, &self->hwpt1));		\
+		ASSERT_EQ(0, pdma_table(v, IOVA, C, &self->root2, 0, &self->hwpt2));		\
+	})
+
 /* No PASID has A, PASID 1 has B and PASID 2 has C, all at the same address. */
 FIXTURE_SETUP(pasid)
 {
 	struct vtd *v = &self->v;
 
 	ASSERT_SET_UP(return, pdma_setup(v, 0), v);
-	if (variant->how && (v->hw_caps & IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED))
-		SKIP(return, "%s has no ATS here", v->bdf);
-	self->how = variant->how;
-	ASSERT_EQ(0, pdma_table(v, IOVA, A, &self->root, 0, &self->hwpt));
-	ASSERT_EQ(0, pdma_table(v, IOVA, B, &self->root1, 0, &self->hwpt1));
-	ASSERT_EQ(0, pdma_table(v, IOVA, C, &self->root2, 0, &self->hwpt2));
+	SET_UP_TABLES(return, v);
 	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
 	ASSERT_EQ(0, vtd_attach_pasid(v, 1, self->hwpt1));
 	ASSERT_EQ(0, vtd_attach_pasid(v, 2, self->hwpt2));
@@ -783,27 +789,17 @@ FIXTURE_VARIANT_ADD(group, ats)
 FIXTURE_SETUP(group)
 {
 	struct vtd *v = &self->v, *other = &self->other;
-	int rc;
 
 	memset(other, 0, sizeof(*other));
 	other->iommufd = other->dev = -1;
-	rc = pdma_setup(v, 0);
-	if (rc > 0)
-		SKIP(return, "%s", v->why);
-	ASSERT_EQ(0, rc)
-		TH_LOG("%s", v->why);
+	ASSERT_SET_UP(return, pdma_setup(v, 0), v);
 	if (!vtd_is_pdma(v))
 		SKIP(return, NO_DMA, v->bdf);
 	if (!find_another(v, other) || group_of(v) != group_of(other))
 		SKIP(return, "no two functions of one group");
-	if (variant->how && (v->hw_caps & IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED))
-		SKIP(return, "%s has no ATS here", v->bdf);
-	self->how = variant->how;
+	SET_UP_TABLES(return, v);
 	ASSERT_EQ(0, take_another(v, other))
 		TH_LOG("%s", other->why);
-	ASSERT_EQ(0, pdma_table(v, IOVA, A, &self->root, 0, &self->hwpt));
-	ASSERT_EQ(0, pdma_table(v, IOVA, B, &self->root1, 0, &self->hwpt1));
-	ASSERT_EQ(0, pdma_table(v, IOVA, C, &self->root2, 0, &self->hwpt2));
 	/* The device's own table, for both. */
 	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
 	ASSERT_EQ(0, vtd_attach(other, self->hwpt));
