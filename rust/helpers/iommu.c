@@ -338,11 +338,6 @@ __rust_helper void rust_helper_iommu_unmap_writable(struct file *file)
 	mapping_unmap_writable(file->f_mapping);
 }
 
-__rust_helper void rust_helper_iommu_kunmap_local(const void *address)
-{
-	kunmap_local(address);
-}
-
 #if IS_ENABLED(CONFIG_VFIO_PCI_DMABUF)
 /* By symbol_get(), since VFIO uses iommufd, too. */
 __rust_helper int rust_helper_iommu_vfio_dma_buf_map(struct dma_buf_attachment *attachment,

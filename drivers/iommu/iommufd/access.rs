@@ -13,6 +13,7 @@
 //! [`Change`]: crate::ffi::access::Change
 
 use crate::{
+    area::last_of,
     ffi::{
         access::{
             map::{
@@ -128,16 +129,6 @@ pub(crate) fn replace_id(access: &Access, id: u32) -> Result {
     }
     let ioas = lend::<Ioas>(ctx, id)?;
     change(locked, Some(&ioas))
-}
-
-/// The last address of a range.
-///
-/// # Errors
-///
-/// `EINVAL`: it is empty; `EOVERFLOW`: it goes beyond the end of the address space.
-fn last_of(iova: usize, length: usize) -> Result<usize> {
-    let more = length.checked_sub(1).ok_or(EINVAL)?;
-    iova.checked_add(more).ok_or(EOVERFLOW)
 }
 
 /// Calls `f` for each mapping in a range.
@@ -257,28 +248,4 @@ pub(crate) fn copy(
         span.copy(buffer, flags)
     })
     .map_err(|(_, e)| e)
-}
-
-#[cfg(CONFIG_KUNIT = "y")]
-#[kunit_tests(rust_iommufd_access)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges() {
-        let max = usize::MAX;
-        for (iova, length, expected) in [
-            (0, 0, Err(EINVAL)),
-            (max, 0, Err(EINVAL)),
-            (0, 1, Ok(0)),
-            (0, max, Ok(max - 1)),
-            (1, max, Ok(max)),
-            (2, max, Err(EOVERFLOW)),
-            (max, 1, Ok(max)),
-            (max, 2, Err(EOVERFLOW)),
-            (max, max, Err(EOVERFLOW)),
-        ] {
-            assert_eq!(last_of(iova, length), expected);
-        }
-    }
 }

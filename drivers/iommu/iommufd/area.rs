@@ -10,6 +10,16 @@ use kernel::{
     prelude::*, //
 };
 
+/// The last address of a range.
+///
+/// # Errors
+///
+/// `EINVAL`: it is empty; `EOVERFLOW`: it goes beyond the end of the address space.
+pub(crate) fn last_of(first: usize, length: usize) -> Result<usize> {
+    let more = length.checked_sub(1).ok_or(EINVAL)?;
+    first.checked_add(more).ok_or(EOVERFLOW)
+}
+
 /// A range of IOVAs and where in its pages that begins.
 ///
 /// # Invariants
@@ -130,6 +140,23 @@ mod tests {
 
     const MAX: usize = usize::MAX;
     const P: usize = PAGE_SIZE;
+
+    #[test]
+    fn ranges() {
+        for (iova, length, expected) in [
+            (0, 0, Err(EINVAL)),
+            (MAX, 0, Err(EINVAL)),
+            (0, 1, Ok(0)),
+            (0, MAX, Ok(MAX - 1)),
+            (1, MAX, Ok(MAX)),
+            (2, MAX, Err(EOVERFLOW)),
+            (MAX, 1, Ok(MAX)),
+            (MAX, 2, Err(EOVERFLOW)),
+            (MAX, MAX, Err(EOVERFLOW)),
+        ] {
+            assert_eq!(last_of(iova, length), expected);
+        }
+    }
 
     #[test]
     fn wraps() {

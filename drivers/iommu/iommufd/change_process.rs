@@ -78,7 +78,8 @@ fn count(all: &AllIoas<'_>) -> Result<[usize; 3]> {
         let pages = pages.ok_or(EBUSY)?;
         if pages.charged_to_other() {
             let (mode, charged) = (pages.mode(), pages.take_charged());
-            for (sum, _) in charges.iter_mut().zip(Mode::ALL).filter(|it| it.1 == mode) {
+            // CAST: Its place in `Mode::ALL`.
+            if let Some(sum) = charges.get_mut(mode as usize) {
                 *sum += charged;
             }
         }

@@ -13,6 +13,15 @@ fn errno(result: Result) -> c_int {
     result.map_or_else(Error::to_errno, |()| 0)
 }
 
+/// Whether a test wants something to fail here. May be called from any context.
+pub(crate) fn should_fail() -> bool {
+    #[cfg(CONFIG_IOMMUFD_TEST)]
+    // SAFETY: It only reads and counts.
+    return unsafe { kernel::bindings::iommufd_should_fail() };
+    #[cfg(not(CONFIG_IOMMUFD_TEST))]
+    false
+}
+
 pub(crate) mod access;
 pub(crate) mod attach;
 pub(crate) mod charge;

@@ -14,13 +14,13 @@
 //! them without any.
 
 use crate::{
-    area::Extent,
+    area::{
+        last_of,
+        Extent, //
+    },
     ffi::{
         access::AccessList,
-        context::{
-            AccountMode,
-            Ctx, //
-        },
+        context::Ctx,
         dirty::{
             self,
             UserBitmap, //
@@ -42,7 +42,6 @@ use crate::{
             Prot, //
         },
         pin::{
-            current_user,
             PinnedFile,
             Source, //
         }, //
@@ -220,16 +219,6 @@ fn range<T>(found: Found<'_, T>) -> (usize, usize) {
     (found.first, found.last)
 }
 
-/// The last byte of a range.
-///
-/// # Errors
-///
-/// `EINVAL`: it is empty; `EOVERFLOW`: it wraps.
-fn last_of(iova: usize, length: usize) -> Result<usize> {
-    let more = length.checked_sub(1).ok_or(EINVAL)?;
-    iova.checked_add(more).ok_or(EOVERFLOW)
-}
-
 impl Iovas {
     /// The area that an IOVA is in.
     pub(crate) fn at(&self, iova: usize) -> Option<&Area> {
@@ -397,8 +386,8 @@ impl Domains {
     /// What its tables want all areas to be aligned to.
     fn alignment(&self) -> usize {
         let least = if self.large { 1 } else { PAGE_SIZE };
-        let of = |table: &PageTable| 1 << table.sizes().trailing_zeros().min(63);
-        self.tables.iter().map(of).fold(least, usize::max)
+        let all = self.tables.iter().map(|table| table.smallest_page());
+        all.fold(least, usize::max)
     }
 }
 
@@ -460,8 +449,8 @@ impl IoPagetable {
         address.checked_add(length).ok_or(EOVERFLOW)?;
         let inside = address % PAGE_SIZE;
         let payer = Payer::current()?;
-        let source = current_user(&payer, address - inside);
-        let mode = Mode::of_current(ctx.account_mode() == AccountMode::Mm);
+        let source = Source::User(payer.mm(), address - inside);
+        let mode = Mode::of_current(ctx.account_mode());
         let pages = Pages::new(source, inside, length, access.write, payer, mode)?;
         let mut part = [Part::new(pages, inside, length)];
         self.map(place, &mut part, length, access)
@@ -489,7 +478,7 @@ impl IoPagetable {
         } else {
             let file = PinnedFile::get(fd, access.write)?;
             let source = Source::File(file, start - inside);
-            let mode = Mode::of_current(ctx.account_mode() == AccountMode::Mm);
+            let mode = Mode::of_current(ctx.account_mode());
             Pages::new(
                 source,
                 inside,
@@ -657,12 +646,11 @@ impl IoPagetable {
         let mut unmapped = 0usize;
         let mut tries = 0;
         let result = loop {
-            let (length, in_use) = match self.unmap_first(first, last) {
+            let ((from, to), in_use) = match self.unmap_first(first, last) {
                 Ok(Some(done)) => done,
                 Ok(None) => break Ok(()),
                 Err(e) => break Err(e),
             };
-            let (from, to) = length;
             if from != first {
                 tries = 0;
             }
@@ -785,9 +773,7 @@ impl IoPagetable {
         if kernel::warn_on!(domains.tables.contains(&table)) {
             return Err(EEXIST);
         }
-        let alignment = iovas
-            .alignment
-            .max(1 << table.sizes().trailing_zeros().min(63));
+        let alignment = iovas.alignment.max(table.smallest_page());
         if alignment > PAGE_SIZE {
             return Err(EINVAL);
         }

@@ -33,6 +33,7 @@ use crate::ffi::{
         Kind,
         Loan, //
     },
+    should_fail,
     ucmd::Ucmd, //
 };
 use crate::ioctl::Ioctl;
@@ -45,7 +46,7 @@ use kernel::prelude::*;
 /// `ENOENT` when there is none, it is of another kind, or it is being destroyed.
 #[inline]
 pub(crate) fn lend<T: Kind>(ctx: &Ctx, id: u32) -> Result<Loan<'_, T>> {
-    if ctx.should_fail() {
+    if should_fail() {
         return Err(ENOENT);
     }
     ctx.objects().lend(id).and_then(Loan::new).ok_or(ENOENT)

@@ -159,15 +159,6 @@ impl Ctx {
         }
     }
 
-    /// Whether a test wants this lookup to fail.
-    pub(crate) fn should_fail(&self) -> bool {
-        #[cfg(CONFIG_IOMMUFD_TEST)]
-        // SAFETY: It may be called from any process context.
-        return unsafe { bindings::iommufd_should_fail() };
-        #[cfg(not(CONFIG_IOMMUFD_TEST))]
-        false
-    }
-
     /// How pinned memory is accounted for.
     pub(crate) fn account_mode(&self) -> AccountMode {
         // SAFETY: A byte that is read and written whole.

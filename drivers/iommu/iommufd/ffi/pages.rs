@@ -27,12 +27,12 @@ use super::{
     pin::{
         cond_resched,
         copy_page,
-        should_fail,
         temp_limit,
         unpin,
         Pinner,
         Source, //
     },
+    should_fail, //
 };
 use crate::{
     area::Extent,
@@ -107,6 +107,16 @@ pub(crate) struct Filled {
 }
 
 impl Filled {
+    fn new(storage: PageTable, extent: &Extent, granule: Granule) -> Self {
+        Self {
+            storage,
+            iova: extent.iova(),
+            // CAST: Less than a page.
+            offset: extent.offset_of(extent.index()) as u16,
+            granule,
+        }
+    }
+
     /// Adds the frames from `at` to `last` of a mapping that begins at the page `first`, as far as
     /// there is room. `base` is the page of the source that has index 0.
     fn give(&self, base: usize, first: usize, at: usize, last: usize, runs: &mut Runs) {
@@ -204,6 +214,12 @@ impl Memory {
             last = mapping.first - 1;
         }
         (Holder::Nobody, last)
+    }
+
+    /// A mapping holds its pages from now on.
+    fn add(&mut self, extent: &Extent, filled: Filled, slot: Slot<Filled>) -> Linked<Filled> {
+        let (first, last) = (extent.index(), extent.last_index());
+        self.mappings.insert(first, last, filled, slot)
     }
 
     /// The parts of a range that nobody holds.
@@ -480,10 +496,6 @@ impl Pages {
         matches!(self.source, Source::File(..))
     }
 
-    fn last_of(&self, extent: &Extent) -> usize {
-        extent.last_index()
-    }
-
     /// Puts a mapping into all page tables, of which there is at least one. It is in none.
     ///
     /// # Errors
@@ -507,17 +519,8 @@ impl Pages {
         match (held, slot) {
             (Held::Memory(memory), Some(slot)) => {
                 let granule = self.fill_memory(memory, extent, prot, large, tables)?;
-                let (first, last) = (extent.index(), self.last_of(extent));
-                let filled = Filled {
-                    storage,
-                    iova: extent.iova(),
-                    // CAST: Less than a page.
-                    offset: extent.offset_of(first) as u16,
-                    granule,
-                };
-                Ok(Filling::Memory(
-                    memory.mappings.insert(first, last, filled, slot),
-                ))
+                let filled = Filled::new(storage, extent, granule);
+                Ok(Filling::Memory(memory.add(extent, filled, slot)))
             }
             (Held::Mmio(mmio), _) => {
                 mmio.fill(&self.source, extent, prot, large, tables)?;
@@ -538,7 +541,7 @@ impl Pages {
         let base = self.source.base();
         let first = extent.index();
         let mut granule = Granule::MAX;
-        let mut batches = Batches::new(self, first, self.last_of(extent));
+        let mut batches = Batches::new(self, first, extent.last_index());
         // Tables that have the current batch, too.
         let mut mapped = 0;
         let mut fill = || -> Result {
@@ -572,13 +575,7 @@ impl Pages {
                 unmap(table, if n < mapped { batches.to } else { done });
             }
             if done > first {
-                let filled = Filled {
-                    storage: last,
-                    iova: extent.iova(),
-                    // CAST: Less than a page.
-                    offset: extent.offset_of(first) as u16,
-                    granule,
-                };
+                let filled = Filled::new(last, extent, granule);
                 // SAFETY: It has these pages, and no other table does but those of who holds them.
                 unsafe { self.unfill_memory(memory, extent, &filled, done - 1) };
             }
@@ -686,9 +683,8 @@ impl Pages {
                         table.unmap(extent.iova(), extent.last());
                     }
                 }
-                let last = self.last_of(extent);
                 // SAFETY: The mapping held them until now; only this table has them for it.
-                unsafe { self.unfill_memory(memory, extent, &filled, last) };
+                unsafe { self.unfill_memory(memory, extent, &filled, extent.last_index()) };
                 memory.settle_less();
             }
             (Held::Mmio(mmio), _) => mmio.unfill(extent, tables),
@@ -716,15 +712,8 @@ impl Pages {
         };
         let (filled, first) = memory.mappings.remove(linked).map_err(|_| EINVAL)?;
         let mut insert = |part: &Extent, slot| {
-            let filled = Filled {
-                storage: filled.storage,
-                iova: part.iova(),
-                // CAST: Less than a page.
-                offset: part.offset_of(part.index()) as u16,
-                granule: filled.granule,
-            };
-            let (first, last) = (part.index(), self.last_of(part));
-            Filling::Memory(memory.mappings.insert(first, last, filled, slot))
+            let filled = Filled::new(filled.storage, part, filled.granule);
+            Filling::Memory(memory.add(part, filled, slot))
         };
         Ok((insert(parts.0, first), insert(parts.1, slot)))
     }
@@ -756,17 +745,17 @@ impl Pages {
         }
         let slot = Slot::new(GFP_KERNEL_ACCOUNT)?;
         let mut batches = Batches::new(self, first, last);
-        let mut frames = Gathered::new(last - first + 1);
+        let mut gathered = Gathered::new(last - first + 1);
         let mut gather = || -> Result {
             while batches.next(memory)? {
-                frames.add(&batches.runs)?;
+                gathered.add(&batches.runs)?;
                 batches.from = batches.to;
             }
             memory.settle()
         };
         if let Err(e) = gather() {
             // SAFETY: These were read just now, and nobody has seen them.
-            unsafe { frames.release(memory, first) };
+            unsafe { gathered.release(memory, first) };
             if batches.from != batches.to {
                 // SAFETY: As above.
                 unsafe { memory.release(&batches.runs, batches.from, false) };
@@ -774,7 +763,7 @@ impl Pages {
             memory.settle_less();
             return Err(e);
         }
-        let frames = frames.done();
+        let frames = gathered.frames;
         frames.hand_out(last - first + 1, out);
         let access = Access { users: 1, frames };
         memory.accesses.insert(first, last, access, slot);
@@ -978,10 +967,6 @@ impl Gathered {
             unsafe { memory.release(&runs, first + done, false) };
             done += runs.total();
         }
-    }
-
-    fn done(self) -> Frames {
-        self.frames
     }
 }
 

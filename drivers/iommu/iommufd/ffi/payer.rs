@@ -6,7 +6,10 @@
 //! also in its user's `locked_vm`, or, as VFIO has it, in the process's, both of which
 //! `RLIMIT_MEMLOCK` limits.
 
-use super::pin::is_current;
+use super::{
+    context::AccountMode,
+    pin::is_current, //
+};
 use core::ptr::NonNull;
 use kernel::{
     bindings,
@@ -39,17 +42,17 @@ impl Mode {
     /// All of them.
     pub(crate) const ALL: [Self; 3] = [Self::None, Self::User, Self::Mm];
 
-    /// What the current process pins for itself; as VFIO has it, or not.
-    pub(crate) fn of_current(vfio: bool) -> Self {
+    /// Who pays for what the current process pins.
+    pub(crate) fn of_current(account: AccountMode) -> Self {
         // CAST: A small number.
         //
         // SAFETY: It may be called from any process.
         if unsafe { bindings::capable(bindings::CAP_IPC_LOCK as c_int) } {
-            Self::None
-        } else if vfio {
-            Self::Mm
-        } else {
-            Self::User
+            return Self::None;
+        }
+        match account {
+            AccountMode::Mm => Self::Mm,
+            AccountMode::User => Self::User,
         }
     }
 }

@@ -64,8 +64,14 @@ impl Prot {
 }
 
 impl PageTable {
+    /// The page table of a domain.
+    ///
+    /// # Safety
+    ///
     /// The caller keeps the type's invariant.
-    pub(super) fn new(domain: &Domain) -> Self {
+    pub(super) unsafe fn new(domain: &Domain) -> Self {
+        // INVARIANT: By the caller.
+        //
         // SAFETY: A domain has one.
         Self(unsafe { NonNull::new_unchecked(domain.as_raw()) })
     }
@@ -99,6 +105,11 @@ impl PageTable {
     pub(crate) fn phys(self, iova: usize) -> u64 {
         // SAFETY: By the type invariant.
         unsafe { bindings::iommu_iova_to_phys(self.as_raw(), iova as u64) }
+    }
+
+    /// The smallest page that it has, in bytes.
+    pub(crate) fn smallest_page(self) -> usize {
+        1 << self.sizes().trailing_zeros().min(usize::BITS - 1)
     }
 
     /// The page sizes that it has, a bit each.

@@ -4,7 +4,7 @@
 //!
 //! Pins are counted for each page, so that any part of what was pinned can be given back.
 
-use super::payer::Payer;
+use super::should_fail;
 use crate::runs::{
     Run,
     Runs, //
@@ -37,15 +37,6 @@ pub(super) fn temp_limit() -> usize {
     return unsafe { (&raw const bindings::iommufd_test_memory_limit).read_volatile() };
     #[cfg(not(CONFIG_IOMMUFD_TEST))]
     65536
-}
-
-/// Whether a test wants something to fail here.
-pub(crate) fn should_fail() -> bool {
-    #[cfg(CONFIG_IOMMUFD_TEST)]
-    // SAFETY: It may be called from anywhere.
-    return unsafe { bindings::iommufd_should_fail() };
-    #[cfg(not(CONFIG_IOMMUFD_TEST))]
-    false
 }
 
 /// Where memory is found.
@@ -484,7 +475,7 @@ pub(super) unsafe fn copy_page(pfn: usize, offset: usize, data: *mut u8, len: us
         unsafe { ptr::copy_nonoverlapping(at, data, len) };
     }
     // SAFETY: It was mapped above.
-    unsafe { bindings::iommu_kunmap_local(mapped) };
+    unsafe { bindings::kunmap_local(mapped) };
 }
 
 /// Copies between a buffer and one page of another process, which is pinned meanwhile. `None` when
@@ -572,9 +563,4 @@ pub(super) unsafe fn copy_user(
 pub(super) fn cond_resched() {
     // SAFETY: The caller may sleep, as it holds mutexes only.
     unsafe { bindings::iommu_cond_resched() };
-}
-
-/// The memory of the current process, from an address on.
-pub(crate) fn current_user(payer: &Payer, addr: usize) -> Source {
-    Source::User(payer.mm(), addr)
 }

@@ -21,14 +21,17 @@ use crate::{
     ffi::{
         dirty::UserBitmap,
         pgtable::PageTable,
-        pin::should_fail, //
+        should_fail, //
     },
     io_pagetable::Owner, //
 };
 use core::mem::offset_of;
 use kernel::{
     bindings,
-    interop::list::CList,
+    interop::list::{
+        CList,
+        CListHead, //
+    },
     prelude::*,
     sync::{
         lock::{
@@ -63,12 +66,12 @@ impl Ioas {
     ///
     /// `ENOMEM`; what mapping runs into.
     pub(super) fn add_domain(&self, domain: &Domain) -> Result {
-        self.iopt().add_domain(PageTable::new(domain))
+        self.iopt().add_domain(table(domain))
     }
 
     /// Unmaps all of it again.
     pub(super) fn remove_domain(&self, domain: &Domain) {
-        self.iopt().remove_domain(PageTable::new(domain));
+        self.iopt().remove_domain(table(domain));
     }
 
     /// Begins or ends recording what is written to through a domain.
@@ -77,8 +80,7 @@ impl Ioas {
     ///
     /// `EOPNOTSUPP`: the domain cannot.
     pub(super) fn set_dirty_tracking(&self, domain: &Domain, enable: bool) -> Result {
-        self.iopt()
-            .set_dirty_tracking(PageTable::new(domain), enable)
+        self.iopt().set_dirty_tracking(table(domain), enable)
     }
 
     /// Puts what was written to into user space's bitmap, and forgets it unless `flags` say no.
@@ -100,8 +102,7 @@ impl Ioas {
             page_size: request.page_size as usize,
             data: request.data as usize,
         };
-        self.iopt()
-            .read_dirty(PageTable::new(domain), flags, bitmap)
+        self.iopt().read_dirty(table(domain), flags, bitmap)
     }
 
     /// Keeps user space from mapping where the hardware cannot translate for `dev`.
@@ -158,6 +159,12 @@ impl Ioas {
     }
 }
 
+/// The page table of a hwpt's domain.
+fn table(domain: &Domain) -> PageTable {
+    // SAFETY: A hwpt takes its domain off the IOAS before either goes.
+    unsafe { PageTable::new(domain) }
+}
+
 /// Whose the regions of a device are.
 fn owner(dev: &PhysDev) -> Owner {
     Owner(dev.as_raw().addr())
@@ -165,27 +172,19 @@ fn owner(dev: &PhysDev) -> Owner {
 
 /// Calls `f` for each region of a device, until it fails.
 fn each_region(dev: &PhysDev, f: &mut dyn FnMut(&bindings::iommu_resv_region) -> Result) -> Result {
-    stack_pin_init!(let head = Opaque::ffi_init(|head: *mut bindings::list_head| {
-        // SAFETY: Memory for a list, which does not move.
-        unsafe { bindings::INIT_LIST_HEAD(head) }
-    }));
-    let head: *mut bindings::list_head = head.get();
-    // SAFETY: Both are valid. Drivers allocate what they add.
-    unsafe { bindings::iommu_get_resv_regions(dev.as_raw(), head) };
-    // SAFETY: The list was initialised.
-    let mut at = unsafe { (*head).next };
-    let mut result = Ok(());
-    while at != head && result.is_ok() {
-        // SAFETY: All on the list are regions, by this field.
-        let region = unsafe {
-            &*at.byte_sub(offset_of!(bindings::iommu_resv_region, list))
-                .cast::<bindings::iommu_resv_region>()
-        };
-        result = f(region);
-        at = region.list.next;
-    }
+    const LINK: usize = offset_of!(bindings::iommu_resv_region, list);
+    stack_pin_init!(let head = CListHead::new());
+    // SAFETY: Both are valid. Drivers allocate what they add, and link it by this field.
+    unsafe { bindings::iommu_get_resv_regions(dev.as_raw(), head.as_raw()) };
+    // SAFETY: As above; nobody else has the list.
+    let list =
+        unsafe { CList::<Opaque<bindings::iommu_resv_region>, LINK>::from_raw(head.as_raw()) };
+    // SAFETY: Nobody changes the regions.
+    let result = list
+        .iter()
+        .try_for_each(|region| f(unsafe { &*region.get() }));
     // SAFETY: As above; this frees them.
-    unsafe { bindings::iommu_put_resv_regions(dev.as_raw(), head) };
+    unsafe { bindings::iommu_put_resv_regions(dev.as_raw(), head.as_raw()) };
     result
 }
 
