@@ -19,6 +19,11 @@ __rust_helper void rust_helper__iommufd_destroy_mmap(struct iommufd_ctx *ictx,
 	_iommufd_destroy_mmap(ictx, owner, offset);
 }
 
+__rust_helper struct device *rust_helper_iommufd_vdevice_to_device(struct iommufd_vdevice *vdev)
+{
+	return iommufd_vdevice_to_device(vdev);
+}
+
 __rust_helper struct device *
 rust_helper_iommufd_viommu_find_dev(struct iommufd_viommu *viommu, unsigned long vdev_id)
 {

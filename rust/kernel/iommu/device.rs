@@ -63,7 +63,7 @@ impl Capability {
 /// # Invariants
 ///
 /// The core has probed the device with its IOMMU driver, and does not have it released while this
-/// is borrowed: the mutex of its group is held.
+/// is borrowed: the mutex of its group is held, or it stays bound to a driver.
 #[repr(transparent)]
 pub struct Served(Device);
 
@@ -72,7 +72,8 @@ impl Served {
     ///
     /// # Safety
     ///
-    /// `dev` is probed by its IOMMU driver, and the mutex of its group is held for `'a`.
+    /// `dev` is probed by its IOMMU driver, and for `'a` the mutex of its group is held or it is
+    /// bound to a driver.
     #[inline]
     pub(super) unsafe fn from_raw<'a>(dev: *mut bindings::device) -> &'a Self {
         // INVARIANT: by the contract of this function.

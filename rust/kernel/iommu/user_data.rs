@@ -246,6 +246,12 @@ impl UserDataArray {
         self.fields().type_
     }
 
+    /// The size of an entry in bytes.
+    #[inline]
+    pub fn entry_len(&self) -> usize {
+        self.fields().entry_len
+    }
+
     /// The number of entries.
     #[inline]
     pub fn len(&self) -> u32 {
@@ -343,6 +349,49 @@ impl UserDataArray {
         }
         // SAFETY: All bytes were written, and any are a `T`.
         Ok(unsafe { slice::from_raw_parts_mut(to.as_mut_ptr().cast(), some) })
+    }
+
+    /// Hands the entries to `f`, some at a time and in their order, until it fails. They are of
+    /// exactly the size of `T`, and each is copied once. An entry that cannot be read ends the
+    /// array; those before it are handled.
+    ///
+    /// No memory is copied while `f` runs. `f` says how many entries it has handled and why it did
+    /// not go on; when it did, it was all of them.
+    pub fn chunks<T: UserStruct + Copy>(
+        &self,
+        mut f: impl FnMut(&[T]) -> (usize, Result),
+    ) -> Handled {
+        if self.data_type() != T::TYPE {
+            return Handled::failed(0, EINVAL);
+        }
+        let mut room = [const { MaybeUninit::uninit() }; CHUNK];
+        let (mut done, mut at_once) = (0, CHUNK);
+        while done < self.len() {
+            let Some(part) = room.get_mut(..at_once) else {
+                break;
+            };
+            let entries = match self.get_some(done, part) {
+                Ok(entries) => entries,
+                Err(EFAULT) if at_once > 1 => {
+                    // One by one from here on, up to the one that it is.
+                    at_once = 1;
+                    continue;
+                }
+                Err(why) => return Handled::failed(done, why),
+            };
+            let (count, result) = f(entries);
+            let count = if result.is_ok() {
+                entries.len()
+            } else {
+                count.min(entries.len())
+            };
+            // CAST: No more than there are entries.
+            done += count as u32;
+            if let Err(why) = result {
+                return Handled::failed(done, why);
+            }
+        }
+        Handled::all(done)
     }
 
     /// Hands each entry to `f`, one by one, until one fails. `EINVAL` for another type, also where
@@ -484,6 +533,9 @@ mod tests {
             assert!(array.is_empty());
             assert_eq!(array.read_all::<Grown>().map(|all| all.len()), result);
             let handled = array.each(|_: Grown| Err(EIO));
+            assert_eq!(handled.count(), 0);
+            assert_eq!(handled.result(), result.map(|_| ()));
+            let handled = array.chunks(|_: &[Grown]| (0, Err(EIO)));
             assert_eq!(handled.count(), 0);
             assert_eq!(handled.result(), result.map(|_| ()));
         }

@@ -13,6 +13,7 @@
 //! C header: [`include/linux/iommufd.h`](srctree/include/linux/iommufd.h)
 
 use super::{
+    device::Served,
     domain::{
         AnyDomain,
         Owned, //
@@ -83,6 +84,16 @@ pub trait ViommuOps: Sized + Send + Sync + 'static {
         _flags: AllocFlags,
         _data: &UserData,
     ) -> Result<Owned<Self::Nested>> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Whether the virtual machine may call a device `id`. No other device of the vIOMMU has that
+    /// name, and this one has no other.
+    ///
+    /// # Errors
+    ///
+    /// Whatever is wrong with the name or with the device; it does not get it then.
+    fn check_vdevice(_viommu: &Viommu<Self>, _dev: &Served, _id: u64) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
@@ -190,14 +201,14 @@ impl<T: ViommuOps> Viommu<T> {
     /// Does something with the device that the virtual machine calls `id`, if there is one.
     ///
     /// `f` runs under a spinlock.
-    pub fn with_vdev<R>(&self, id: u64, f: impl FnOnce(&Device) -> R) -> Option<R> {
+    pub fn with_vdev<R>(&self, id: u64, f: impl FnOnce(&Served) -> R) -> Option<R> {
         let core = self.core.get();
         // SAFETY: By the type invariant `core` is valid, and so is its table.
         unsafe { bindings::xa_lock(&raw mut (*core).vdevs) };
         // SAFETY: The lock of the table is held.
         let dev = unsafe { bindings::iommufd_viommu_find_dev(core, id as c_ulong) };
-        // SAFETY: A device stays in the table as long as the lock is held.
-        let result = (!dev.is_null()).then(|| f(unsafe { Device::from_raw(dev) }));
+        // SAFETY: A device leaves the table before it is unbound, which takes the lock.
+        let result = (!dev.is_null()).then(|| f(unsafe { Served::from_raw(dev) }));
         // SAFETY: It was taken above.
         unsafe { bindings::xa_unlock(&raw mut (*core).vdevs) };
         result
@@ -283,6 +294,13 @@ pub struct NewViommu<'a, T> {
 }
 
 impl<T: ViommuOps> NewViommu<'_, T> {
+    /// The IOMMU that it is a share of. It need not stay: a driver whose IOMMUs can be unplugged
+    /// sees to that itself.
+    pub fn iommu_device(&self) -> *mut bindings::iommu_device {
+        // SAFETY: The vIOMMU is being made, and its beginning is there.
+        unsafe { (*(*self.this).core.get()).iommu_dev }
+    }
+
     /// Lets user space map `pages`, and gives the offset at which. It can when the vIOMMU is
     /// complete and iommufd has said so to user space.
     ///
@@ -375,18 +393,19 @@ impl<T: ViommuOps> NewHwQueue<'_, T> {
     }
 }
 
-/// The size of the allocation that iommufd makes for one.
-pub(super) const fn size<T: ViommuOps>() -> usize {
+/// The size of the allocation that iommufd makes for one: what `get_viommu_size()` returns. A
+/// driver whose `struct iommu_ops` is in C says it and calls [`init`] itself.
+pub const fn size<T: ViommuOps>() -> usize {
     size_of::<Viommu<T>>()
 }
 
-/// Makes the driver's part of a vIOMMU.
+/// Makes the driver's part of a vIOMMU: `viommu_init()` of `struct iommu_ops`.
 ///
 /// # Safety
 ///
 /// `core` is the head of [`size`] zeroed bytes, set up by iommufd, `parent` is held by it, and
 /// `data` is null or on the stack of the caller.
-pub(super) unsafe extern "C" fn init<T: ViommuOps>(
+pub unsafe extern "C" fn init<T: ViommuOps>(
     core: *mut bindings::iommufd_viommu,
     parent: *mut bindings::iommu_domain,
     data: *const bindings::iommu_user_data,
@@ -441,6 +460,9 @@ impl<T: ViommuOps> ViommuTable<T> {
         if T::HAS_CACHE_INVALIDATE {
             ops.cache_invalidate = Some(Self::cache_invalidate);
         }
+        if T::HAS_CHECK_VDEVICE {
+            ops.vdevice_init = Some(Self::vdevice_init);
+        }
         if T::HAS_HAS_HW_QUEUE {
             ops.get_hw_queue_size = Some(Self::get_hw_queue_size);
             ops.hw_queue_init_phys = Some(Self::hw_queue_init_phys);
@@ -493,6 +515,25 @@ impl<T: ViommuOps> ViommuTable<T> {
         let viommu = unsafe { Viommu::<T>::from_raw(core) };
         // SAFETY: On the stack of the caller.
         unsafe { report(array, |requests| T::cache_invalidate(viommu, requests)) }
+    }
+
+    /// # Safety
+    ///
+    /// Called by iommufd on a vDEVICE of a vIOMMU that has this table, complete but for what this
+    /// does, whose device it does not unbind meanwhile.
+    unsafe extern "C" fn vdevice_init(vdev: *mut bindings::iommufd_vdevice) -> c_int {
+        // SAFETY: Both fields are set, and do not change.
+        let (viommu, id) = unsafe { ((*vdev).viommu, (*vdev).virt_id) };
+        // SAFETY: It has this table, and the vDEVICE keeps it.
+        let viommu = unsafe { Viommu::<T>::from_raw(viommu) };
+        // SAFETY: The vDEVICE has a device.
+        let dev = unsafe { bindings::iommufd_vdevice_to_device(vdev) };
+        // SAFETY: It is valid, and stays bound until this returns.
+        let dev = unsafe { Served::from_raw(dev) };
+        from_result(|| {
+            T::check_vdevice(viommu, dev, id)?;
+            Ok(0)
+        })
     }
 
     /// # Safety
