@@ -22,7 +22,8 @@ use crate::{
             settle,
             Key,
             New,
-            Tag, //
+            Tag,
+            Walk, //
         },
         unit::Unit, //
     },
@@ -70,6 +71,13 @@ struct Target {
 }
 
 impl Target {
+    /// The PASID of which a device has something under one of these domain-ids, when their guest
+    /// does not know that devices have caches.
+    fn implied_by(&self, dids: Dids) -> Option<Pasid> {
+        let implied = self.kind == Kind::NestingDevTlb && Some(self.did) == dids.without;
+        implied.then_some(self.pasid)
+    }
+
     /// Which block is to be named. What a change of stage 2 does to the nested translations
     /// that a device caches cannot be told, so they all go.
     fn span(&self, span: Span) -> Span {
@@ -268,6 +276,123 @@ pub(crate) fn flush_new(domain: &Domain<'_>, start: u64, last: u64) -> Result {
         walk.trace_flush_new(&tag, (start, last), span);
     }
     queue.finish()
+}
+
+/// The domain-ids of the unit that one of a guest's stands for: of tables behind which the guest
+/// invalidates Device-TLBs itself, and of those where it does not know of any.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Dids {
+    pub(crate) with_ats: Option<u16>,
+    pub(crate) without: Option<u16>,
+}
+
+impl Dids {
+    fn all(&self) -> impl Iterator<Item = u16> {
+        [self.with_ats, self.without].into_iter().flatten()
+    }
+}
+
+/// What a guest asks for, in the names of its unit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// What the IOTLB has of a PASID in a domain.
+    PasidIotlb {
+        dids: Dids,
+        pasid: Pasid,
+        span: Span,
+        leaf: bool,
+    },
+    /// What it has of a domain.
+    Domain { dids: Dids },
+    /// What a device has, of one PASID or all.
+    DevTlb {
+        sid: u16,
+        pasid: Option<Pasid>,
+        span: Span,
+    },
+}
+
+/// Does what a guest asks for, in its order, with one wait, until enough devices were asked for a
+/// while. `parent` is what all its domains are nested on. Returns how many steps that were.
+///
+/// Devices are found by the tags that attachments leave with the parent, so that none is asked that
+/// was detached.
+///
+/// # Errors
+///
+/// Those of the invalidation queue ([`Unit::submit`]); the rest was invalidated nonetheless.
+pub(crate) fn flush_for_guest<'a>(
+    parent: &Domain<'a>,
+    unit: Unit<'a>,
+    steps: &[Step],
+) -> (usize, Result) {
+    let caps = unit.caps();
+    let walk = parent.walk();
+    let mut queue = Queue::<USER_DESCS>::new();
+    queue.aim(unit);
+    let (mut done, mut asked) = (0, 0);
+    for step in steps {
+        if asked >= DEVICE_BLOCKS {
+            break;
+        }
+        done += 1;
+        asked += match *step {
+            Step::PasidIotlb {
+                dids,
+                pasid,
+                span,
+                leaf,
+            } => {
+                for did in dids.all() {
+                    queue.push(Desc::pasid_iotlb_pages(did, pasid, span, leaf));
+                }
+                ask_devices(&walk, &mut queue, span, |to| {
+                    to.implied_by(dids).filter(|own| *own == pasid)
+                })
+            }
+            Step::Domain { dids } => {
+                for did in dids.all() {
+                    queue.push(Desc::iotlb_domain(&caps, did));
+                }
+                ask_devices(&walk, &mut queue, Span::ALL, |to| to.implied_by(dids))
+            }
+            Step::DevTlb { sid, pasid, span } => ask_devices(&walk, &mut queue, span, |to| {
+                let (dev, _) = to.device.as_ref()?;
+                (dev.sid == sid).then_some(pasid.unwrap_or(to.pasid))
+            }),
+        };
+    }
+    (done, queue.finish())
+}
+
+/// Asks each device that has a tag for which `pick` gives a PASID to invalidate a block of that.
+/// Returns how many descriptors that took.
+fn ask_devices<const N: usize>(
+    walk: &Walk<'_>,
+    queue: &mut Queue<'_, N>,
+    span: Span,
+    pick: impl Fn(&Target) -> Option<Pasid>,
+) -> usize {
+    let (mut last, mut count) = (None, 0);
+    for tag in walk.tags().filter(|tag| tag.kind().in_device()) {
+        let to = target(&tag);
+        if queue.unit != Some(tag.unit()) {
+            continue;
+        }
+        let (Some((dev, twice)), Some(pasid)) = (&to.device, pick(&to)) else {
+            continue;
+        };
+        // A device has a tag for each PASID.
+        if last == Some((dev.sid, pasid)) {
+            continue;
+        }
+        last = Some((dev.sid, pasid));
+        for _ in 0..=usize::from(*twice) {
+            queue.push(Desc::device_tlb(dev, pasid, span));
+            count += 1;
+        }
+    }
+    count
 }
 
 /// Adds a tag, or a user to the one that is there.

@@ -131,6 +131,7 @@ pub(crate) fn check_nested(
         supervisor: asked.supervisor(),
         write_protect: asked.write_protect(),
         extended_accessed: asked.extended_accessed(),
+        snoop: false,
     };
     if let Some(what) = user.lacks(&dev.unit().caps(), &parent.second_stage()) {
         dev.complain(what);

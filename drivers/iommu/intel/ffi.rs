@@ -18,6 +18,7 @@ pub(crate) mod table;
 pub(crate) mod tags;
 pub(crate) mod unit;
 pub(crate) mod user;
+pub(crate) mod viommu;
 pub(crate) mod words;
 
 use core::ptr;

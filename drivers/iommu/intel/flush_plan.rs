@@ -242,6 +242,7 @@ mod tests {
             supervisor: false,
             write_protect: false,
             extended_accessed: false,
+            snoop: false,
         };
         [
             Entry::EMPTY,

@@ -35,7 +35,7 @@ pub(crate) fn pasid(raw: u32) -> Result<Pasid> {
 
 /// How much of the context-cache or IOTLB goes (G).
 #[derive(Clone, Copy, Debug)]
-enum Granularity {
+pub(crate) enum Granularity {
     Global,
     Domain,
     Selective,
@@ -87,7 +87,7 @@ bitfield! {
 bitfield! {
     /// IOTLB (6.5.2.3) and PASID-based IOTLB (6.5.2.4) Invalidate Descriptor, low word. The
     /// former has no PASID, the latter does not drain.
-    struct IotlbLow(u64) {
+    pub(crate) struct IotlbLow(u64) {
         51:32 pasid;
         31:16 did;
         7:7 drain_reads;
@@ -99,7 +99,7 @@ bitfield! {
 
 bitfield! {
     /// The same two, high word.
-    struct IotlbHigh(u64) {
+    pub(crate) struct IotlbHigh(u64) {
         63:12 frame;
         /// IH: only leaves changed.
         6:6 hint;
@@ -110,7 +110,7 @@ bitfield! {
 
 bitfield! {
     /// Device-TLB Invalidate Descriptor (6.5.2.5), low word.
-    struct DevTlbLow(u64) {
+    pub(crate) struct DevTlbLow(u64) {
         63:52 pfsid_high;
         47:32 sid;
         20:16 depth;
@@ -130,7 +130,7 @@ bitfield! {
 
 bitfield! {
     /// PASID-based Device-TLB Invalidate Descriptor (6.5.2.6), low word.
-    struct PasidDevTlbLow(u64) {
+    pub(crate) struct PasidDevTlbLow(u64) {
         63:52 pfsid_high;
         51:32 pasid;
         31:16 sid;

@@ -2,7 +2,8 @@
 
 //! Nested translation: a user's first stage on a second stage of the kernel's.
 //!
-//! User API: `struct iommu_hwpt_vtd_s1` and `struct iommu_hwpt_vtd_s1_invalidate`.
+//! User API: `struct iommu_hwpt_vtd_s1` and `struct iommu_hwpt_vtd_s1_invalidate`; for what is on a
+//! vIOMMU `struct iommu_vtd_pasid_entry`.
 
 use kernel::{
     iommu::{
@@ -29,11 +30,13 @@ use kernel::{
     },
     page::PAGE_SIZE,
     prelude::*,
+    sync::Arc,
     types::ScopeGuard, //
 };
 
 use crate::{
-    cache, entries,
+    cache,
+    entries,
     ffi::{
         device::Device,
         domain::{
@@ -44,15 +47,24 @@ use crate::{
         user::{
             HwptVtdS1,
             HwptVtdS1Invalidate,
+            NestedConfig,
             NestedHead,
             Parent, //
-        }, //
+        },
+        viommu::Did, //
     },
+    pasid_entry::UserStage,
     range::Range,
+    viommu::GuestStage, //
 };
 
 /// A nested domain: what its user described.
-pub(crate) struct Nested(HwptVtdS1);
+pub(crate) enum Nested {
+    /// On a parent.
+    OnParent(HwptVtdS1),
+    /// On a vIOMMU.
+    OnViommu(GuestStage),
+}
 
 static NESTED: DomainTable<Nested> = DomainTable::new();
 
@@ -79,12 +91,58 @@ impl Nested {
         }
         let parent = parent.ok_or(EINVAL)?;
         let asked = data.read()?;
+        let config = NestedConfig {
+            parent,
+            asked,
+            did: None,
+        };
         Owned::new(
             Kind::Nested,
-            &(parent, asked),
-            Self(asked),
+            &config,
+            Self::OnParent(asked),
             GFP_KERNEL_ACCOUNT,
         )
+    }
+
+    /// Makes one on a vIOMMU that is on `parent`, with the domain-id that `stage` keeps.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a table that another domain of the parent's has in another mode; `ENOMEM`.
+    pub(crate) fn of_guest(
+        parent: Parent,
+        did: Arc<Did>,
+        stage: GuestStage,
+    ) -> Result<Owned<Self>> {
+        let config = NestedConfig {
+            parent,
+            asked: HwptVtdS1::of(stage.stage()),
+            did: Some(did),
+        };
+        Owned::new(
+            Kind::Nested,
+            &config,
+            Self::OnViommu(stage),
+            GFP_KERNEL_ACCOUNT,
+        )
+    }
+
+    /// The first stage that is to be in an entry of a device's. The mutex of its group is held.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` when the unit cannot do what the user asks, or is not that of the vIOMMU; `ENOENT`
+    /// when the device has no name there.
+    fn stage_for(
+        &self,
+        domain: &NestedDomain<'_>,
+        of_core: &Served,
+        dev: &Device<'_>,
+    ) -> Result<UserStage> {
+        match self {
+            Self::OnParent(asked) => entries::check_nested(dev, &domain.parent(), asked),
+            Self::OnViommu(stage) => stage.stage_for(of_core, dev),
+        }
     }
 
     /// Attaches a device to a nested domain, whatever it was attached to before. The mutex of its
@@ -93,12 +151,14 @@ impl Nested {
     /// # Errors
     ///
     /// `ENODEV` for a device that does its DMA in another's name, `EINVAL` when the parent does not
-    /// suit the unit or the unit cannot do what the user asks; `ENOMEM`, `ENOSPC` when domain-ids
+    /// suit the unit or the unit cannot do what the user asks, `ENOENT` when the device has no name
+    /// on the vIOMMU; `ENOMEM`, `ENOSPC` when domain-ids
     /// are used up, those of page-request set-up: with the device attached as it was. Those of the
     /// invalidation queue: with the device blocked.
     fn attach<'a>(
         &self,
         domain: &NestedDomain<'a>,
+        of_core: &Served,
         dev: &Device<'a>,
         old: Option<Replaced<'_>>,
     ) -> Result {
@@ -108,7 +168,7 @@ impl Nested {
         domain.parent().compatible(dev).inspect_err(|_| {
             dev.complain(c"s2 domain is not compatible");
         })?;
-        let user = entries::check_nested(dev, &domain.parent(), &self.0)?;
+        let user = self.stage_for(domain, of_core, dev)?;
         let on_unit = domain.attach_unit(dev).inspect_err(|_| {
             dev.complain(c"failed to attach domain to iommu");
         })?;
@@ -140,6 +200,7 @@ impl Nested {
     fn attach_pasid<'a>(
         &self,
         domain: &NestedDomain<'a>,
+        of_core: &Served,
         dev: &Device<'a>,
         pasid: Pasid,
         old: Option<Replaced<'_>>,
@@ -152,7 +213,7 @@ impl Nested {
             return Err(EBUSY);
         }
         domain.parent().compatible(dev)?;
-        let user = entries::check_nested(dev, &domain.parent(), &self.0)?;
+        let user = self.stage_for(domain, of_core, dev)?;
         let listed = domain.add_pasid(dev, pasid)?;
         // Page requests end with the old entry, and are drained while there is a queue for them.
         domain.set_iopf(dev)?;
@@ -180,8 +241,8 @@ impl DomainOps for Nested {
     }
 
     fn attach_dev(domain: &OfCore<Self>, dev: &Served, old: Option<&AnyDomain>) -> Result {
-        let (dev, old) = (Device::of(dev)?, old.map(Replaced::of).transpose()?);
-        domain.attach(&NestedDomain::of(domain), &dev, old)
+        let (ours, old) = (Device::of(dev)?, old.map(Replaced::of).transpose()?);
+        domain.attach(&NestedDomain::of(domain), dev, &ours, old)
     }
 
     fn set_dev_pasid(
@@ -190,8 +251,8 @@ impl DomainOps for Nested {
         pasid: Pasid,
         old: Option<&AnyDomain>,
     ) -> Result {
-        let (dev, old) = (Device::of(dev)?, old.map(Replaced::of).transpose()?);
-        domain.attach_pasid(&NestedDomain::of(domain), &dev, pasid, old)
+        let (ours, old) = (Device::of(dev)?, old.map(Replaced::of).transpose()?);
+        domain.attach_pasid(&NestedDomain::of(domain), dev, &ours, pasid, old)
     }
 
     /// All of the array is read and checked, then submitted once. An entry that is wrong ends the

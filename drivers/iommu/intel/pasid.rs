@@ -569,6 +569,7 @@ mod tests {
             supervisor: false,
             write_protect: false,
             extended_accessed: false,
+            snoop: false,
         };
         [
             // PASID-selective, of PASID 5.

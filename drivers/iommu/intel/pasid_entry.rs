@@ -118,6 +118,11 @@ pub(crate) fn frame(addr: u64) -> Bounded<u64, 52> {
     Bounded::<u64, 64>::from(addr).shr::<12, 52>()
 }
 
+/// The address of a page frame.
+pub(crate) fn frame_addr(frame: Bounded<u64, 52>) -> u64 {
+    frame.get() << 12
+}
+
 /// Whether an address has bits from this one on.
 fn has_bits_from(addr: u64, bit: u32) -> bool {
     addr.checked_shr(bit).is_some_and(|high| high != 0)
@@ -140,9 +145,26 @@ impl Levels {
         }
     }
 
+    /// The address width of such tables.
+    pub(crate) fn width(self) -> u32 {
+        match self {
+            Self::Four => 48,
+            Self::Five => 57,
+        }
+    }
+
     /// Whether a unit walks tables of this depth.
     pub(crate) fn fits(self, caps: &Caps) -> bool {
         self == Self::Four || caps.cap.first_stage_5_level().into_bool()
+    }
+
+    /// From FSPM of an entry.
+    pub(crate) fn from_fspm(fspm: Bounded<u64, 2>) -> Option<Self> {
+        match fspm.get() {
+            0 => Some(Self::Four),
+            1 => Some(Self::Five),
+            _ => None,
+        }
     }
 
     fn fspm(self) -> Bounded<u64, 2> {
@@ -197,7 +219,8 @@ pub(crate) struct SecondStage {
     pub(crate) force_snoop: bool,
 }
 
-/// What a user asks of the first stage (`struct iommu_hwpt_vtd_s1`).
+/// What a user asks of the first stage (`struct iommu_hwpt_vtd_s1`, `struct
+/// iommu_vtd_pasid_entry`).
 #[derive(Clone, Copy)]
 pub(crate) struct UserStage {
     /// Guest-physical address of its root.
@@ -209,22 +232,39 @@ pub(crate) struct UserStage {
     pub(crate) write_protect: bool,
     /// IOMMU_VTD_S1_EAFE
     pub(crate) extended_accessed: bool,
+    /// Every access is to be snooped, also where the parent does not ask for that.
+    pub(crate) snoop: bool,
 }
 
 impl UserStage {
     /// What the unit or the parent lacks for this table, if anything: the entry must not make the
     /// hardware fault, whatever the user says (sections 6.2.3.1 and 7.1.3, SPT.4).
     pub(crate) fn lacks(&self, caps: &Caps, parent: &SecondStage) -> Option<&'static CStr> {
+        self.out_of_reach(caps, parent)
+            .or_else(|| self.unsupported(caps))
+    }
+
+    /// What is wrong with where the table is, if anything.
+    pub(crate) fn out_of_reach(&self, caps: &Caps, parent: &SecondStage) -> Option<&'static CStr> {
         if self.root & 0xfff != 0 {
             Some(c"stage-1 table is not aligned")
         } else if has_bits_from(self.root, parent.width().min(caps.guest_width())) {
             Some(c"stage-1 table beyond stage 2")
-        } else if !self.levels.fits(caps) {
+        } else {
+            None
+        }
+    }
+
+    /// What the unit lacks for such a table, if anything.
+    pub(crate) fn unsupported(&self, caps: &Caps) -> Option<&'static CStr> {
+        if !self.levels.fits(caps) {
             Some(c"5-level paging not supported")
         } else if self.supervisor && !caps.ecap.supervisor().into_bool() {
             Some(c"no supervisor request support")
         } else if self.extended_accessed && !caps.ecap.extended_accessed().into_bool() {
             Some(c"no extended access flag support")
+        } else if self.snoop && !caps.ecap.snoop_control().into_bool() {
+            Some(c"no snoop control")
         } else {
             None
         }
@@ -269,7 +309,7 @@ impl Entry {
     pub(crate) fn nested(user: &UserStage, parent: &SecondStage, did: u16) -> Self {
         Self {
             low: parent.low(Pgtt::Nested),
-            mid: parent.mid(did).with_pgsnp(parent.force_snoop),
+            mid: parent.mid(did).with_pgsnp(parent.force_snoop || user.snoop),
             high: High::from_raw(0)
                 .with_fsptptr(frame(user.root))
                 .with_fspm(user.levels.fspm())
@@ -442,6 +482,7 @@ mod tests {
                         supervisor: on(1),
                         write_protect: on(2),
                         extended_accessed: on(3),
+                        snoop: false,
                     },
                     &SecondStage {
                         root: 0xffff_ffff_ffff_ffff,
@@ -546,6 +587,7 @@ mod tests {
                     supervisor: false,
                     write_protect: false,
                     extended_accessed: false,
+                    snoop: false,
                 };
                 user.lacks(&caps, &parent(levels)).is_none()
             };
@@ -566,6 +608,7 @@ mod tests {
             supervisor,
             write_protect: false,
             extended_accessed,
+            snoop: false,
         };
         let bare = Caps::new(47 << 16, 0);
         let full = Caps::new(1 << 60 | 47 << 16, 1 << 31 | 1 << 34);

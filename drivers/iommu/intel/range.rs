@@ -76,6 +76,18 @@ impl Span {
         Bounded::<u64, 64>::from(self.start).shr::<12, 52>()
     }
 
+    /// The block that ATS names by an address, of which the bits below the page do not count; more
+    /// than a page when `large`, the bit S (section 6.5.2.5).
+    pub(crate) fn from_ats(addr: u64, large: bool) -> Self {
+        let start = addr & !PAGE_MASK;
+        if !large {
+            return Self::cover(start, start);
+        }
+        // The lowest clear bit, and those below it.
+        let below = (start | PAGE_MASK) ^ (start | PAGE_MASK).wrapping_add(1);
+        Self::cover(start & !below, start | below)
+    }
+
     /// Whether it is a single page.
     pub(crate) fn one_page(self) -> bool {
         self.order == 0
@@ -231,6 +243,18 @@ mod tests {
             assert_eq!(span.start(), want);
             assert_eq!(span.order(), order);
             assert_eq!(span.mask().is_none(), order == 52);
+        }
+    }
+
+    /// What ATS is told of a block is that block.
+    #[test]
+    fn ats_and_back() {
+        for order in 0..=52u32 {
+            let size = u64::MAX >> (52 - order);
+            for start in [0, size.wrapping_add(1), !size] {
+                let span = Span::cover(start, start | size);
+                assert!(Span::from_ats(span.ats(), !span.one_page()) == span);
+            }
         }
     }
 

@@ -10,6 +10,7 @@
 //! | decisions, no side effects | [`flush_plan`], [`range`] |
 //! | the life of an entry, and what is done with it | [`pasid`], [`entries`] |
 //! | caches of a domain, user's page tables | [`cache`], [`nested`] |
+//! | a guest that has a VT-d | [`guest`], [`viommu`] |
 //! | the hardware's caches, for tests | [`cache_model`] |
 //! | what C sees, and all `unsafe` | [`ffi`] and below |
 //!
@@ -30,11 +31,13 @@ mod context;
 mod entries;
 mod ffi;
 mod flush_plan;
+mod guest;
 mod invalidate;
 mod nested;
 mod pasid;
 mod pasid_entry;
 mod range;
+mod viommu;
 
 use ffi::LocalModule;
 

@@ -10,6 +10,7 @@
 #include <linux/pci-ats.h>
 #include <linux/preempt.h>
 #include <linux/rculist.h>
+#include <linux/sched/signal.h>
 
 #include "iommu.h"
 #include "pasid.h"
@@ -114,6 +115,13 @@ void vtd_preempt_enable(void)
 bool vtd_preemptible(void)
 {
 	return preemptible();
+}
+
+/* Lets others run. Whether to go on: the task is not being killed. */
+bool vtd_pause(void)
+{
+	cond_resched();
+	return !fatal_signal_pending(current);
 }
 
 bool vtd_scalable(struct intel_iommu *iommu)
@@ -275,6 +283,30 @@ void vtd_trace_flush_np(struct cache_tag *tag, unsigned long start, unsigned lon
 	trace_cache_tag_flush_range_np(tag, start, end, addr, mask);
 }
 
+/* Keeps the unit from being unplugged. */
+void vtd_unit_get(struct intel_iommu *iommu)
+{
+	atomic_inc(&iommu->viommus);
+}
+
+void vtd_unit_put(struct intel_iommu *iommu)
+{
+	atomic_dec(&iommu->viommus);
+}
+
+int vtd_did_alloc(struct intel_iommu *iommu)
+{
+	guard(mutex)(&iommu->did_lock);
+	return ida_alloc_range(&iommu->domain_ida, IDA_START_DID, iommu->max_domain_id - 1,
+			       GFP_KERNEL);
+}
+
+void vtd_did_free(struct intel_iommu *iommu, u16 did)
+{
+	guard(mutex)(&iommu->did_lock);
+	ida_free(&iommu->domain_ida, did);
+}
+
 /*
  * Whether the hardware may have both in use: a stage-1 table on one parent has one
  * number of levels, and extended accessed flags or not (section 6.2.3.1).
@@ -315,9 +347,36 @@ int vtd_nested_init(struct dmar_domain *domain, struct dmar_domain *s2,
 	return ret;
 }
 
+/*
+ * Gives the domain an id on a unit that is not its own. The domain counts as a user
+ * of it, so that who detaches the last device does not free it.
+ */
+int vtd_nested_set_did(struct dmar_domain *domain, struct intel_iommu *iommu, u16 did)
+{
+	struct iommu_domain_info *info = kzalloc_obj(*info, GFP_KERNEL_ACCOUNT);
+	int ret;
+
+	if (!info)
+		return -ENOMEM;
+	info->iommu = iommu;
+	info->refcnt = 1;
+	info->did = did;
+	ret = xa_insert(&domain->iommu_array, iommu->seq_id, info, GFP_KERNEL);
+	if (ret)
+		kfree(info);
+	return ret;
+}
+
 void vtd_nested_deinit(struct dmar_domain *domain)
 {
 	struct dmar_domain *s2 = domain->s2_domain;
+	struct iommu_domain_info *info;
+	unsigned long index;
+
+	/* All devices are detached: what is left is what vtd_nested_set_did() gave it. */
+	xa_for_each(&domain->iommu_array, index, info)
+		kfree(info);
+	xa_destroy(&domain->iommu_array);
 
 	spin_lock(&s2->s1_lock);
 	list_del(&domain->s2_link);

@@ -65,6 +65,7 @@ void vtd_dev_err_ratelimited(struct device *dev, const char *what);
 void vtd_preempt_disable(void);
 void vtd_preempt_enable(void);
 bool vtd_preemptible(void);
+bool vtd_pause(void);
 
 bool vtd_scalable(struct intel_iommu *iommu);
 void vtd_lock(struct intel_iommu *iommu);
@@ -101,8 +102,14 @@ void vtd_trace_flush(struct cache_tag *tag, unsigned long start, unsigned long e
 void vtd_trace_flush_np(struct cache_tag *tag, unsigned long start, unsigned long end,
 			unsigned long addr, unsigned long mask);
 
+void vtd_unit_get(struct intel_iommu *iommu);
+void vtd_unit_put(struct intel_iommu *iommu);
+int vtd_did_alloc(struct intel_iommu *iommu);
+void vtd_did_free(struct intel_iommu *iommu, u16 did);
+
 int vtd_nested_init(struct dmar_domain *domain, struct dmar_domain *s2,
 		    const struct iommu_hwpt_vtd_s1 *s1);
+int vtd_nested_set_did(struct dmar_domain *domain, struct intel_iommu *iommu, u16 did);
 void vtd_nested_deinit(struct dmar_domain *domain);
 void vtd_nested_attached(struct dmar_domain *domain, struct device_domain_info *info);
 int vtd_iopf_set(struct iommu_domain *domain, struct device *dev);

@@ -144,6 +144,23 @@ impl<'a> Device<'a> {
         })
     }
 
+    /// Its source-id. Any context.
+    pub(crate) fn source_id(&self) -> u16 {
+        // SAFETY: `info` is there by the invariant; where the device is does not change.
+        let (bus, devfn) = unsafe { ((*self.info()).bus, (*self.info()).devfn) };
+        u16::from(bus) << 8 | u16::from(devfn)
+    }
+
+    /// Whether its requests come with its own source-id and no other.
+    pub(crate) fn has_own_source_id(&self) -> bool {
+        let own = self.snapshot().sid;
+        let only = |dev: Option<&Device<'_>>, id| match dev {
+            Some(dev) if dev.is(self) && id == own => Ok(()),
+            _ => Err(EOPNOTSUPP),
+        };
+        !self.real_dma_subdevice() && self.each_source_id(only).is_ok()
+    }
+
     /// Whether it does its DMA in another device's name.
     pub(crate) fn real_dma_subdevice(&self) -> bool {
         // SAFETY: The device is there by the invariant.

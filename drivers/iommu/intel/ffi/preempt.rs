@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Staying on a processor.
+//! Staying on a processor, and leaving it to others.
 
 use kernel::{
     bindings,
+    prelude::*,
     types::NotThreadSafe, //
 };
 
@@ -32,6 +33,20 @@ impl Drop for NoPreempt {
         // SAFETY: By the invariant there is a call to be undone; it is this task's, as this is not
         // sent to another.
         unsafe { bindings::vtd_preempt_enable() };
+    }
+}
+
+/// Lets others run, between two pieces of work that together may take long. May sleep.
+///
+/// # Errors
+///
+/// `EINTR`: this task is being killed, and should leave the rest.
+pub(crate) fn pause() -> Result {
+    // SAFETY: The caller may sleep.
+    if unsafe { bindings::vtd_pause() } {
+        Ok(())
+    } else {
+        Err(EINTR)
     }
 }
 

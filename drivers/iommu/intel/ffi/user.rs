@@ -17,7 +17,17 @@ use kernel::{
         domain::Head,
         user_data::UserStruct, //
     },
-    prelude::*, //
+    prelude::*,
+    sync::Arc, //
+};
+
+use super::{
+    domain::SecondStageDomain,
+    viommu::Did, //
+};
+use crate::pasid_entry::{
+    UserStage,
+    WORDS, //
 };
 
 /// `struct iommu_hwpt_vtd_s1`: a first stage of a user's.
@@ -46,6 +56,26 @@ impl UserStruct for HwptVtdS1 {
 }
 
 impl HwptVtdS1 {
+    /// What a user would ask for to have this first stage.
+    pub(crate) fn of(stage: &UserStage) -> Self {
+        let flag = |on, flag: u32| if on { u64::from(flag) } else { 0 };
+        Self {
+            flags: flag(
+                stage.supervisor,
+                bindings::iommu_hwpt_vtd_s1_flags_IOMMU_VTD_S1_SRE,
+            ) | flag(
+                stage.write_protect,
+                bindings::iommu_hwpt_vtd_s1_flags_IOMMU_VTD_S1_WPE,
+            ) | flag(
+                stage.extended_accessed,
+                bindings::iommu_hwpt_vtd_s1_flags_IOMMU_VTD_S1_EAFE,
+            ),
+            pgtbl_addr: stage.root,
+            addr_width: stage.levels.width(),
+            __reserved: 0,
+        }
+    }
+
     fn has(&self, flag: u32) -> bool {
         self.flags & u64::from(flag) != 0
     }
@@ -97,12 +127,78 @@ impl UserStruct for HwptVtdS1Invalidate {
     const MIN_LEN: usize = size_of::<Self>();
 }
 
+/// `struct iommu_vtd_pasid_entry`: an entry of a guest's PASID table.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes)]
+pub(crate) struct VtdPasidEntry {
+    /// `IOMMU_VTD_PE_*`.
+    pub(crate) flags: u32,
+    /// Zero.
+    pub(crate) __reserved: u32,
+    /// Its words.
+    pub(crate) pe: [u64; WORDS],
+}
+
+const _: () = {
+    type Raw = bindings::iommu_vtd_pasid_entry;
+    assert!(size_of::<VtdPasidEntry>() == size_of::<Raw>());
+    assert!(offset_of!(VtdPasidEntry, pe) == offset_of!(Raw, pe));
+};
+
+impl UserStruct for VtdPasidEntry {
+    const TYPE: u32 = bindings::IOMMU_VTD_HWPT_DATA_PE;
+    const MIN_LEN: usize = size_of::<Self>();
+}
+
+impl VtdPasidEntry {
+    /// `IOMMU_VTD_PE_GUEST_ATS`: the guest invalidates Device-TLBs itself.
+    pub(crate) const GUEST_ATS: u32 = bindings::iommu_vtd_pasid_entry_flags_IOMMU_VTD_PE_GUEST_ATS;
+}
+
+/// `struct iommu_vtd_inv_desc`: a descriptor of a queue of 256-bit ones.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes)]
+pub(crate) struct WideDesc {
+    /// Its words.
+    pub(crate) qw: [u64; 4],
+}
+
+/// Its first half: a descriptor of a queue of 128-bit ones.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes)]
+pub(crate) struct NarrowDesc {
+    /// Its words.
+    pub(crate) qw: [u64; 2],
+}
+
+const _: () = assert!(size_of::<WideDesc>() == size_of::<bindings::iommu_vtd_inv_desc>());
+
+impl UserStruct for WideDesc {
+    const TYPE: u32 = bindings::IOMMU_VTD_INVALIDATE_QI;
+    const MIN_LEN: usize = size_of::<Self>();
+}
+
+impl UserStruct for NarrowDesc {
+    const TYPE: u32 = WideDesc::TYPE;
+    const MIN_LEN: usize = size_of::<Self>();
+}
+
+/// The most descriptors of a call.
+pub(crate) const MAX_DESCS: u32 = bindings::IOMMU_VTD_INVALIDATE_QI_MAX;
+
+/// The type of a guest's VT-d, which none that upstream counts up to can have.
+pub(crate) const VIOMMU_TYPE: u32 = bindings::IOMMU_VTD_VIOMMU_TYPE;
+
+const _: () =
+    assert!(VIOMMU_TYPE > 0xffff && VtdPasidEntry::TYPE > 0xffff && WideDesc::TYPE > 0xffff);
+
 /// The domain that a new one is to be nested on.
 ///
 /// # Invariants
 ///
 /// Points to a paging domain of this driver that is a nest parent, and that stays as long as
 /// domains are nested on it.
+#[derive(Clone, Copy)]
 pub(crate) struct Parent(NonNull<bindings::dmar_domain>);
 
 impl Parent {
@@ -117,6 +213,28 @@ impl Parent {
         // INVARIANT: Only a paging domain of this driver has said yes.
         NonNull::new(ptr.cast()).filter(|_| suits).map(Self)
     }
+
+    /// The domain.
+    pub(crate) fn domain(&self) -> SecondStageDomain<'_> {
+        // SAFETY: By the invariant it is a paging domain; first stages are no parents.
+        unsafe { SecondStageDomain::from_raw(self.0.as_ptr()) }
+    }
+}
+
+// SAFETY: It is a pointer to a domain, which any thread may use.
+unsafe impl Send for Parent {}
+// SAFETY: A domain has locks of its own.
+unsafe impl Sync for Parent {}
+
+/// What a nested domain is made of.
+pub(crate) struct NestedConfig {
+    /// What it is nested on.
+    pub(crate) parent: Parent,
+    /// The first stage.
+    pub(crate) asked: HwptVtdS1,
+    /// The domain-id that it has in common with others; the domain's data keep it. With none the
+    /// domain gets one of its own on each unit that it is used on.
+    pub(crate) did: Option<Arc<Did>>,
 }
 
 /// `struct dmar_domain` as a nested domain begins with it.
@@ -126,14 +244,24 @@ pub(crate) struct NestedHead(bindings::dmar_domain);
 // SAFETY: A `struct dmar_domain` begins with the `iommu_domain`, and is of plain data. There are
 // no such operations.
 unsafe impl Head for NestedHead {
-    type Config = (Parent, HwptVtdS1);
+    type Config = NestedConfig;
 
     /// `EINVAL`: another domain of the parent's has the same table in another mode.
-    unsafe fn init(this: *mut Self, (parent, asked): &Self::Config) -> Result {
-        let (this, asked) = (this.cast(), ptr::from_ref(asked).cast());
+    unsafe fn init(this: *mut Self, config: &NestedConfig) -> Result {
+        let domain: *mut bindings::dmar_domain = this.cast();
+        let asked = ptr::from_ref(&config.asked).cast();
         // SAFETY: It is zero, and by the invariant of `Parent` that stays as long. What was asked
         // has the layout of the C structure, which is copied.
-        to_result(unsafe { bindings::vtd_nested_init(this, parent.0.as_ptr(), asked) })
+        to_result(unsafe { bindings::vtd_nested_init(domain, config.parent.0.as_ptr(), asked) })?;
+        let Some(did) = &config.did else {
+            return Ok(());
+        };
+        let unit = did.unit().as_raw();
+        // SAFETY: It was initialised just now; the id is one of the unit's, which stays meanwhile.
+        to_result(unsafe { bindings::vtd_nested_set_did(domain, unit, did.get()) }).inspect_err(
+            // SAFETY: It was initialised, and nobody else knows it.
+            |_| unsafe { bindings::vtd_nested_deinit(domain) },
+        )
     }
 
     unsafe fn deinit(this: *mut Self) {

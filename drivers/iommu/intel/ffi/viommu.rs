@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A vIOMMU's share of a unit, and what the core calls to make one.
+
+use core::ptr::NonNull;
+
+use kernel::{
+    bindings,
+    container_of,
+    iommu::{
+        domain::AnyDomain,
+        viommu::{
+            init,
+            size,
+            NewViommu, //
+        }, //
+    },
+    prelude::*, //
+};
+
+use super::{
+    device::Device,
+    domain::SecondStageDomain,
+    unit::Unit,
+    user::Parent, //
+};
+use crate::viommu::Vtd;
+
+/// A unit that is not unplugged meanwhile.
+///
+/// # Invariants
+///
+/// Points to an initialised `struct intel_iommu`, and stands for one of its `viommus`.
+struct Kept(NonNull<bindings::intel_iommu>);
+
+// SAFETY: A unit may be used by any thread.
+unsafe impl Send for Kept {}
+// SAFETY: A unit has locks of its own.
+unsafe impl Sync for Kept {}
+
+impl Kept {
+    fn unit(&self) -> Unit<'_> {
+        // SAFETY: By the invariant it is there.
+        unsafe { Unit::from_raw(self.0.as_ptr()) }
+    }
+}
+
+impl Clone for Kept {
+    fn clone(&self) -> Self {
+        // SAFETY: By the invariant the unit is there.
+        unsafe { bindings::vtd_unit_get(self.0.as_ptr()) };
+        // INVARIANT: It was counted just now.
+        Self(self.0)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // SAFETY: By the invariant the unit is there, and this is one of its counts.
+        unsafe { bindings::vtd_unit_put(self.0.as_ptr()) };
+    }
+}
+
+/// What a vIOMMU has of a unit.
+///
+/// # Invariants
+///
+/// It is a part of a vIOMMU that is on `parent`.
+pub(crate) struct Share {
+    unit: Kept,
+    parent: Parent,
+}
+
+impl Share {
+    /// The share of a vIOMMU that is being made on `parent`, for which it is.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`: nothing of this driver's can be nested on it.
+    pub(crate) fn new(viommu: &NewViommu<'_, Vtd>, parent: &AnyDomain) -> Result<Self> {
+        let of_core = viommu.iommu_device();
+        // SAFETY: Such a vIOMMU is made by `intel_iommu_viommu_init()` only, which is an operation
+        // of this driver's units; all of them are in a `struct intel_iommu`.
+        let unit = unsafe { container_of!(of_core, bindings::intel_iommu, iommu) };
+        // SAFETY: iommufd keeps the parent as long as there is the vIOMMU.
+        let parent = unsafe { Parent::from_raw(parent.as_raw()) }.ok_or(EINVAL)?;
+        let unit = NonNull::new(unit).ok_or(EINVAL)?;
+        // SAFETY: A device of the unit's is bound to iommufd, so that it is there.
+        unsafe { bindings::vtd_unit_get(unit.as_ptr()) };
+        // INVARIANT: It was counted just now, and the vIOMMU is made on the parent.
+        Ok(Self {
+            unit: Kept(unit),
+            parent,
+        })
+    }
+
+    /// The unit.
+    pub(crate) fn unit(&self) -> Unit<'_> {
+        self.unit.unit()
+    }
+
+    /// The parent, for what is nested on it.
+    pub(crate) fn parent(&self) -> Parent {
+        self.parent
+    }
+
+    /// The domain with the second stage.
+    pub(crate) fn second_stage(&self) -> SecondStageDomain<'_> {
+        self.parent.domain()
+    }
+
+    /// Domain-ids that the unit has, all told.
+    pub(crate) fn domain_ids(&self) -> usize {
+        // SAFETY: The unit is there; the number was set before anybody got it.
+        unsafe { (*self.unit().as_raw()).max_domain_id }
+    }
+}
+
+/// A domain-id of a unit's, for domains of which none owns it. Dropping it frees it.
+///
+/// # Invariants
+///
+/// It was allocated on the unit.
+pub(crate) struct Did {
+    unit: Kept,
+    did: u16,
+}
+
+impl Did {
+    /// Takes one. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC`: all are in use; `ENOMEM`.
+    pub(crate) fn alloc(share: &Share) -> Result<Self> {
+        // SAFETY: The unit is there.
+        let did = unsafe { bindings::vtd_did_alloc(share.unit().as_raw()) };
+        if did < 0 {
+            return Err(Error::from_errno(did));
+        }
+        // INVARIANT: It was allocated just now.
+        Ok(Self {
+            unit: share.unit.clone(),
+            did: did.try_into().map_err(|_| ENOSPC)?,
+        })
+    }
+
+    /// The number.
+    pub(crate) fn get(&self) -> u16 {
+        self.did
+    }
+
+    /// The unit that it is of.
+    pub(crate) fn unit(&self) -> Unit<'_> {
+        self.unit.unit()
+    }
+}
+
+impl Drop for Did {
+    fn drop(&mut self) {
+        // SAFETY: The unit is there, and by the invariant the id was allocated.
+        unsafe { bindings::vtd_did_free(self.unit().as_raw(), self.did) };
+    }
+}
+
+/// # Safety
+///
+/// `dev` is a device of this driver's that iommufd has bound.
+#[export]
+unsafe extern "C" fn intel_iommu_get_viommu_size(
+    dev: *mut bindings::device,
+    kind: bindings::iommu_viommu_type,
+) -> usize {
+    // SAFETY: A bound device is not released.
+    let dev = unsafe { Device::from_raw(dev) };
+    match dev {
+        Some(dev) if Vtd::offered(&dev, kind) => size::<Vtd>(),
+        _ => 0,
+    }
+}
+
+/// # Safety
+///
+/// `viommu` is of an IOMMU of this driver's, set up by iommufd in memory of the size that
+/// [`intel_iommu_get_viommu_size`] gave; iommufd holds `parent`; `user_data` is null or valid.
+#[export]
+unsafe extern "C" fn intel_iommu_viommu_init(
+    viommu: *mut bindings::iommufd_viommu,
+    parent: *mut bindings::iommu_domain,
+    user_data: *const bindings::iommu_user_data,
+) -> c_int {
+    // SAFETY: The same is asked for here.
+    unsafe { init::<Vtd>(viommu, parent, user_data) }
+}

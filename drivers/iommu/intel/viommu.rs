@@ -1,0 +1,462 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! vIOMMUs: a guest's share of a unit, with names of its own.
+//!
+//! User API: `include/uapi/linux/iommufd_vtd.h`. A guest's domain-id stands for one of the unit's
+//! as long as there is a nested domain that names it. Sharing that is safe: all that is under it is
+//! on the same second stage, and a guest that uses a domain-id for two tables with one PASID mixes
+//! up no one's caches but its own.
+//!
+//! The mutex of the domain-ids is a leaf but for `did_lock` of the unit and the queue. It is held
+//! while descriptors are translated, and while one that is for all domains is done; never while
+//! user memory is copied.
+
+use kernel::{
+    iommu::{
+        domain::{
+            AnyDomain,
+            Owned, //
+        },
+        ops::{
+            AllocFlags,
+            Served, //
+        },
+        user_data::{
+            Handled,
+            UserData,
+            UserDataArray,
+            UserStruct, //
+        },
+        viommu::{
+            Hold,
+            NewViommu,
+            Viommu,
+            ViommuOps,
+            ViommuTable, //
+        }, //
+    },
+    new_mutex,
+    prelude::*,
+    rbtree::RBTree,
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
+};
+
+use crate::{
+    cache::{
+        self,
+        Dids,
+        Step, //
+    },
+    ffi::{
+        device::Device,
+        preempt::pause,
+        stack::Stack,
+        user::{
+            NarrowDesc,
+            VtdPasidEntry,
+            WideDesc,
+            MAX_DESCS,
+            VIOMMU_TYPE, //
+        },
+        viommu::{
+            Did,
+            Share, //
+        }, //
+    },
+    guest::{
+        Ask,
+        GuestEntry, //
+    },
+    nested::Nested,
+    pasid_entry::UserStage, //
+};
+
+/// The most domain-ids of a guest that are in use at a time, where the unit has many.
+const MAX_DIDS: usize = 1024;
+
+/// A vIOMMU.
+#[pin_data]
+pub(crate) struct Vtd {
+    share: Share,
+    #[pin]
+    names: Mutex<Names>,
+}
+
+/// A guest's domain-id, and whether the guest invalidates Device-TLBs itself where it is used.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Name {
+    did: u16,
+    ats: bool,
+}
+
+/// The guest's domain-ids in use, and what they stand for.
+struct Names {
+    by_guest: RBTree<Name, Shared>,
+    count: usize,
+}
+
+impl Names {
+    fn get(&self, did: u16, ats: bool) -> Option<u16> {
+        Some(self.by_guest.get(&Name { did, ats })?.did.get())
+    }
+
+    /// What a guest's domain-id stands for.
+    fn find(&self, did: u16) -> Dids {
+        Dids {
+            with_ats: self.get(did, true),
+            without: self.get(did, false),
+        }
+    }
+}
+
+/// A domain-id of the unit, and how many nested domains use it.
+struct Shared {
+    did: Arc<Did>,
+    users: usize,
+}
+
+static VIOMMU: ViommuTable<Vtd> = ViommuTable::new();
+
+impl Vtd {
+    /// Whether a device can have a vIOMMU of this type.
+    pub(crate) fn offered(dev: &Device<'_>, kind: u32) -> bool {
+        kind == VIOMMU_TYPE && dev.unit().nested_supported()
+    }
+}
+
+/// One use of a guest's domain-id. Dropping it ends it.
+struct DidUse {
+    viommu: Hold<Vtd>,
+    name: Name,
+    did: Arc<Did>,
+}
+
+impl DidUse {
+    /// Finds what a guest's domain-id stands for, or gives it a meaning.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC`: too many are in use; `ENOMEM`.
+    fn new(viommu: &Viommu<Vtd>, name: Name) -> Result<Self> {
+        let mut names = viommu.names.lock();
+        let did = if let Some(shared) = names.by_guest.get_mut(&name) {
+            shared.users += 1;
+            shared.did.clone()
+        } else {
+            if names.count >= MAX_DIDS.min(viommu.share.domain_ids() / 4) {
+                return Err(ENOSPC);
+            }
+            let did = Arc::new(Did::alloc(&viommu.share)?, GFP_KERNEL_ACCOUNT)?;
+            let shared = Shared {
+                did: did.clone(),
+                users: 1,
+            };
+            names
+                .by_guest
+                .try_create_and_insert(name, shared, GFP_KERNEL_ACCOUNT)?;
+            names.count += 1;
+            did
+        };
+        Ok(Self {
+            viommu: viommu.hold(),
+            name,
+            did,
+        })
+    }
+}
+
+impl Drop for DidUse {
+    fn drop(&mut self) {
+        let mut names = self.viommu.names.lock();
+        let Some(shared) = names.by_guest.get_mut(&self.name) else {
+            return;
+        };
+        shared.users -= 1;
+        if shared.users == 0 {
+            names.by_guest.remove(&self.name);
+            names.count -= 1;
+        }
+    }
+}
+
+/// A first stage of a guest's, under a domain-id of the guest's.
+pub(crate) struct GuestStage {
+    stage: UserStage,
+    did: DidUse,
+}
+
+impl GuestStage {
+    /// The first stage.
+    pub(crate) fn stage(&self) -> &UserStage {
+        &self.stage
+    }
+
+    /// The first stage, for a device that is to be attached. The mutex of its group is held.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`: it is behind another unit. `ENOENT`: the guest has no name for it.
+    pub(crate) fn stage_for(&self, of_core: &Served, dev: &Device<'_>) -> Result<UserStage> {
+        let viommu = &self.did.viommu;
+        if viommu.share.unit() != dev.unit() {
+            return Err(EINVAL);
+        }
+        viommu.vdev_id(of_core)?;
+        Ok(self.stage)
+    }
+}
+
+/// The most descriptors that are translated at once.
+const STEPS: usize = 32;
+
+/// A part of a guest's invalidation queue, while it is worked off.
+struct GuestQueue<'a> {
+    viommu: &'a Viommu<Vtd>,
+    /// All domains were invalidated in this call. What the guest changed it changed before, so once
+    /// is enough.
+    all_done: bool,
+}
+
+impl<'a> GuestQueue<'a> {
+    fn new(viommu: &'a Viommu<Vtd>) -> Self {
+        Self {
+            viommu,
+            all_done: false,
+        }
+    }
+
+    /// Does descriptors, in their order. Returns how many, and what is wrong with the next one.
+    fn run<T>(&mut self, descs: &[T], read: impl Fn(&T) -> Result<Ask>) -> (usize, Result) {
+        let mut done = 0;
+        while done < descs.len() {
+            if let Err(why) = pause() {
+                return (done, Err(why));
+            }
+            let (steps, result) = self.translate(&descs[done..], &read);
+            let (count, submitted) = self.submit(&steps);
+            done += count;
+            match submitted.and(result) {
+                Ok(Next::Chunk) => {}
+                Ok(Next::AllDomains) => {
+                    if let Err(why) = self.all_domains() {
+                        return (done, Err(why));
+                    }
+                    done += 1;
+                }
+                Err(why) => return (done, Err(why)),
+            }
+        }
+        (done, Ok(()))
+    }
+
+    /// Translates descriptors up to one that is no good, or that is for all domains. With an error
+    /// these are to be done nonetheless.
+    #[inline(never)]
+    fn translate<T>(
+        &self,
+        descs: &[T],
+        read: impl Fn(&T) -> Result<Ask>,
+    ) -> (Stack<Step, STEPS>, Result<Next>) {
+        let mut steps = Stack::new();
+        let names = self.viommu.names.lock();
+        for desc in descs {
+            let step = match read(desc) {
+                Ok(Ask::AllDomains) => return (steps, Ok(Next::AllDomains)),
+                Ok(ask) => self.step(&names, ask),
+                Err(why) => Err(why),
+            };
+            match step {
+                Ok(step) if steps.push(step).is_ok() => {}
+                Ok(_) => break,
+                Err(why) => return (steps, Err(why)),
+            }
+        }
+        (steps, Ok(Next::Chunk))
+    }
+
+    /// # Errors
+    ///
+    /// `ENODEV`: the guest has no such device.
+    fn step(&self, names: &Names, ask: Ask) -> Result<Step> {
+        Ok(match ask {
+            Ask::PasidIotlb {
+                did,
+                pasid,
+                span,
+                leaf,
+            } => Step::PasidIotlb {
+                dids: names.find(did),
+                pasid,
+                span,
+                leaf,
+            },
+            Ask::Domain { did } => Step::Domain {
+                dids: names.find(did),
+            },
+            Ask::DevTlb { sid, pasid, span } => Step::DevTlb {
+                sid: self
+                    .viommu
+                    .with_vdev(sid.into(), |dev| Ok(Device::of(dev)?.source_id()))
+                    .unwrap_or(Err(ENODEV))?,
+                pasid,
+                span,
+            },
+            // It is for who translates.
+            Ask::AllDomains => Step::Domain {
+                dids: Dids::default(),
+            },
+        })
+    }
+
+    fn flush(&self, steps: &[Step]) -> (usize, Result) {
+        let share = &self.viommu.share;
+        cache::flush_for_guest(&share.second_stage(), share.unit(), steps)
+    }
+
+    /// Has the hardware do steps. Those of a submission that failed are done again one by one,
+    /// which does no harm and tells which it was.
+    #[inline(never)]
+    fn submit(&self, steps: &[Step]) -> (usize, Result) {
+        let mut done = 0;
+        while done < steps.len() {
+            let (count, result) = self.flush(&steps[done..]);
+            if result.is_err() {
+                for step in &steps[done..done + count] {
+                    if let (_, Err(why)) = self.flush(core::slice::from_ref(step)) {
+                        return (done, Err(why));
+                    }
+                    done += 1;
+                }
+            } else {
+                done += count;
+            }
+            if done < steps.len() {
+                if let Err(why) = pause() {
+                    return (done, Err(why));
+                }
+            }
+        }
+        (done, Ok(()))
+    }
+
+    /// Invalidates all domains of the guest, unless that was done.
+    ///
+    /// # Errors
+    ///
+    /// Those of the invalidation queue; `EINTR`.
+    fn all_domains(&mut self) -> Result {
+        if self.all_done {
+            return Ok(());
+        }
+        let names = self.viommu.names.lock();
+        let mut steps = Stack::<Step, STEPS>::new();
+        for (name, shared) in names.by_guest.iter() {
+            let did = Some(shared.did.get());
+            let dids = Dids {
+                with_ats: did.filter(|_| name.ats),
+                without: did.filter(|_| !name.ats),
+            };
+            if let Err(step) = steps.push(Step::Domain { dids }) {
+                self.submit(&steps).1?;
+                steps.truncate(0);
+                // There is room now.
+                let _ = steps.push(step);
+            }
+        }
+        self.submit(&steps).1?;
+        self.all_done = true;
+        Ok(())
+    }
+}
+
+/// What comes behind descriptors that were translated.
+enum Next {
+    /// More of them, or the end.
+    Chunk,
+    /// One that is for all domains.
+    AllDomains,
+}
+
+#[vtable]
+impl ViommuOps for Vtd {
+    type Nested = Nested;
+    type HwQueue = ();
+
+    fn table() -> &'static ViommuTable<Self> {
+        &VIOMMU
+    }
+
+    fn new(
+        viommu: &NewViommu<'_, Self>,
+        parent: &AnyDomain,
+        data: Option<&UserData>,
+    ) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            share: {
+                if data.is_some() {
+                    return Err(EOPNOTSUPP);
+                }
+                Share::new(viommu, parent)?
+            },
+            names <- new_mutex!(Names { by_guest: RBTree::new(), count: 0 }),
+        })
+    }
+
+    fn alloc_domain_nested(
+        viommu: &Viommu<Self>,
+        flags: AllocFlags,
+        data: &UserData,
+    ) -> Result<Owned<Nested>> {
+        flags.only(AllocFlags::PASID)?;
+        if data.data_type() != VtdPasidEntry::TYPE {
+            return Err(EOPNOTSUPP);
+        }
+        let asked: VtdPasidEntry = data.read()?;
+        if asked.flags & !VtdPasidEntry::GUEST_ATS != 0 || asked.__reserved != 0 {
+            return Err(EOPNOTSUPP);
+        }
+        let GuestEntry { stage, did } = GuestEntry::read(&asked.pe)?;
+        let (share, caps) = (&viommu.share, viommu.share.unit().caps());
+        if stage
+            .out_of_reach(&caps, &share.second_stage().second_stage())
+            .is_some()
+        {
+            return Err(EINVAL);
+        }
+        if stage.unsupported(&caps).is_some() {
+            return Err(EOPNOTSUPP);
+        }
+        let ats = asked.flags & VtdPasidEntry::GUEST_ATS != 0;
+        let did = DidUse::new(viommu, Name { did, ats })?;
+        let shared = did.did.clone();
+        Nested::of_guest(share.parent(), shared, GuestStage { stage, did })
+    }
+
+    fn cache_invalidate(viommu: &Viommu<Self>, requests: &UserDataArray) -> Handled {
+        if requests.len() > MAX_DESCS {
+            return Handled::failed(0, EINVAL);
+        }
+        let mut queue = GuestQueue::new(viommu);
+        if requests.entry_len() == size_of::<NarrowDesc>() {
+            return requests.chunks(|descs: &[NarrowDesc]| {
+                queue.run(descs, |desc| {
+                    Ask::read(&[desc.qw[0], desc.qw[1], 0, 0], false)
+                })
+            });
+        }
+        requests.chunks(|descs: &[WideDesc]| queue.run(descs, |desc| Ask::read(&desc.qw, true)))
+    }
+
+    fn check_vdevice(_viommu: &Viommu<Self>, dev: &Served, id: u64) -> Result {
+        if u16::try_from(id).is_err() {
+            return Err(EINVAL);
+        }
+        if !Device::of(dev)?.has_own_source_id() {
+            return Err(EOPNOTSUPP);
+        }
+        Ok(())
+    }
+}
