@@ -612,27 +612,6 @@ FIXTURE_VARIANT_ADD(silent, nameless)
 	.how = PDMA_SILENT | PDMA_SILENT_NAMELESS,
 };
 
-/* Another device of the kind of @v's, or false. */
-static bool find_another(struct vtd *v, struct vtd *other)
-{
-	struct dirent *e;
-	bool found = false;
-	DIR *dir;
-
-	dir = opendir("/sys/bus/pci/devices");
-	while (dir && !found && (e = readdir(dir))) {
-		if (e->d_name[0] == '.' || !strcmp(e->d_name, v->bdf))
-			continue;
-		snprintf(other->bdf, sizeof(other->bdf), "%.31s", e->d_name);
-		other->pci_id = sysfs_hex(other->bdf, "vendor") |
-				sysfs_hex(other->bdf, "device") << 16;
-		found = other->pci_id == v->pci_id;
-	}
-	if (dir)
-		closedir(dir);
-	return found;
-}
-
 /* The number of a device's group, or -1. */
 static int group_of(const struct vtd *v)
 {
@@ -647,19 +626,6 @@ static int group_of(const struct vtd *v)
 	return atoi(strrchr(target, '/') + 1);
 }
 
-/* Takes it, too; it shares the memory and all that is in v->iommufd. */
-static int take_another(struct vtd *v, struct vtd *other)
-{
-	int rc;
-
-	other->iommufd = dup(v->iommufd);
-	if (other->iommufd < 0)
-		return vtd_fail(other, "dup");
-	other->mem = v->mem;
-	rc = vtd_bind(other);
-	return rc ? rc : vtd_map_bar(other);
-}
-
 FIXTURE_SETUP(silent)
 {
 	struct vtd *v = &self->v, *other = &self->other;
@@ -669,11 +635,11 @@ FIXTURE_SETUP(silent)
 	ASSERT_SET_UP(return, pdma_setup(v, 0), v);
 	if (!vtd_is_pdma(v) || (v->hw_caps & IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED))
 		SKIP(return, "no way to keep %s from answering", v->bdf);
-	if (!find_another(v, other))
+	if (!pdma_find_another(v, other))
 		SKIP(return, "there is one device of this kind only");
 	if (group_of(v) == group_of(other))
 		SKIP(return, "they are one group, which has one table");
-	ASSERT_EQ(0, take_another(v, other))
+	ASSERT_EQ(0, pdma_take_another(v, other))
 		TH_LOG("%s", other->why);
 	ASSERT_EQ(0, pdma_table(v, IOVA, A, &self->root, 0, &self->hwpt));
 	ASSERT_EQ(0, pdma_table(v, IOVA, B, &self->root2, 0, &self->hwpt2));
@@ -795,10 +761,10 @@ FIXTURE_SETUP(group)
 	ASSERT_SET_UP(return, pdma_setup(v, 0), v);
 	if (!vtd_is_pdma(v))
 		SKIP(return, NO_DMA, v->bdf);
-	if (!find_another(v, other) || group_of(v) != group_of(other))
+	if (!pdma_find_another(v, other) || group_of(v) != group_of(other))
 		SKIP(return, "no two functions of one group");
 	SET_UP_TABLES(return, v);
-	ASSERT_EQ(0, take_another(v, other))
+	ASSERT_EQ(0, pdma_take_another(v, other))
 		TH_LOG("%s", other->why);
 	/* The device's own table, for both. */
 	ASSERT_EQ(0, vtd_attach(v, self->hwpt));

@@ -125,6 +125,40 @@ static inline int pdma_setup(struct vtd *v, uint32_t parent_flags)
 	return rc;
 }
 
+/* Another device of the kind of @v's, or false. */
+static inline bool pdma_find_another(struct vtd *v, struct vtd *other)
+{
+	struct dirent *e;
+	bool found = false;
+	DIR *dir;
+
+	dir = opendir("/sys/bus/pci/devices");
+	while (dir && !found && (e = readdir(dir))) {
+		if (e->d_name[0] == '.' || !strcmp(e->d_name, v->bdf))
+			continue;
+		snprintf(other->bdf, sizeof(other->bdf), "%.31s", e->d_name);
+		other->pci_id = sysfs_hex(other->bdf, "vendor") |
+				sysfs_hex(other->bdf, "device") << 16;
+		found = other->pci_id == v->pci_id;
+	}
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
+/* Takes it, too; it shares the memory and all that is in v->iommufd. */
+static inline int pdma_take_another(struct vtd *v, struct vtd *other)
+{
+	int rc;
+
+	other->iommufd = dup(v->iommufd);
+	if (other->iommufd < 0)
+		return vtd_fail(other, "dup");
+	other->mem = v->mem;
+	rc = vtd_bind(other);
+	return rc ? rc : vtd_map_bar(other);
+}
+
 /* A nested hwpt for PASIDs whose table has @iova mapped to @page. */
 static inline int pdma_table(struct vtd *v, uint64_t iova, unsigned int page, uint64_t *root,
 			     uint32_t fault, uint32_t *hwpt)

@@ -1,0 +1,942 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * vIOMMUs on VT-d, with real DMA: a guest's names for its devices and domains,
+ * and nested hwpts made of entries of its PASID tables. The devices are two of
+ * QEMU's `pasid-dma`; without a second one the tests of two are skipped.
+ */
+#include <pthread.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+#include "kselftest_harness.h"
+#include "vtd_pdma.h"
+#include "vtd_viommu.h"
+
+#define IOVA	0x200000ULL
+#define A	(DATA_PAGE + 10)
+#define B	(DATA_PAGE + 20)
+#define C	(DATA_PAGE + 30)
+
+/* The guest's names of the two devices, and of its domains. */
+#define SID	0x0010U
+#define SID2	0x0118U
+#define DID	5U
+#define DID2	6U
+
+/* What comes back for a transfer that was not done. */
+#define REFUSED	0xdeadULL
+
+FIXTURE(viommu)
+{
+	struct vtd v, other;
+	bool two;
+	uint32_t how;
+	uint64_t root;
+	uint32_t viommu, vdev, hwpt;
+};
+
+FIXTURE_VARIANT(viommu)
+{
+	uint32_t how;
+};
+
+FIXTURE_VARIANT_ADD(viommu, untranslated)
+{
+	.how = 0,
+};
+
+FIXTURE_VARIANT_ADD(viommu, ats)
+{
+	.how = PDMA_ATS,
+};
+
+/* The first device has a name, and a table of domain DID that maps IOVA to A. */
+FIXTURE_SETUP(viommu)
+{
+	struct vtd *v = &self->v, *other = &self->other;
+	int rc;
+
+	memset(other, 0, sizeof(*other));
+	other->iommufd = other->dev = -1;
+	ASSERT_SET_UP(return, pdma_setup(v, 0), v);
+	if (!vtd_is_pdma(v))
+		SKIP(return, "no way to make %s do DMA from here", v->bdf);
+	if (variant->how && (v->hw_caps & IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED))
+		SKIP(return, "%s has no ATS here", v->bdf);
+	self->how = variant->how;
+	rc = vtd_alloc_viommu(v, v->dev_id, v->parent, &self->viommu);
+	if (rc == -EOPNOTSUPP)
+		SKIP(return, "this kernel has no vIOMMU for VT-d");
+	ASSERT_EQ(0, rc);
+	ASSERT_EQ(0, vtd_alloc_vdev(v, self->viommu, v->dev_id, SID, &self->vdev));
+	self->root = vtd_new_table(v);
+	vtd_set(v, self->root, IOVA, gpa_of(A), FS_LEAF);
+	ASSERT_EQ(0, vtd_alloc_pe(v, self->viommu, self->root, DID, &self->hwpt));
+
+	if (!pdma_find_another(v, other))
+		return;
+	ASSERT_EQ(0, pdma_take_another(v, other))
+		TH_LOG("%s", other->why);
+	self->two = true;
+}
+
+FIXTURE_TEARDOWN(viommu)
+{
+	vtd_release(&self->other);
+	vtd_release(&self->v);
+}
+
+#define ONE_ONLY	"there is one device of this kind only"
+
+static uint64_t get_by(struct vtd *v, uint32_t how, uint32_t pasid, uint64_t iova)
+{
+	if (pdma_run(v, how | PDMA_READ, pasid, iova, SENTINEL) != PDMA_DONE)
+		return REFUSED;
+	return pdma_buffer(v);
+}
+
+/* In the tests: what a device reads with @pasid. */
+#define GET(pasid, iova)	get_by(&self->v, self->how, pasid, iova)
+#define GET2(pasid, iova)	get_by(&self->other, self->how, pasid, iova)
+
+TEST_F(viommu, what_is_none)
+{
+	struct vtd *v = &self->v;
+	struct iommu_viommu_alloc cmd = {
+		.size = sizeof(cmd),
+		.type = IOMMU_VTD_VIOMMU_TYPE,
+		.dev_id = v->dev_id,
+		.hwpt_id = v->parent,
+	};
+	static const uint32_t types[] = {
+		IOMMU_VIOMMU_TYPE_DEFAULT, IOMMU_VIOMMU_TYPE_ARM_SMMUV3,
+		IOMMU_VTD_VIOMMU_TYPE - 1, IOMMU_VTD_VIOMMU_TYPE + 1, UINT32_MAX,
+	};
+	unsigned int i;
+	uint32_t id;
+
+	for (i = 0; i < ARRAY_SIZE(types); i++) {
+		cmd.type = types[i];
+		EXPECT_EQ(-1, ioctl(v->iommufd, IOMMU_VIOMMU_ALLOC, &cmd));
+		EXPECT_EQ(EOPNOTSUPP, errno);
+	}
+	cmd.type = IOMMU_VTD_VIOMMU_TYPE;
+	cmd.data_len = 8;
+	cmd.data_uptr = (uintptr_t)&id;
+	EXPECT_EQ(-1, ioctl(v->iommufd, IOMMU_VIOMMU_ALLOC, &cmd));
+	EXPECT_EQ(EOPNOTSUPP, errno);
+	/* Only a nest parent can be below. */
+	ASSERT_EQ(0, vtd_alloc_hwpt(v, v->ioas, 0, NULL, 0, &id));
+	EXPECT_EQ(-EINVAL, vtd_alloc_viommu(v, v->dev_id, id, &id));
+	EXPECT_NE(0, vtd_alloc_viommu(v, v->dev_id, v->ioas, &id));
+	EXPECT_NE(0, vtd_alloc_viommu(v, v->dev_id, self->hwpt, &id));
+	EXPECT_EQ(-ENOENT, vtd_alloc_viommu(v, v->dev_id, 0x7fffffff, &id));
+	EXPECT_EQ(-ENOENT, vtd_alloc_viommu(v, 0x7fffffff, v->parent, &id));
+}
+
+TEST_F(viommu, names_of_devices)
+{
+	struct vtd *v = &self->v, *other = &self->other;
+	uint32_t id, id2;
+
+	/* It has one, and needs no other. */
+	EXPECT_EQ(-EEXIST, vtd_alloc_vdev(v, self->viommu, v->dev_id, SID2, &id));
+	ASSERT_EQ(0, vtd_destroy(v, self->vdev));
+	EXPECT_EQ(-EINVAL, vtd_alloc_vdev(v, self->viommu, v->dev_id, 0x10000, &id));
+	EXPECT_EQ(-EINVAL, vtd_alloc_vdev(v, self->viommu, v->dev_id, 1ULL << 32, &id));
+	EXPECT_EQ(-EINVAL, vtd_alloc_vdev(v, self->viommu, v->dev_id, UINT64_MAX, &id));
+	/* What was refused has left nothing behind. */
+	ASSERT_EQ(0, vtd_alloc_vdev(v, self->viommu, v->dev_id, 0xffff, &id));
+	ASSERT_EQ(0, vtd_destroy(v, id));
+	ASSERT_EQ(0, vtd_alloc_vdev(v, self->viommu, v->dev_id, 0, &id));
+	if (!self->two)
+		SKIP(return, ONE_ONLY);
+	EXPECT_EQ(-EEXIST, vtd_alloc_vdev(v, self->viommu, other->dev_id, 0, &id2));
+	EXPECT_EQ(0, vtd_alloc_vdev(v, self->viommu, other->dev_id, SID2, &id2));
+	ASSERT_EQ(0, vtd_destroy(v, id2));
+	/* A name goes with its device. */
+	ASSERT_EQ(0, vtd_destroy(v, id));
+	ASSERT_EQ(0, vtd_alloc_vdev(v, self->viommu, other->dev_id, SID2, &id2));
+	munmap(other->bar, other->bar_size);
+	other->bar = NULL;
+	close(other->dev);
+	other->dev = -1;
+	EXPECT_EQ(0, vtd_alloc_vdev(v, self->viommu, v->dev_id, SID2, &id));
+}
+
+/* Each bit of an entry by itself, on top of what makes it a first stage. */
+TEST_F(viommu, bits_of_an_entry)
+{
+	struct vtd *v = &self->v;
+	uint64_t root = vtd_new_table(v);
+	unsigned int bit;
+	uint32_t id;
+
+	for (bit = 0; bit < 512; bit++) {
+		struct iommu_vtd_pasid_entry pe = vtd_pe(root, DID);
+		int want = -EINVAL, rc;
+
+		pe.pe[bit / 64] ^= 1ULL << (bit % 64);
+		switch (bit) {
+		case 1 ... 4:			/* FPD, AW */
+		case 64 ... 79:			/* DID */
+		case 87:			/* PWSNP */
+		case 132:			/* WPE */
+			want = 0;
+			break;
+		case 0:				/* P */
+		case 6 ... 8:			/* PGTT */
+			want = -EOPNOTSUPP;
+			break;
+		case 88:			/* PGSNP */
+			want = v->hw.ecap_reg & 1 << 7 ? 0 : -EOPNOTSUPP;
+			break;
+		case 128:			/* SRE */
+			want = v->hw.ecap_reg & ECAP_SRS ? 0 : -EOPNOTSUPP;
+			break;
+		case 130:			/* FSPM: five levels */
+			want = v->hw.cap_reg & CAP_FL5LP ? 0 : -EOPNOTSUPP;
+			break;
+		case 135:			/* EAFE */
+			want = v->hw.ecap_reg & ECAP_EAFS ? 0 : -EOPNOTSUPP;
+			break;
+		case 140 ... 166:		/* FSPTPTR, less than 39 bits */
+			want = 0;
+			break;
+		case 167 ... 184:		/* may be beyond stage 2 */
+			continue;
+		}
+		rc = vtd_alloc_nested_pe(v, self->viommu, &pe, &id);
+		EXPECT_EQ(want, rc)
+			TH_LOG("bit %u", bit);
+		if (!rc)
+			EXPECT_EQ(0, vtd_destroy(v, id));
+	}
+}
+
+TEST_F(viommu, structures)
+{
+	struct vtd *v = &self->v;
+	struct iommu_vtd_pasid_entry pe = vtd_pe(self->root, DID);
+	struct iommu_hwpt_vtd_s1 s1 = { .pgtbl_addr = self->root, .addr_width = 48 };
+	struct iommu_hwpt_alloc cmd = {
+		.size = sizeof(cmd),
+		.dev_id = v->dev_id,
+		.pt_id = self->viommu,
+		.data_type = IOMMU_VTD_HWPT_DATA_PE,
+		.data_uptr = (uintptr_t)&pe,
+	};
+	uint32_t id;
+
+	pe.flags = 2;
+	EXPECT_EQ(-EOPNOTSUPP, vtd_alloc_nested_pe(v, self->viommu, &pe, &id));
+	pe.flags = 0;
+	pe.__reserved = 1;
+	EXPECT_EQ(-EOPNOTSUPP, vtd_alloc_nested_pe(v, self->viommu, &pe, &id));
+	pe.__reserved = 0;
+	cmd.data_len = sizeof(pe) - 8;
+	EXPECT_EQ(-1, ioctl(v->iommufd, IOMMU_HWPT_ALLOC, &cmd));
+	EXPECT_EQ(EINVAL, errno);
+	cmd.data_len = sizeof(pe) + 8;
+	EXPECT_EQ(-1, ioctl(v->iommufd, IOMMU_HWPT_ALLOC, &cmd));
+	EXPECT_EQ(EINVAL, errno);
+	cmd.data_len = sizeof(pe);
+	cmd.data_uptr = 8;
+	EXPECT_EQ(-1, ioctl(v->iommufd, IOMMU_HWPT_ALLOC, &cmd));
+	EXPECT_EQ(EFAULT, errno);
+	cmd.data_uptr = (uintptr_t)&pe;
+	cmd.flags = IOMMU_HWPT_ALLOC_DIRTY_TRACKING;
+	EXPECT_EQ(-1, ioctl(v->iommufd, IOMMU_HWPT_ALLOC, &cmd));
+	EXPECT_EQ(EOPNOTSUPP, errno);
+	/* Each of the two kinds of data is for one kind of parent. */
+	EXPECT_EQ(-EOPNOTSUPP, vtd_alloc_nested_pe(v, v->parent, &pe, &id));
+	EXPECT_EQ(-EOPNOTSUPP, vtd_alloc_hwpt(v, self->viommu, 0, &s1, 0, &id));
+}
+
+TEST_F(viommu, dma)
+{
+	struct vtd *v = &self->v;
+	uint64_t root1 = vtd_new_table(v);
+	uint32_t hwpt1;
+
+	vtd_set(v, root1, IOVA, gpa_of(B), FS_LEAF);
+	ASSERT_EQ(0, vtd_alloc_pe(v, self->viommu, root1, DID2, &hwpt1));
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	ASSERT_EQ(0, vtd_attach_pasid(v, 1, hwpt1));
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	EXPECT_EQ(TOKEN(B), GET(1, IOVA));
+	/* Replaced, and the way that there was before. */
+	ASSERT_EQ(0, vtd_attach_pasid(v, 1, self->hwpt));
+	EXPECT_EQ(TOKEN(A), GET(1, IOVA));
+	ASSERT_EQ(0, vtd_detach_pasid(v, 1));
+	EXPECT_EQ(REFUSED, GET(1, IOVA));
+	vtd_set(v, self->root, IOVA, gpa_of(C), FS_LEAF);
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	ASSERT_EQ(0, vtd_invalidate(v, self->hwpt, IOVA, 1));
+	EXPECT_EQ(TOKEN(C), GET(NO_PASID, IOVA));
+	/* To one on the parent and back. */
+	ASSERT_EQ(0, vtd_attach(v, v->parent));
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, gpa_of(A)));
+	ASSERT_EQ(0, vtd_attach(v, hwpt1));
+	EXPECT_EQ(TOKEN(B), GET(NO_PASID, IOVA));
+}
+
+TEST_F(viommu, attach_without_a_name)
+{
+	struct vtd *v = &self->v, *other = &self->other;
+
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	ASSERT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	/* It stays attached when its name goes. */
+	ASSERT_EQ(0, vtd_destroy(v, self->vdev));
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	ASSERT_EQ(0, vtd_attach(v, v->parent));
+	EXPECT_EQ(-ENOENT, vtd_attach(v, self->hwpt));
+	EXPECT_EQ(-ENOENT, vtd_attach_pasid(v, 1, self->hwpt));
+	/* Nothing has changed. */
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, gpa_of(A)));
+	EXPECT_EQ(REFUSED, GET(1, IOVA));
+	ASSERT_EQ(0, vtd_alloc_vdev(v, self->viommu, v->dev_id, SID, &self->vdev));
+	EXPECT_EQ(0, vtd_attach(v, self->hwpt));
+	EXPECT_EQ(0, vtd_attach_pasid(v, 1, self->hwpt));
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	EXPECT_EQ(TOKEN(A), GET(1, IOVA));
+	if (!self->two)
+		SKIP(return, ONE_ONLY);
+	EXPECT_EQ(-ENOENT, vtd_attach(other, self->hwpt));
+}
+
+/* The unit's domain-id of a hwpt: that of the descriptor for its own invalidation. */
+static int did_of(struct vtd *v, uint32_t hwpt)
+{
+	unsigned long long qw0;
+	char line[512], *at;
+	int did = -1;
+	FILE *f;
+
+	if (trace_start() || vtd_invalidate(v, hwpt, IOVA, 1))
+		return -1;
+	sysfs_write(TRACING "tracing_on", "0");
+	f = fopen(TRACING "trace", "r");
+	while (f && fgets(line, sizeof(line), f)) {
+		at = strstr(line, "qi_submit: p_iotlb_inv ");
+		at = at ? strstr(at, ": 0x") : NULL;
+		if (at && sscanf(at, ": 0x%llx", &qw0) == 1)
+			did = qw0 >> 16 & 0xffff;
+	}
+	if (f)
+		fclose(f);
+	sysfs_write(TRACING "events/intel_iommu/qi_submit/enable", "0");
+	return did;
+}
+
+/* One of the unit's for each of the guest's, and the same number of another guest is another. */
+TEST_F(viommu, domain_ids)
+{
+	struct vtd *v = &self->v, *other = &self->other;
+	uint32_t same, differs, viommu, vdev, foreign, on_parent;
+	int did, did2;
+
+	if (!self->two)
+		SKIP(return, ONE_ONLY);
+	ASSERT_EQ(0, vtd_alloc_pe(v, self->viommu, self->root, DID, &same));
+	ASSERT_EQ(0, vtd_alloc_pe(v, self->viommu, self->root, DID2, &differs));
+	ASSERT_EQ(0, vtd_alloc_viommu(v, other->dev_id, v->parent, &viommu));
+	ASSERT_EQ(0, vtd_alloc_vdev(v, viommu, other->dev_id, SID, &vdev));
+	ASSERT_EQ(0, vtd_alloc_pe(v, viommu, self->root, DID, &foreign));
+	ASSERT_EQ(0, vtd_alloc_nested(v, v->parent, self->root, 48, &on_parent));
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	did = did_of(v, self->hwpt);
+	if (did < 0)
+		SKIP(return, "descriptors are not traced");
+	ASSERT_EQ(0, vtd_attach(v, same));
+	EXPECT_EQ(did, did_of(v, same));
+	ASSERT_EQ(0, vtd_attach(v, differs));
+	did2 = did_of(v, differs);
+	EXPECT_LT(1, did2);
+	EXPECT_NE(did, did2);
+	ASSERT_EQ(0, vtd_attach(other, foreign));
+	EXPECT_LT(1, did_of(v, foreign));
+	EXPECT_NE(did, did_of(v, foreign));
+	EXPECT_NE(did2, did_of(v, foreign));
+	/* It keeps its meaning while somebody uses it, and is free afterwards. */
+	ASSERT_EQ(0, vtd_destroy(v, self->hwpt));
+	ASSERT_EQ(0, vtd_attach(v, on_parent));
+	EXPECT_NE(did, did_of(v, on_parent));
+	ASSERT_EQ(0, vtd_attach(v, same));
+	EXPECT_EQ(did, did_of(v, same));
+	ASSERT_EQ(0, vtd_attach(v, v->parent));
+	ASSERT_EQ(0, vtd_destroy(v, same));
+	ASSERT_EQ(0, vtd_attach(v, on_parent));
+	EXPECT_EQ(did, did_of(v, on_parent));
+	/* The name of one vIOMMU is worth nothing on another. */
+	EXPECT_EQ(-ENOENT, vtd_attach(v, foreign));
+}
+
+/* Two devices under one domain-id, with one table or two. */
+TEST_F(viommu, two_devices_of_a_domain)
+{
+	struct vtd *v = &self->v, *other = &self->other;
+	uint64_t root2 = vtd_new_table(v);
+	uint32_t vdev2, hwpt2;
+
+	if (!self->two)
+		SKIP(return, ONE_ONLY);
+	vtd_set(v, root2, IOVA, gpa_of(B), FS_LEAF);
+	ASSERT_EQ(0, vtd_alloc_vdev(v, self->viommu, other->dev_id, SID2, &vdev2));
+	ASSERT_EQ(0, vtd_alloc_pe(v, self->viommu, root2, DID, &hwpt2));
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	ASSERT_EQ(0, vtd_attach(other, self->hwpt));
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	EXPECT_EQ(TOKEN(A), GET2(NO_PASID, IOVA));
+	/* With one table for a PASID of each, so that no cache is in doubt. */
+	ASSERT_EQ(0, vtd_attach(other, v->parent));
+	ASSERT_EQ(0, vtd_attach_pasid(other, 3, hwpt2));
+	EXPECT_EQ(TOKEN(B), GET2(3, IOVA));
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	/* One leaves, the other stays. */
+	ASSERT_EQ(0, vtd_attach(v, v->parent));
+	ASSERT_EQ(0, vtd_destroy(v, self->hwpt));
+	EXPECT_EQ(TOKEN(B), GET2(3, IOVA));
+	vtd_set(v, root2, IOVA, gpa_of(C), FS_LEAF);
+	ASSERT_EQ(0, vtd_invalidate(v, hwpt2, IOVA, 1));
+	EXPECT_EQ(TOKEN(C), GET2(3, IOVA));
+}
+
+/* A page that leaves the parent is gone for all, whatever domain-ids they have. */
+TEST_F(viommu, parent_unmapped)
+{
+	struct vtd *v = &self->v;
+	uint32_t hwpt1;
+
+	ASSERT_EQ(0, vtd_alloc_pe(v, self->viommu, self->root, DID2, &hwpt1));
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	ASSERT_EQ(0, vtd_attach_pasid(v, 1, hwpt1));
+	ASSERT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	ASSERT_EQ(TOKEN(A), GET(1, IOVA));
+	ASSERT_EQ(0, vtd_unmap_gpa(v, v->ioas, gpa_of(A), PG));
+	EXPECT_EQ(REFUSED, GET(NO_PASID, IOVA));
+	EXPECT_EQ(REFUSED, GET(1, IOVA));
+	ASSERT_EQ(0, vtd_map_gpa(v, v->ioas, gpa_of(A), host_of(v, A), PG));
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+}
+
+/* A guest cannot have all domain-ids of the unit. */
+TEST_F_TIMEOUT(viommu, too_many_domain_ids, SLOW)
+{
+	struct vtd *v = &self->v;
+	unsigned int did;
+	uint32_t id, last = 0;
+	int rc;
+
+	/* One is in use. */
+	for (did = DID + 1; ; did++) {
+		rc = vtd_alloc_pe(v, self->viommu, self->root, did, &id);
+		if (rc)
+			break;
+		last = id;
+		ASSERT_GT(2048, did);
+	}
+	EXPECT_EQ(-ENOSPC, rc);
+	EXPECT_EQ(DID + 1024, did);
+	/* Those that are there can be used again, and one that is free makes room. */
+	EXPECT_EQ(0, vtd_alloc_pe(v, self->viommu, self->root, DID, &id));
+	ASSERT_EQ(0, vtd_destroy(v, last));
+	EXPECT_EQ(0, vtd_alloc_pe(v, self->viommu, self->root, did, &id));
+	EXPECT_EQ(-ENOSPC, vtd_alloc_pe(v, self->viommu, self->root, did + 1, &id));
+}
+
+/* What is on something keeps it. */
+TEST_F(viommu, what_is_in_use)
+{
+	struct vtd *v = &self->v;
+
+	EXPECT_EQ(-EBUSY, vtd_destroy(v, v->parent));
+	EXPECT_EQ(-EBUSY, vtd_destroy(v, self->viommu));
+	ASSERT_EQ(0, vtd_destroy(v, self->vdev));
+	EXPECT_EQ(-EBUSY, vtd_destroy(v, self->viommu));
+	ASSERT_EQ(0, vtd_destroy(v, self->hwpt));
+	EXPECT_EQ(-EBUSY, vtd_destroy(v, v->parent));
+	EXPECT_EQ(0, vtd_destroy(v, self->viommu));
+	EXPECT_EQ(0, vtd_destroy(v, v->parent));
+}
+
+/* The device goes first: its name with it, the rest stays until it is destroyed. */
+TEST_F(viommu, without_its_device)
+{
+	struct vtd *v = &self->v, *other = &self->other;
+	uint32_t vdev2, id;
+
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	ASSERT_EQ(0, vtd_attach_pasid(v, 1, self->hwpt));
+	munmap(v->bar, v->bar_size);
+	v->bar = NULL;
+	close(v->dev);
+	v->dev = -1;
+	EXPECT_EQ(-ENOENT, vtd_destroy(v, self->vdev));
+	/* The vIOMMU is as good for another device. */
+	if (self->two) {
+		ASSERT_EQ(0, vtd_alloc_vdev(v, self->viommu, other->dev_id, SID, &vdev2));
+		ASSERT_EQ(0, vtd_attach(other, self->hwpt));
+		EXPECT_EQ(TOKEN(A), GET2(NO_PASID, IOVA));
+		EXPECT_EQ(-ENOENT, vtd_alloc_pe(v, self->viommu, self->root, DID, &id));
+		ASSERT_EQ(0, vtd_attach(other, v->parent));
+		ASSERT_EQ(0, vtd_destroy(v, vdev2));
+	}
+	EXPECT_EQ(0, vtd_destroy(v, self->hwpt));
+	EXPECT_EQ(0, vtd_destroy(v, self->viommu));
+	EXPECT_EQ(0, vtd_destroy(v, v->parent));
+}
+
+#define QUEUE_ONE(desc)	vtd_queue_one(&self->v, self->viommu, desc)
+
+/* The table's entry for @iova becomes @page, of which no cache is told. */
+#define MOVE(root, iova, page)	vtd_set(&self->v, root, iova, gpa_of(page), FS_LEAF)
+
+TEST_F(viommu, queue_page)
+{
+	struct vtd *v = &self->v;
+
+	MOVE(self->root, IOVA + PG, A + 1);
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	ASSERT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	ASSERT_EQ(TOKEN(A + 1), GET(NO_PASID, IOVA + PG));
+	MOVE(self->root, IOVA, B);
+	MOVE(self->root, IOVA + PG, B + 1);
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	ASSERT_EQ(0, QUEUE_ONE(vtd_page(DID, 0, IOVA)));
+	EXPECT_EQ(TOKEN(B), GET(NO_PASID, IOVA));
+	EXPECT_EQ(TOKEN(A + 1), GET(NO_PASID, IOVA + PG));
+	/* Domains that are not there have nothing cached, and are no mistake. */
+	ASSERT_EQ(0, QUEUE_ONE(vtd_pasid(DID2, 0)));
+	ASSERT_EQ(0, QUEUE_ONE(vtd_iotlb(DID2, 2)));
+	ASSERT_EQ(0, QUEUE_ONE(vtd_pasid(DID, 1)));
+	EXPECT_EQ(TOKEN(A + 1), GET(NO_PASID, IOVA + PG));
+	ASSERT_EQ(0, QUEUE_ONE(vtd_pasid(DID, 0)));
+	EXPECT_EQ(TOKEN(B + 1), GET(NO_PASID, IOVA + PG));
+}
+
+/* Two PASIDs of one domain, one of another, and a guest that has the same numbers. */
+TEST_F(viommu, queue_domains)
+{
+	struct vtd *v = &self->v, *other = &self->other;
+	uint64_t root1 = vtd_new_table(v), root2 = vtd_new_table(v), root3 = vtd_new_table(v);
+	uint32_t hwpt1, hwpt2, viommu, vdev, hwpt3;
+
+	if (!self->two)
+		SKIP(return, ONE_ONLY);
+	MOVE(root1, IOVA, A);
+	MOVE(root2, IOVA, A);
+	MOVE(root3, IOVA, A);
+	ASSERT_EQ(0, vtd_alloc_pe(v, self->viommu, root1, DID, &hwpt1));
+	ASSERT_EQ(0, vtd_alloc_pe(v, self->viommu, root2, DID2, &hwpt2));
+	ASSERT_EQ(0, vtd_alloc_viommu(v, other->dev_id, v->parent, &viommu));
+	ASSERT_EQ(0, vtd_alloc_vdev(v, viommu, other->dev_id, SID, &vdev));
+	ASSERT_EQ(0, vtd_alloc_pe(v, viommu, root3, DID, &hwpt3));
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	ASSERT_EQ(0, vtd_attach_pasid(v, 1, hwpt1));
+	ASSERT_EQ(0, vtd_attach_pasid(v, 2, hwpt2));
+	ASSERT_EQ(0, vtd_attach(other, hwpt3));
+	ASSERT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	ASSERT_EQ(TOKEN(A), GET(1, IOVA));
+	ASSERT_EQ(TOKEN(A), GET(2, IOVA));
+	ASSERT_EQ(TOKEN(A), GET2(NO_PASID, IOVA));
+	MOVE(self->root, IOVA, B);
+	MOVE(root1, IOVA, B);
+	MOVE(root2, IOVA, B);
+	MOVE(root3, IOVA, B);
+	/* A PASID. */
+	ASSERT_EQ(0, QUEUE_ONE(vtd_pasid(DID, 1)));
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	EXPECT_EQ(TOKEN(B), GET(1, IOVA));
+	EXPECT_EQ(TOKEN(A), GET(2, IOVA));
+	/* A domain: page-selective is no less, as there is no second stage. */
+	MOVE(root1, IOVA, C);
+	ASSERT_EQ(0, QUEUE_ONE(vtd_iotlb(DID, 3)));
+	EXPECT_EQ(TOKEN(B), GET(NO_PASID, IOVA));
+	EXPECT_EQ(TOKEN(C), GET(1, IOVA));
+	EXPECT_EQ(TOKEN(A), GET(2, IOVA));
+	MOVE(root1, IOVA, A);
+	ASSERT_EQ(0, QUEUE_ONE(vtd_iotlb(DID, 2)));
+	EXPECT_EQ(TOKEN(A), GET(1, IOVA));
+	EXPECT_EQ(TOKEN(A), GET(2, IOVA));
+	/* All domains of this guest. */
+	MOVE(self->root, IOVA, C);
+	ASSERT_EQ(0, QUEUE_ONE(vtd_iotlb(0, 1)));
+	EXPECT_EQ(TOKEN(C), GET(NO_PASID, IOVA));
+	EXPECT_EQ(TOKEN(B), GET(2, IOVA));
+	EXPECT_EQ(TOKEN(A), GET2(NO_PASID, IOVA));
+	ASSERT_EQ(0, vtd_queue_one(v, viommu, vtd_page(DID, 0, IOVA)));
+	EXPECT_EQ(TOKEN(B), GET2(NO_PASID, IOVA));
+}
+
+/* One descriptor for all devices of a domain. */
+TEST_F(viommu, queue_for_two_devices)
+{
+	struct vtd *v = &self->v, *other = &self->other;
+	uint32_t vdev2;
+
+	if (!self->two)
+		SKIP(return, ONE_ONLY);
+	ASSERT_EQ(0, vtd_alloc_vdev(v, self->viommu, other->dev_id, SID2, &vdev2));
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	ASSERT_EQ(0, vtd_attach(other, self->hwpt));
+	ASSERT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	ASSERT_EQ(TOKEN(A), GET2(NO_PASID, IOVA));
+	MOVE(self->root, IOVA, B);
+	ASSERT_EQ(0, QUEUE_ONE(vtd_page(DID, 0, IOVA)));
+	EXPECT_EQ(TOKEN(B), GET(NO_PASID, IOVA));
+	EXPECT_EQ(TOKEN(B), GET2(NO_PASID, IOVA));
+}
+
+/* A guest that uses ATS says itself what devices are to forget, and nobody else does. */
+TEST_F(viommu, queue_device_tlb)
+{
+	struct vtd *v = &self->v, *other = &self->other;
+	uint64_t root1 = vtd_new_table(v);
+	struct iommu_vtd_inv_desc desc, both[] = {
+		vtd_page(DID, 1, IOVA), vtd_pasid_dev_tlb(SID, 1, IOVA),
+		vtd_page(DID, 0, IOVA), vtd_dev_tlb(SID, IOVA),
+	};
+	uint32_t hwpt, hwpt1, vdev2, num = ARRAY_SIZE(both);
+
+	if (!variant->how)
+		SKIP(return, "the device's cache is not used");
+	if (!self->two)
+		SKIP(return, ONE_ONLY);
+	MOVE(root1, IOVA, A);
+	ASSERT_EQ(0, vtd_alloc_vdev(v, self->viommu, other->dev_id, SID2, &vdev2));
+	ASSERT_EQ(0, vtd_alloc_pe_ats(v, self->viommu, self->root, DID, &hwpt));
+	ASSERT_EQ(0, vtd_alloc_pe_ats(v, self->viommu, root1, DID, &hwpt1));
+	ASSERT_EQ(0, vtd_attach(v, hwpt));
+	ASSERT_EQ(0, vtd_attach_pasid(v, 1, hwpt1));
+	ASSERT_EQ(0, vtd_attach(other, hwpt));
+	ASSERT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	ASSERT_EQ(TOKEN(A), GET(1, IOVA));
+	ASSERT_EQ(TOKEN(A), GET2(NO_PASID, IOVA));
+	MOVE(self->root, IOVA, B);
+	MOVE(root1, IOVA, B);
+	ASSERT_EQ(0, QUEUE_ONE(vtd_iotlb(DID, 2)));
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	EXPECT_EQ(TOKEN(A), GET(1, IOVA));
+	/* The IOTLB has forgotten. */
+	EXPECT_EQ(TOKEN(B), get_by(v, 0, NO_PASID, IOVA));
+	ASSERT_EQ(0, QUEUE_ONE(vtd_dev_tlb(SID, IOVA + PG)));
+	ASSERT_EQ(0, QUEUE_ONE(vtd_pasid_dev_tlb(SID, 2, IOVA)));
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	ASSERT_EQ(0, QUEUE_ONE(vtd_dev_tlb(SID, IOVA)));
+	EXPECT_EQ(TOKEN(B), GET(NO_PASID, IOVA));
+	EXPECT_EQ(TOKEN(A), GET(1, IOVA));
+	EXPECT_EQ(TOKEN(A), GET2(NO_PASID, IOVA));
+	ASSERT_EQ(0, QUEUE_ONE(vtd_pasid_dev_tlb(SID, 1, IOVA)));
+	EXPECT_EQ(TOKEN(B), GET(1, IOVA));
+	/* A block of two pages (S): bit 12 is clear. */
+	ASSERT_EQ(0, QUEUE_ONE(vtd_dev_tlb(SID2, IOVA | 1)));
+	EXPECT_EQ(TOKEN(B), GET2(NO_PASID, IOVA));
+	/* All PASIDs (GI), all of it. */
+	MOVE(root1, IOVA, C);
+	ASSERT_EQ(0, QUEUE_ONE(vtd_pasid(DID, 1)));
+	EXPECT_EQ(TOKEN(B), GET(1, IOVA));
+	desc = vtd_pasid_dev_tlb(SID, 0, 0x7ffffffffffff000ULL | 1 << 11 | 1);
+	ASSERT_EQ(0, QUEUE_ONE(desc));
+	EXPECT_EQ(TOKEN(C), GET(1, IOVA));
+	/* In the guest's order in one call. */
+	MOVE(self->root, IOVA, A);
+	MOVE(root1, IOVA, A);
+	ASSERT_EQ(0, vtd_queue(v, self->viommu, both, &num));
+	EXPECT_EQ(ARRAY_SIZE(both), num);
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	EXPECT_EQ(TOKEN(A), GET(1, IOVA));
+	/* Devices of others, and names that are none. */
+	EXPECT_EQ(-ENODEV, QUEUE_ONE(vtd_dev_tlb(SID + 1, IOVA)));
+	ASSERT_EQ(0, vtd_destroy(v, vdev2));
+	EXPECT_EQ(-ENODEV, QUEUE_ONE(vtd_dev_tlb(SID2, IOVA)));
+}
+
+/* What is refused, and that what is before it is done and what is behind it is not. */
+TEST_F(viommu, queue_refuses)
+{
+	static const struct {
+		uint64_t low, high;
+		int want;
+	} cases[] = {
+		{ 0, 0, -EINVAL },			/* no type */
+		{ 1 | 1 << 4, 0, -EOPNOTSUPP },		/* context-cache */
+		{ 2, 0, -EINVAL },			/* IOTLB without granularity */
+		{ 2 | 2 << 4 | 1 << 8, 0, -EINVAL },	/* a reserved bit */
+		{ 2 | 2 << 4 | 1 << 9, 0, -EINVAL },	/* type 12h */
+		{ 4, 0, -EOPNOTSUPP },			/* interrupt entry cache */
+		{ 5 | 1 << 5, 0, -EOPNOTSUPP },		/* wait */
+		{ 6 | 1 << 4, 0, -EINVAL },		/* no such granularity */
+		{ 6 | 3 << 4, 1 << 7, -EINVAL },	/* a reserved bit */
+		{ 7 | 3 << 4, 0, -EOPNOTSUPP },		/* PASID-cache */
+		{ 8 | (uint64_t)SID << 16, 2, -EINVAL },	/* a reserved bit */
+		{ 8 | (uint64_t)(SID + 1) << 16, 0, -ENODEV },	/* no such device */
+		{ 9, 0, -EOPNOTSUPP },			/* page group response */
+		{ 10, 0, -EINVAL },			/* HPT cache */
+		{ 15, 0, -EINVAL },
+	};
+	static const uint32_t places[] = { 0, 1, 31, 32, 33, 69 };
+	struct iommu_vtd_inv_desc descs[70];
+	struct vtd *v = &self->v;
+	unsigned int i, n;
+	uint32_t num;
+
+	MOVE(self->root, IOVA + PG, A + 1);
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct iommu_vtd_inv_desc bad = { .qw = { cases[i].low, cases[i].high } };
+
+		EXPECT_EQ(cases[i].want, QUEUE_ONE(bad))
+			TH_LOG("type %u", (unsigned int)(cases[i].low & 15));
+	}
+	for (i = 0; i < ARRAY_SIZE(places); i++) {
+		uint32_t bad = places[i];
+
+		MOVE(self->root, IOVA, A);
+		MOVE(self->root, IOVA + PG, A + 1);
+		ASSERT_EQ(0, QUEUE_ONE(vtd_pasid(DID, 0)));
+		ASSERT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+		ASSERT_EQ(TOKEN(A + 1), GET(NO_PASID, IOVA + PG));
+		MOVE(self->root, IOVA, B);
+		MOVE(self->root, IOVA + PG, B + 1);
+		for (n = 0; n < ARRAY_SIZE(descs); n++)
+			descs[n] = n + 1 == bad ? vtd_page(DID, 0, IOVA) :
+				   n > bad ? vtd_page(DID, 0, IOVA + PG) :
+				   vtd_page(DID, 0, 0x10000000 + n * PG);
+		descs[bad].qw[0] = 7;
+		num = ARRAY_SIZE(descs);
+		EXPECT_EQ(-EOPNOTSUPP, vtd_queue(v, self->viommu, descs, &num));
+		EXPECT_EQ(bad, num);
+		EXPECT_EQ(bad ? TOKEN(B) : TOKEN(A), GET(NO_PASID, IOVA));
+		EXPECT_EQ(TOKEN(A + 1), GET(NO_PASID, IOVA + PG));
+	}
+}
+
+/* The hardware refuses one that nobody else would. */
+TEST_F(viommu, queue_refused_by_hardware)
+{
+	const char *refuses = getenv("VTD_REFUSES");
+	struct iommu_vtd_inv_desc descs[40];
+	struct vtd *v = &self->v;
+	unsigned int n;
+	uint32_t num, bad;
+
+	if (!refuses)
+		SKIP(return, "VTD_REFUSES does not say which address the hardware refuses");
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	for (bad = 0; bad < ARRAY_SIZE(descs); bad += 13) {
+		for (n = 0; n < ARRAY_SIZE(descs); n++)
+			descs[n] = vtd_page(DID, 0, IOVA + n * PG);
+		descs[bad].qw[1] = strtoull(refuses, NULL, 0);
+		num = ARRAY_SIZE(descs);
+		EXPECT_EQ(-EINVAL, vtd_queue(v, self->viommu, descs, &num));
+		EXPECT_EQ(bad, num);
+	}
+	ASSERT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+}
+
+TEST_F(viommu, queue_of_128_bits)
+{
+	struct vtd *v = &self->v;
+	uint64_t narrow[][2] = {
+		{ 2 | 2 << 4 | DID << 16 },
+		{ 6 | 2 << 4 | DID << 16 },
+	};
+	uint32_t num = 2;
+
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	ASSERT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	MOVE(self->root, IOVA, B);
+	/* Type 6 is for queues of 256 bits. */
+	EXPECT_EQ(-EINVAL, vtd_queue_of(v, self->viommu, narrow, sizeof(narrow[0]), &num));
+	EXPECT_EQ(1, num);
+	EXPECT_EQ(TOKEN(B), GET(NO_PASID, IOVA));
+}
+
+TEST_F(viommu, queue_limits)
+{
+	static const uint32_t lengths[] = { 1, 8, 24, 31, 33, 64, 4096 };
+	const uint32_t most = IOMMU_VTD_INVALIDATE_QI_MAX;
+	struct iommu_vtd_inv_desc *descs, desc;
+	struct vtd *v = &self->v;
+	struct iommu_hwpt_invalidate cmd = {
+		.size = sizeof(cmd),
+		.hwpt_id = self->viommu,
+		.data_type = IOMMU_VTD_INVALIDATE_QI,
+		.entry_len = sizeof(desc),
+	};
+	unsigned int i;
+	uint32_t num;
+
+	/* Whether the type is known. */
+	EXPECT_EQ(0, ioctl(v->iommufd, IOMMU_HWPT_INVALIDATE, &cmd));
+	cmd.data_type = IOMMU_HWPT_INVALIDATE_DATA_VTD_S1;
+	EXPECT_EQ(-1, ioctl(v->iommufd, IOMMU_HWPT_INVALIDATE, &cmd));
+	EXPECT_EQ(EINVAL, errno);
+	cmd.data_type = IOMMU_VTD_INVALIDATE_QI;
+	cmd.hwpt_id = self->hwpt;
+	EXPECT_EQ(-1, ioctl(v->iommufd, IOMMU_HWPT_INVALIDATE, &cmd));
+	EXPECT_EQ(EINVAL, errno);
+	for (i = 0; i < ARRAY_SIZE(lengths); i++) {
+		num = 1;
+		EXPECT_EQ(-EINVAL, vtd_queue_of(v, self->viommu, v->mem, lengths[i], &num));
+		EXPECT_EQ(0, num);
+	}
+
+	descs = mmap(NULL, (most + 128) * sizeof(*descs), PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, (void *)descs);
+	for (num = 0; num < most + 128; num++)
+		descs[num] = vtd_page(DID, 0, IOVA);
+	num = most + 1;
+	EXPECT_EQ(-EINVAL, vtd_queue(v, self->viommu, descs, &num));
+	EXPECT_EQ(0, num);
+	num = most;
+	EXPECT_EQ(0, vtd_queue(v, self->viommu, descs, &num));
+	EXPECT_EQ(most, num);
+	/* Where the memory ends the array does; 126 of them are before. */
+	ASSERT_EQ(0, munmap((void *)descs + PG, PG));
+	num = 200;
+	EXPECT_EQ(-EFAULT, vtd_queue(v, self->viommu, descs + 2, &num));
+	EXPECT_EQ(126, num);
+	munmap(descs, (most + 128) * sizeof(*descs));
+}
+
+struct pest {
+	struct vtd *v;
+	uint32_t viommu;
+	struct iommu_vtd_inv_desc *descs;
+	uint32_t done;
+	int rc;
+};
+
+#define PEST_DESCS	4096
+
+static void *be_a_pest(void *arg)
+{
+	struct pest *p = arg;
+
+	do {
+		p->done = PEST_DESCS;
+		p->rc = vtd_queue(p->v, p->viommu, p->descs, &p->done);
+	} while (!p->rc);
+	return NULL;
+}
+
+/* A device leaves while it is asked: after that it has no name. */
+TEST_F_TIMEOUT(viommu, queue_while_the_device_leaves, SLOW)
+{
+	struct vtd *v = &self->v;
+	struct pest p = { .v = v, .viommu = self->viommu };
+	pthread_t thread;
+	uint32_t n;
+
+	p.descs = calloc(PEST_DESCS, sizeof(*p.descs));
+	ASSERT_NE(NULL, p.descs);
+	for (n = 0; n < PEST_DESCS; n++)
+		p.descs[n] = n & 1 ? vtd_dev_tlb(SID, IOVA) : vtd_page(DID, 0, IOVA);
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	ASSERT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, be_a_pest, &p));
+	usleep(100000);
+	munmap(v->bar, v->bar_size);
+	v->bar = NULL;
+	close(v->dev);
+	v->dev = -1;
+	pthread_join(thread, NULL);
+	EXPECT_EQ(-ENODEV, p.rc);
+	/* The next one is for the device that left. */
+	EXPECT_EQ(1, p.done & 1);
+	free(p.descs);
+	EXPECT_EQ(0, vtd_destroy(v, self->hwpt));
+	EXPECT_EQ(0, vtd_destroy(v, self->viommu));
+}
+
+/* Processes that end in the middle; no device of their own. */
+FIXTURE(process)
+{
+};
+
+FIXTURE_SETUP(process)
+{
+}
+
+FIXTURE_TEARDOWN(process)
+{
+}
+
+/* Makes and attaches until it is killed. */
+static int child(int ready)
+{
+	static struct iommu_vtd_inv_desc queue[1000];
+	uint32_t viommu, vdev, hwpt[3], num;
+	unsigned int i;
+	struct vtd v;
+	char byte = 0;
+
+	if (pdma_setup(&v, 0) || vtd_alloc_viommu(&v, v.dev_id, v.parent, &viommu))
+		return 1;
+	if (write(ready, &byte, 1) != 1)
+		return 1;
+	for (i = 0; i < ARRAY_SIZE(queue); i++)
+		queue[i] = i & 1 ? vtd_iotlb(0, 1) : vtd_dev_tlb(SID, IOVA);
+	for (;;) {
+		if (vtd_alloc_vdev(&v, viommu, v.dev_id, SID, &vdev))
+			return 1;
+		for (i = 0; i < 3; i++) {
+			if (vtd_alloc_pe(&v, viommu, vtd_new_table(&v), i / 2, &hwpt[i]))
+				return 1;
+			v.next_table--;
+		}
+		vtd_attach(&v, hwpt[0]);
+		num = ARRAY_SIZE(queue);
+		vtd_queue(&v, viommu, queue, &num);
+		vtd_attach_pasid(&v, 1, hwpt[1]);
+		vtd_attach_pasid(&v, 2, hwpt[2]);
+		vtd_destroy(&v, vdev);
+		vtd_detach_pasid(&v, 2);
+		vtd_detach_pasid(&v, 1);
+		vtd_attach(&v, v.ioas);
+		for (i = 0; i < 3; i++)
+			vtd_destroy(&v, hwpt[i]);
+	}
+}
+
+/* Killed at any time: nothing stays pinned, the device is free. */
+TEST_F_TIMEOUT(process, killed, SLOW)
+{
+	unsigned long pinned;
+	uint32_t viommu;
+	struct vtd v;
+	int rc, round;
+
+	rc = pdma_setup(&v, 0);
+	if (!rc)
+		rc = vtd_alloc_viommu(&v, v.dev_id, v.parent, &viommu);
+	vtd_release(&v);
+	if (rc > 0 || rc == -EOPNOTSUPP)
+		SKIP(return, "no vIOMMU here");
+	ASSERT_EQ(0, rc);
+	pinned = vtd_pinned();
+	for (round = 0; round < 10; round++) {
+		int ready[2], status;
+		char byte;
+		pid_t pid;
+
+		ASSERT_EQ(0, pipe(ready));
+		pid = fork();
+		if (!pid)
+			_exit(child(ready[1]));
+		close(ready[1]);
+		EXPECT_EQ(1, read(ready[0], &byte, 1));
+		close(ready[0]);
+		usleep(round * 900);
+		kill(pid, SIGKILL);
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		EXPECT_TRUE(WIFSIGNALED(status));
+	}
+	EXPECT_EQ(pinned, vtd_unpinned(pinned));
+}
+
+TEST_HARNESS_MAIN
