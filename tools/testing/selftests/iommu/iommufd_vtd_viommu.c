@@ -270,6 +270,8 @@ TEST_F(viommu, dma)
 	EXPECT_EQ(TOKEN(A), GET(1, IOVA));
 	ASSERT_EQ(0, vtd_detach_pasid(v, 1));
 	EXPECT_EQ(REFUSED, GET(1, IOVA));
+	/* That was of the same domain, all of which may be forgotten. */
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
 	vtd_set(v, self->root, IOVA, gpa_of(C), FS_LEAF);
 	EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
 	ASSERT_EQ(0, vtd_invalidate(v, self->hwpt, IOVA, 1));
@@ -480,7 +482,7 @@ TEST_F(viommu, without_its_device)
 		ASSERT_EQ(0, vtd_attach(other, self->hwpt));
 		EXPECT_EQ(TOKEN(A), GET2(NO_PASID, IOVA));
 		EXPECT_EQ(-ENOENT, vtd_alloc_pe(v, self->viommu, self->root, DID, &id));
-		ASSERT_EQ(0, vtd_attach(other, v->parent));
+		ASSERT_EQ(0, vtd_attach(other, v->ioas));
 		ASSERT_EQ(0, vtd_destroy(v, vdev2));
 	}
 	EXPECT_EQ(0, vtd_destroy(v, self->hwpt));
