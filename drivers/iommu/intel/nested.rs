@@ -131,17 +131,15 @@ impl Nested {
     ///
     /// # Errors
     ///
-    /// `EINVAL` when the unit cannot do what the user asks, or is not that of the vIOMMU; `ENOENT`
-    /// when the device has no name there.
+    /// `EINVAL` when the unit cannot do what the user asks, or is not that of the vIOMMU.
     fn stage_for(
         &self,
         domain: &NestedDomain<'_>,
-        of_core: &Served,
         dev: &Device<'_>,
     ) -> Result<UserStage> {
         match self {
             Self::OnParent(asked) => entries::check_nested(dev, &domain.parent(), asked),
-            Self::OnViommu(stage) => stage.stage_for(of_core, dev),
+            Self::OnViommu(stage) => stage.stage_for(dev),
         }
     }
 
@@ -151,14 +149,12 @@ impl Nested {
     /// # Errors
     ///
     /// `ENODEV` for a device that does its DMA in another's name, `EINVAL` when the parent does not
-    /// suit the unit or the unit cannot do what the user asks, `ENOENT` when the device has no name
-    /// on the vIOMMU; `ENOMEM`, `ENOSPC` when domain-ids
+    /// suit the unit or the unit cannot do what the user asks; `ENOMEM`, `ENOSPC` when domain-ids
     /// are used up, those of page-request set-up: with the device attached as it was. Those of the
     /// invalidation queue: with the device blocked.
     fn attach<'a>(
         &self,
         domain: &NestedDomain<'a>,
-        of_core: &Served,
         dev: &Device<'a>,
         old: Option<Replaced<'_>>,
     ) -> Result {
@@ -168,7 +164,7 @@ impl Nested {
         domain.parent().compatible(dev).inspect_err(|_| {
             dev.complain(c"s2 domain is not compatible");
         })?;
-        let user = self.stage_for(domain, of_core, dev)?;
+        let user = self.stage_for(domain, dev)?;
         let on_unit = domain.attach_unit(dev).inspect_err(|_| {
             dev.complain(c"failed to attach domain to iommu");
         })?;
@@ -200,7 +196,6 @@ impl Nested {
     fn attach_pasid<'a>(
         &self,
         domain: &NestedDomain<'a>,
-        of_core: &Served,
         dev: &Device<'a>,
         pasid: Pasid,
         old: Option<Replaced<'_>>,
@@ -213,7 +208,7 @@ impl Nested {
             return Err(EBUSY);
         }
         domain.parent().compatible(dev)?;
-        let user = self.stage_for(domain, of_core, dev)?;
+        let user = self.stage_for(domain, dev)?;
         let listed = domain.add_pasid(dev, pasid)?;
         // Page requests end with the old entry, and are drained while there is a queue for them.
         domain.set_iopf(dev)?;
@@ -242,7 +237,7 @@ impl DomainOps for Nested {
 
     fn attach_dev(domain: &OfCore<Self>, dev: &Served, old: Option<&AnyDomain>) -> Result {
         let (ours, old) = (Device::of(dev)?, old.map(Replaced::of).transpose()?);
-        domain.attach(&NestedDomain::of(domain), dev, &ours, old)
+        domain.attach(&NestedDomain::of(domain), &ours, old)
     }
 
     fn set_dev_pasid(
@@ -252,7 +247,7 @@ impl DomainOps for Nested {
         old: Option<&AnyDomain>,
     ) -> Result {
         let (ours, old) = (Device::of(dev)?, old.map(Replaced::of).transpose()?);
-        domain.attach_pasid(&NestedDomain::of(domain), dev, &ours, pasid, old)
+        domain.attach_pasid(&NestedDomain::of(domain), &ours, pasid, old)
     }
 
     /// All of the array is read and checked, then submitted once. An entry that is wrong ends the

@@ -198,13 +198,13 @@ impl GuestStage {
     ///
     /// # Errors
     ///
-    /// `EINVAL`: it is behind another unit. `ENOENT`: the guest has no name for it.
-    pub(crate) fn stage_for(&self, of_core: &Served, dev: &Device<'_>) -> Result<UserStage> {
-        let viommu = &self.did.viommu;
-        if viommu.share.unit() != dev.unit() {
+    /// `EINVAL`: it is behind another unit.
+    pub(crate) fn stage_for(&self, dev: &Device<'_>) -> Result<UserStage> {
+        // It needs no vDEVICE, which may go first: after a reset of the device the core attaches
+        // it again to what it was attached to, and that must not fail.
+        if self.did.viommu.share.unit() != dev.unit() {
             return Err(EINVAL);
         }
-        viommu.vdev_id(of_core)?;
         Ok(self.stage)
     }
 }

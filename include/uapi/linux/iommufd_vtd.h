@@ -78,8 +78,8 @@ enum iommu_vtd_pasid_entry_flags {
  * or attaches the parent), the unit cannot do what a bit asks for, or a flag is unknown.
  * ENOSPC: too many domain-ids are in use.
  *
- * Attaching a device to such a hwpt is refused where the device has no vDEVICE on the
- * vIOMMU (ENOENT) or is behind another unit (EINVAL).
+ * Attaching a device to such a hwpt is refused where the device is behind another unit
+ * (EINVAL). It needs no vDEVICE for that.
  */
 struct iommu_vtd_pasid_entry {
 	__u32 flags;
