@@ -71,11 +71,10 @@ struct Target {
 }
 
 impl Target {
-    /// The PASID of which a device has something under one of these domain-ids, when their guest
-    /// does not know that devices have caches.
-    fn implied_by(&self, dids: Dids) -> Option<Pasid> {
-        let implied = self.kind == Kind::NestingDevTlb && Some(self.did) == dids.without;
-        implied.then_some(self.pasid)
+    /// Whether it goes with what is under one of these domain-ids: the guest does not know that
+    /// the device has a cache.
+    fn implied_by(&self, dids: Dids) -> bool {
+        self.kind == Kind::NestingDevTlb && Some(self.did) == dids.without
     }
 
     /// Which block is to be named. What a change of stage 2 does to the nested translations
@@ -346,49 +345,45 @@ pub(crate) fn flush_for_guest<'a>(
                 for did in dids.all() {
                     queue.push(Desc::pasid_iotlb_pages(did, pasid, span, leaf));
                 }
-                ask_devices(&walk, &mut queue, span, |to| {
-                    to.implied_by(dids).filter(|own| *own == pasid)
+                ask_devices(&walk, &mut queue, span, |to, _| {
+                    to.implied_by(dids) && to.pasid == pasid
                 })
             }
             Step::Domain { dids } => {
                 for did in dids.all() {
                     queue.push(Desc::iotlb_domain(&caps, did));
                 }
-                ask_devices(&walk, &mut queue, Span::ALL, |to| to.implied_by(dids))
+                ask_devices(&walk, &mut queue, Span::ALL, |to, _| to.implied_by(dids))
             }
-            Step::DevTlb { sid, pasid, span } => ask_devices(&walk, &mut queue, span, |to| {
-                let (dev, _) = to.device.as_ref()?;
-                (dev.sid == sid).then_some(pasid.unwrap_or(to.pasid))
-            }),
+            Step::DevTlb { sid, pasid, span } => {
+                ask_devices(&walk, &mut queue, span, |to, dev| {
+                    dev.sid == sid && pasid.is_none_or(|pasid| to.pasid == pasid)
+                })
+            }
         };
     }
     (done, queue.finish())
 }
 
-/// Asks each device that has a tag for which `pick` gives a PASID to invalidate a block of that.
+/// Has devices invalidate a block of what they cache for those tags that `pick` is true for.
 /// Returns how many descriptors that took.
 fn ask_devices<const N: usize>(
     walk: &Walk<'_>,
     queue: &mut Queue<'_, N>,
     span: Span,
-    pick: impl Fn(&Target) -> Option<Pasid>,
+    pick: impl Fn(&Target, &DevTlb) -> bool,
 ) -> usize {
-    let (mut last, mut count) = (None, 0);
+    let mut count = 0;
     for tag in walk.tags().filter(|tag| tag.kind().in_device()) {
-        let to = target(&tag);
         if queue.unit != Some(tag.unit()) {
             continue;
         }
-        let (Some((dev, twice)), Some(pasid)) = (&to.device, pick(&to)) else {
+        let to = target(&tag);
+        let Some((dev, twice)) = to.device.as_ref().filter(|(dev, _)| pick(&to, dev)) else {
             continue;
         };
-        // A device has a tag for each PASID.
-        if last == Some((dev.sid, pasid)) {
-            continue;
-        }
-        last = Some((dev.sid, pasid));
         for _ in 0..=usize::from(*twice) {
-            queue.push(Desc::device_tlb(dev, pasid, span));
+            queue.push(Desc::device_tlb(dev, to.pasid, span));
             count += 1;
         }
     }

@@ -263,25 +263,24 @@ impl<'a> GuestQueue<'a> {
         let mut steps = Stack::new();
         let names = self.viommu.names.lock();
         for desc in descs {
-            let step = match read(desc) {
-                Ok(Ask::AllDomains) => return (steps, Ok(Next::AllDomains)),
-                Ok(ask) => self.step(&names, ask),
-                Err(why) => Err(why),
-            };
-            match step {
-                Ok(step) if steps.push(step).is_ok() => {}
-                Ok(_) => break,
+            match read(desc).and_then(|ask| self.step(&names, ask)) {
+                Ok(Some(step)) if steps.push(step).is_ok() => {}
+                Ok(Some(_)) => break,
+                Ok(None) => return (steps, Ok(Next::AllDomains)),
                 Err(why) => return (steps, Err(why)),
             }
         }
         (steps, Ok(Next::Chunk))
     }
 
+    /// Translates what is not for all domains.
+    ///
     /// # Errors
     ///
     /// `ENODEV`: the guest has no such device.
-    fn step(&self, names: &Names, ask: Ask) -> Result<Step> {
-        Ok(match ask {
+    fn step(&self, names: &Names, ask: Ask) -> Result<Option<Step>> {
+        Ok(Some(match ask {
+            Ask::AllDomains => return Ok(None),
             Ask::PasidIotlb {
                 did,
                 pasid,
@@ -304,11 +303,7 @@ impl<'a> GuestQueue<'a> {
                 pasid,
                 span,
             },
-            // It is for who translates.
-            Ask::AllDomains => Step::Domain {
-                dids: Dids::default(),
-            },
-        })
+        }))
     }
 
     fn flush(&self, steps: &[Step]) -> (usize, Result) {
