@@ -73,7 +73,9 @@ enum iommu_vtd_pasid_entry_flags {
  * second a matter between the VMM and the guest, the third the kernel's.
  *
  * EINVAL: another bit is set, FSPM is neither 4 nor 5 levels, or FSPTPTR is beyond what
- * the second stage can map: the guest's unit would report a fault. EOPNOTSUPP: P is
+ * the second stage can map: the guest's unit would report a fault. Also where another
+ * nested hwpt on the parent has the table with another FSPM or EAFE, which one unit
+ * cannot have at a time (section 6.2.3.1): one of the two goes first. EOPNOTSUPP: P is
  * clear or PGTT another, for which there is no nested hwpt (the VMM detaches the device
  * or attaches the parent), the unit cannot do what a bit asks for, or a flag is unknown.
  * ENOSPC: too many domain-ids are in use.
@@ -116,7 +118,7 @@ struct iommu_vtd_pasid_entry {
  *
  * When the call returns, what was handled is complete. entry_num says how many that
  * were, and errno what is wrong with the next one, so that the VMM can set the queue's
- * head, and report an error to the guest:
+ * head, and report an error to the guest. Of those behind it some may be done, too.
  *
  *  - EINVAL: a reserved bit or value, an unknown type, or a type that is not in queues
  *    of this width; the guest's Invalidation Queue Error. (Also for the whole call:

@@ -82,6 +82,8 @@ FIXTURE_SETUP(viommu)
 
 FIXTURE_TEARDOWN(viommu)
 {
+	if (self->v.bar)
+		pdma_keep_silent(&self->v, 0);
 	vtd_release(&self->other);
 	vtd_release(&self->v);
 }
@@ -212,6 +214,25 @@ TEST_F(viommu, bits_of_an_entry)
 		if (!rc)
 			EXPECT_EQ(0, vtd_destroy(v, id));
 	}
+}
+
+/* What one guest's entry says of a table no other one on the parent may contradict. */
+TEST_F(viommu, one_mode_of_a_table)
+{
+	struct iommu_vtd_pasid_entry pe = vtd_pe(self->root, DID2);
+	struct vtd *v = &self->v;
+	uint32_t id, viommu;
+
+	if (!(v->hw.cap_reg & CAP_FL5LP))
+		SKIP(return, "no five levels here");
+	pe.pe[2] |= 1 << 2;
+	EXPECT_EQ(-EINVAL, vtd_alloc_nested_pe(v, self->viommu, &pe, &id));
+	EXPECT_EQ(-EINVAL, vtd_alloc_nested(v, v->parent, self->root, 57, &id));
+	ASSERT_EQ(0, vtd_alloc_viommu(v, v->dev_id, v->parent, &viommu));
+	EXPECT_EQ(-EINVAL, vtd_alloc_nested_pe(v, viommu, &pe, &id));
+	ASSERT_EQ(0, vtd_destroy(v, self->hwpt));
+	ASSERT_EQ(0, vtd_alloc_nested_pe(v, viommu, &pe, &id));
+	EXPECT_EQ(-EINVAL, vtd_alloc_pe(v, self->viommu, self->root, DID, &id));
 }
 
 TEST_F(viommu, structures)
@@ -726,6 +747,40 @@ TEST_F(viommu, queue_refused_by_hardware)
 		EXPECT_EQ(bad, num);
 	}
 	ASSERT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+}
+
+/* A device that does not answer: the array ends at the descriptor for it. */
+TEST_F(viommu, queue_for_a_silent_device)
+{
+	static const uint32_t places[] = { 0, 1, 31, 32, 39 };
+	struct iommu_vtd_inv_desc descs[40];
+	struct vtd *v = &self->v;
+	unsigned int i, n;
+	uint32_t num;
+
+	if (!variant->how)
+		SKIP(return, "the device's cache is not used");
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	for (i = 0; i < ARRAY_SIZE(places); i++) {
+		for (n = 0; n < ARRAY_SIZE(descs); n++)
+			descs[n] = vtd_page(DID2, 0, IOVA + n * PG);
+		descs[places[i]] = vtd_dev_tlb(SID, IOVA);
+		MOVE(self->root, IOVA, A);
+		ASSERT_EQ(0, QUEUE_ONE(vtd_page(DID, 0, IOVA)));
+		ASSERT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+		MOVE(self->root, IOVA, B);
+		pdma_keep_silent(v, PDMA_SILENT);
+		num = ARRAY_SIZE(descs);
+		EXPECT_EQ(-ETIMEDOUT, vtd_queue(v, self->viommu, descs, &num));
+		EXPECT_EQ(places[i], num);
+		/* Where the guest knows of no such cache it is asked, too. */
+		EXPECT_EQ(-ETIMEDOUT, QUEUE_ONE(vtd_page(DID, 0, IOVA)));
+		pdma_keep_silent(v, 0);
+		num = ARRAY_SIZE(descs);
+		EXPECT_EQ(0, vtd_queue(v, self->viommu, descs, &num));
+		ASSERT_EQ(0, QUEUE_ONE(vtd_page(DID, 0, IOVA)));
+		EXPECT_EQ(TOKEN(B), GET(NO_PASID, IOVA));
+	}
 }
 
 TEST_F(viommu, queue_of_128_bits)
