@@ -355,11 +355,9 @@ pub(crate) fn flush_for_guest<'a>(
                 }
                 ask_devices(&walk, &mut queue, Span::ALL, |to, _| to.implied_by(dids))
             }
-            Step::DevTlb { sid, pasid, span } => {
-                ask_devices(&walk, &mut queue, span, |to, dev| {
-                    dev.sid == sid && pasid.is_none_or(|pasid| to.pasid == pasid)
-                })
-            }
+            Step::DevTlb { sid, pasid, span } => ask_devices(&walk, &mut queue, span, |to, dev| {
+                dev.sid == sid && pasid.is_none_or(|pasid| to.pasid == pasid)
+            }),
         };
     }
     (done, queue.finish())

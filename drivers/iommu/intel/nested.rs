@@ -132,11 +132,7 @@ impl Nested {
     /// # Errors
     ///
     /// `EINVAL` when the unit cannot do what the user asks, or is not that of the vIOMMU.
-    fn stage_for(
-        &self,
-        domain: &NestedDomain<'_>,
-        dev: &Device<'_>,
-    ) -> Result<UserStage> {
+    fn stage_for(&self, domain: &NestedDomain<'_>, dev: &Device<'_>) -> Result<UserStage> {
         match self {
             Self::OnParent(asked) => entries::check_nested(dev, &domain.parent(), asked),
             Self::OnViommu(stage) => stage.stage_for(dev),
