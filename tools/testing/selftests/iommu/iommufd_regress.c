@@ -12,6 +12,7 @@
 /* Made for the harness's fixtures. */
 #pragma GCC diagnostic ignored "-Wunused-variable"
 #include "iommufd_utils.h"
+#include "iommufd_log.h"
 
 #define PG 4096UL
 /* The mock hardware translates from 16 MiB on. */
@@ -486,6 +487,71 @@ TEST_F(regress, fault_queue_comes_last)
 	/* Neither left anything behind. */
 	test_ioctl_destroy(other);
 	test_ioctl_destroy(stdev);
+}
+
+struct reporter {
+	int fd;
+	__u32 idev;
+	bool done;
+};
+
+static void *report_faults(void *arg)
+{
+	struct reporter *reporter = arg;
+	struct iommu_test_cmd cmd = {
+		.size = sizeof(cmd),
+		.op = IOMMU_TEST_OP_TRIGGER_IOPF,
+		.trigger_iopf = {
+			.dev_id = reporter->idev,
+			.pasid = 1,
+			.perm = IOMMU_PGFAULT_PERM_READ,
+			.addr = IOVA,
+		},
+	};
+
+	while (!__atomic_load_n(&reporter->done, __ATOMIC_ACQUIRE))
+		ioctl(reporter->fd, _IOMMU_TEST_CMD(IOMMU_TEST_OP_TRIGGER_IOPF), &cmd);
+	return NULL;
+}
+
+/*
+ * A device gave its queue of faults up, with all that waited in it, while one of them was on
+ * its way to its handler, who had freed memory then and put a count once more.
+ */
+TEST_F_TIMEOUT(regress, fault_as_its_source_goes, 120)
+{
+	struct iommu_hwpt_selftest data = { .iotlb = IOMMU_TEST_IOTLB_DEFAULT };
+	__u32 stdev, parent, hwpt, fault_id, fault_fd;
+	struct reporter reporter = { .fd = self->fd };
+	struct timespec now, end;
+	int log = log_open();
+	pthread_t thread;
+
+	test_cmd_mock_domain_flags(self->ioas_id, MOCK_FLAGS_DEVICE_PASID, &stdev, NULL,
+				   &reporter.idev);
+	test_ioctl_fault_alloc(&fault_id, &fault_fd);
+	test_cmd_hwpt_alloc(reporter.idev, self->ioas_id,
+			    IOMMU_HWPT_ALLOC_NEST_PARENT | IOMMU_HWPT_ALLOC_PASID, &parent);
+	test_cmd_hwpt_alloc_iopf(reporter.idev, parent, fault_id,
+				 IOMMU_HWPT_FAULT_ID_VALID | IOMMU_HWPT_ALLOC_PASID, &hwpt,
+				 IOMMU_HWPT_DATA_SELFTEST, &data, sizeof(data));
+	/* What goes with PASIDs, and has no faults. */
+	test_cmd_mock_domain_replace(stdev, parent);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, report_faults, &reporter));
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	end.tv_sec += 5;
+	do {
+		ASSERT_EQ(0, _test_cmd_pasid_attach(self->fd, stdev, 1, hwpt));
+		ASSERT_EQ(0, _test_cmd_pasid_detach(self->fd, stdev, 1));
+		clock_gettime(CLOCK_MONOTONIC, &now);
+	} while (now.tv_sec < end.tv_sec);
+	__atomic_store_n(&reporter.done, true, __ATOMIC_RELEASE);
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_FALSE(log_has_warning(log));
+	close(fault_fd);
+	test_ioctl_destroy(stdev);
+	test_ioctl_destroy(hwpt);
+	test_ioctl_destroy(parent);
 }
 
 /* Shifts by and divisions through what user space says: CVE-2025-21724, CVE-2025-40293. */

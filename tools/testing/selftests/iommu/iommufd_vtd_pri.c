@@ -100,26 +100,6 @@ static int answer(struct pri *p, uint32_t cookie, uint32_t code)
 	return write(p->fault, &response, sizeof(response)) < 0 ? -errno : 0;
 }
 
-/* Whether there is a warning in the kernel's log; closes it. */
-static bool log_has_warning(int log)
-{
-	bool found = false;
-	char line[1024];
-	ssize_t got;
-
-	if (log < 0)
-		return false;
-	while ((got = read(log, line, sizeof(line) - 1)) > 0 || (got < 0 && errno == EPIPE)) {
-		line[got < 0 ? 0 : got] = 0;
-		if (strstr(line, "WARNING:")) {
-			fprintf(stderr, "# %s", line);
-			found = true;
-		}
-	}
-	close(log);
-	return found;
-}
-
 FIXTURE(pri)
 {
 	struct pri p;
@@ -292,6 +272,31 @@ TEST_F_TIMEOUT(pri, asks_while_detached, SLOW)
 		EXPECT_EQ(0, detach(p));
 		pthread_barrier_wait(&a.round);
 		EXPECT_NE(PDMA_WAITING, pdma_wait(&p->v));
+		EXPECT_EQ(0, attach(p, p->hwpt));
+	}
+	pthread_join(thread, NULL);
+	pthread_barrier_destroy(&a.round);
+	EXPECT_FALSE(log_has_warning(log));
+}
+
+/* Nor is what is asked for at the moment in which the last queue goes freed twice. */
+TEST_F_TIMEOUT(pri, asks_while_replaced, SLOW)
+{
+	struct pri *p = &self->p;
+	struct asker a = { .p = p };
+	int round, log = log_open();
+	pthread_t thread;
+	uint32_t deaf;
+	uint64_t root;
+
+	ASSERT_EQ(0, pdma_table(&p->v, IOVA, 0, &root, 0, &deaf));
+	pthread_barrier_init(&a.round, NULL, 2);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, ask, &a));
+	for (round = 0; round < ASK_ROUNDS; round++) {
+		pthread_barrier_wait(&a.round);
+		EXPECT_EQ(0, attach(p, deaf));
+		pthread_barrier_wait(&a.round);
+		EXPECT_EQ(PDMA_REFUSED, pdma_wait(&p->v));
 		EXPECT_EQ(0, attach(p, p->hwpt));
 	}
 	pthread_join(thread, NULL);

@@ -33,6 +33,8 @@
 #include <linux/iommufd.h>
 #include <linux/vfio.h>
 
+#include "iommufd_log.h"
+
 #define PG		4096ULL
 #define MIB2		(2ULL << 20)
 #define GPA_BASE	0x40000000ULL
@@ -752,16 +754,6 @@ static inline bool vtd_pasid_entry(struct vtd *v, uint64_t word[3])
 	if (f)
 		fclose(f);
 	return found;
-}
-
-/* The kernel's log from now on. */
-static inline int log_open(void)
-{
-	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
-
-	if (fd >= 0)
-		lseek(fd, 0, SEEK_END);
-	return fd;
 }
 
 #define TRACING		"/sys/kernel/tracing/"
