@@ -37,7 +37,7 @@
 //!
 //! # Lock order
 //!
-//! `binding::Attached` -> `device::MockDevice::reporting` -> iommufd's and the group's mutexes ->
+//! `binding::Attached` -> iommufd's and the group's mutexes ->
 //! `faults`, `route` of [`device::MockDevice`] -> the vIOMMU's table of devices. `access::Pins` and
 //! `viommu::Queues` nest in iommufd's locks only.
 //!

@@ -41,7 +41,7 @@ struct Attached {
 pub(crate) struct Binding {
     #[pin]
     attached: Mutex<Attached>,
-    device: RegisteredDevice,
+    _device: RegisteredDevice,
 }
 
 impl Binding {
@@ -62,7 +62,7 @@ impl Binding {
         };
         let binding = memory.write_pin_init(pin_init!(Self {
             attached <- new_mutex!(attached),
-            device,
+            _device: device,
         }))?;
         Ok((binding, id))
     }
@@ -75,7 +75,6 @@ impl Binding {
     pub(super) fn attach(&self, pasid: Pasid, pt_id: u32) -> Result<u32> {
         let node = RBTreeNode::new(pasid, (), GFP_KERNEL)?;
         let mut attached = self.attached.lock();
-        let _quiet = self.device.quiesce();
         let hwpt_id = attached.bound.attach(pasid, pt_id)?;
         attached.pasids.insert(node);
         Ok(hwpt_id)
@@ -88,14 +87,12 @@ impl Binding {
     /// See [`BoundDevice::replace`].
     pub(super) fn replace(&self, pasid: Pasid, pt_id: u32) -> Result<u32> {
         let mut attached = self.attached.lock();
-        let _quiet = self.device.quiesce();
         attached.bound.replace(pasid, pt_id)
     }
 
     /// Detaches, if it is attached.
     pub(super) fn detach(&self, pasid: Pasid) {
         let mut attached = self.attached.lock();
-        let _quiet = self.device.quiesce();
         attached.pasids.remove(&pasid);
         attached.bound.detach(pasid);
     }
@@ -110,7 +107,6 @@ impl Binding {
 impl PinnedDrop for Binding {
     fn drop(self: Pin<&mut Self>) {
         let mut attached = self.attached.lock();
-        let _quiet = self.device.quiesce();
         while let Some(first) = attached.pasids.cursor_front_mut() {
             let (pasid, ()) = first.remove_current().1.to_key_value();
             attached.bound.detach(pasid);

@@ -19,9 +19,7 @@ use crate::ffi::selftest::{
     },
     registration::{
         add_fault_source,
-        remove_fault_source,
-        report_fault,
-        PageFault, //
+        remove_fault_source, //
     },
 };
 use kernel::{
@@ -40,10 +38,6 @@ use kernel::{
         atomic::{
             Atomic,
             Relaxed, //
-        },
-        lock::{
-            mutex::MutexBackend,
-            Guard, //
         },
         Mutex, //
     },
@@ -80,9 +74,6 @@ pub(crate) struct MockDevice {
     route: Mutex<Option<Route>>,
     #[pin]
     faults: Mutex<FaultUsers>,
-    /// Held while a fault is reported, and while the device is attached or detached.
-    #[pin]
-    reporting: Mutex<()>,
 }
 
 /// What the driver knows of this device.
@@ -120,7 +111,6 @@ impl MockDevice {
             fail_next: Atomic::new(false),
             route <- new_mutex!(None),
             faults <- new_mutex!(FaultUsers::default()),
-            reporting <- new_mutex!(()),
         }? Error)
     }
 
@@ -143,17 +133,6 @@ impl MockDevice {
     /// As for [`forget`].
     pub(super) fn invalidate(&self, flags: u32, entry: u32) -> Result {
         forget(&self.cache, flags, entry)
-    }
-
-    /// Keeps faults from being reported meanwhile.
-    pub(super) fn quiesce(&self) -> Guard<'_, (), MutexBackend> {
-        self.reporting.lock()
-    }
-
-    /// Reports a page fault.
-    pub(super) fn fault(&self, dev: &Device, fault: &PageFault) {
-        let _quiet = self.quiesce();
-        report_fault(dev, fault);
     }
 
     /// Tells the virtual machine that something happened.

@@ -39,7 +39,10 @@ use crate::{
                 SelftestObject,
                 Ucmd, //
             },
-            registration::PageFault,
+            registration::{
+                report_fault,
+                PageFault, //
+            },
             set_memory_limit, //
         },
         typed::Head, //
@@ -250,7 +253,8 @@ fn trigger_iopf(ucmd: &mut Ucmd<'_>) -> Result {
         perm: args.perm,
         addr: args.addr,
     };
-    device::of(dev).map_err(|_| EINVAL)?.fault(dev, &fault);
+    device::of(dev).map_err(|_| EINVAL)?;
+    report_fault(dev, &fault);
     Ok(())
 }
 

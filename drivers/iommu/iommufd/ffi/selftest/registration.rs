@@ -120,9 +120,7 @@ pub(crate) struct PageFault {
     pub(crate) addr: u64,
 }
 
-/// Reports a page fault of a device, the way an interrupt handler does.
-///
-/// The caller keeps the device from being attached elsewhere meanwhile.
+/// Reports a page fault of a device, the way an interrupt handler does: at any time.
 pub(crate) fn report_fault(dev: &Device, fault: &PageFault) {
     let mut event = bindings::iopf_fault::default();
     event.fault.type_ = bindings::iommu_fault_type_IOMMU_FAULT_PAGE_REQ;
