@@ -208,6 +208,61 @@ TEST_F(nested, parent_unmapped)
 	EXPECT_TRUE(refused(dev_read(v, IOVA)));
 }
 
+/* One table of stage 1 takes the place of another, which is more than leaves. */
+TEST_F(nested, table_is_replaced)
+{
+	struct vtd *v = &self->v;
+	uint64_t other;
+
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
+	ASSERT_EQ(TOKEN(A), dev_read(v, IOVA));
+	other = vtd_new_table(v);
+	*entry_of(v, other, (IOVA >> 12) & 511) = gpa_of(B) | FS_LEAF;
+	*vtd_entry(v, self->root, 4, IOVA, 2) = other | FS_LEAF;
+	ASSERT_EQ(0, vtd_invalidate(v, self->hwpt, IOVA, 1));
+	EXPECT_EQ(TOKEN(B), dev_read(v, IOVA));
+}
+
+/*
+ * The host frees a table with all that it mapped, and maps other memory there. Each of
+ * these mappings has 4 KiB pages, as memory and address differ by one of them.
+ */
+TEST_F(nested, table_is_freed)
+{
+	static const struct {
+		const char *what;
+		uint64_t from;
+	} how[] = {
+		{ "a nested hwpt", IOVA },
+		{ "its parent", GPA_BASE + (1ULL << 30) },
+		{ "an IOAS", GPA_BASE + (1ULL << 30) },
+	};
+	const uint64_t gpa = GPA_BASE + (1ULL << 30);
+	struct vtd *v = &self->v;
+	unsigned int i;
+
+	if (!vtd_is_edu(v))
+		SKIP(return, NO_DMA, v->bdf);
+	vtd_set(v, self->root, IOVA, gpa, FS_LEAF);
+	for (i = 0; i < ARRAY_SIZE(how); i++) {
+		const uint32_t pt[] = { self->hwpt, v->parent, v->ioas };
+		uint64_t stage = i ? gpa_of(STAGE_PAGE) : STAGE_IOVA;
+		unsigned char *host = v->mem + (DATA_PAGE + 1) * PG;
+
+		ASSERT_EQ(0, vtd_attach(v, pt[i]));
+		ASSERT_EQ(0, vtd_map_gpa(v, v->ioas, gpa, host, MIB2));
+		ASSERT_EQ(*(uint64_t *)host, dev_read_by(v, stage, how[i].from));
+		ASSERT_EQ(0, vtd_unmap_gpa(v, v->ioas, gpa, MIB2));
+		/* Who has the table now? */
+		ASSERT_EQ(0, vtd_map_gpa(v, v->ioas, gpa + MIB2, host + MIB2, MIB2));
+		ASSERT_EQ(0, vtd_map_gpa(v, v->ioas, gpa, host + 2 * MIB2, MIB2));
+		EXPECT_EQ(*(uint64_t *)(host + 2 * MIB2), dev_read_by(v, stage, how[i].from))
+			TH_LOG("by %s", how[i].what);
+		ASSERT_EQ(0, vtd_unmap_gpa(v, v->ioas, gpa, 2 * MIB2));
+	}
+}
+
 TEST_F(nested, accessed_and_dirty)
 {
 	struct vtd *v = &self->v;

@@ -306,6 +306,30 @@ TEST_F(pasid, writes_are_drained)
 	}
 }
 
+/* A device that wants no snooping is snooped: by PGSNP, or by SNP of stage 2. */
+TEST_F(pasid, no_snoop)
+{
+	struct vtd *v = &self->v;
+
+	if (!vtd_is_pdma(v))
+		SKIP(return, NO_DMA, v->bdf);
+	if (!(v->hw.ecap_reg & ECAP_SC))
+		SKIP(return, "the IOMMU does not control snooping");
+	self->how |= PDMA_NO_SNOOP;
+	/* A stage 1 on stage 2. */
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	EXPECT_EQ(TOKEN(B), GET(1, IOVA));
+	/* Stage 2, and a stage 1 of the kernel's. */
+	ASSERT_EQ(0, vtd_attach_pasid(v, 1, v->parent));
+	EXPECT_EQ(TOKEN(B), GET(1, gpa_of(B)));
+	ASSERT_EQ(0, vtd_attach(v, v->parent));
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, gpa_of(A)));
+	ASSERT_EQ(0, vtd_detach_pasid(v, 1));
+	ASSERT_EQ(0, vtd_detach_pasid(v, 2));
+	ASSERT_EQ(0, vtd_attach(v, v->ioas));
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, gpa_of(A)));
+}
+
 TEST_F(pasid, read_only_entry)
 {
 	struct vtd *v = &self->v;

@@ -62,6 +62,7 @@
 #define MSI_END		0xfef00000ULL
 
 #define CAP_FL5LP	(1ULL << 60)
+#define ECAP_SC		(1ULL << 7)
 #define ECAP_NEST	(1ULL << 26)
 #define ECAP_SRS	(1ULL << 31)
 #define ECAP_EAFS	(1ULL << 34)

@@ -18,6 +18,7 @@ enum {
 	PDMA_ATS = 0x100,
 	PDMA_PRI = 0x200,
 	PDMA_GROUP = 0x400,	/* asks for all pages in one group */
+	PDMA_NO_SNOOP = 0x800,	/* reads 0, unless the IOMMU has it snooped */
 };
 
 /* What a device can keep to itself. */
