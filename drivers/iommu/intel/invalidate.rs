@@ -372,6 +372,8 @@ pub(crate) fn broken(descs: &[Desc], how: u32) -> Stack<Desc, 64> {
             0x105 if is(6) => (other_domain, high),
             0x106 if is(7) => (other_domain, high),
             0x107 if low & 0xffff_003f == 0x17 => return,
+            // Half of the block.
+            0x10c if (is(2) || is(6)) && low >> 4 & 3 == 3 && high & 0x3f != 0 => (low, high - 1),
             _ => (low, high),
         };
         if desc.class() != how {
