@@ -11,9 +11,11 @@
 #include <linux/dma-resv.h>
 #include <linux/file.h>
 #include <linux/hugetlb.h>
+#include <linux/iova_bitmap.h>
 #include <linux/kthread.h>
 #include <linux/memfd.h>
 #include <linux/mm.h>
+#include <linux/mman.h>
 #include <linux/pci-ats.h>
 #include <linux/sched/mm.h>
 #include <linux/shmem_fs.h>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
+#include <linux/bitmap.h>
 #include <linux/cred.h>
 #include <linux/dma-buf.h>
 #include <linux/highmem.h>
@@ -28,6 +29,24 @@ __rust_helper unsigned long rust_helper_page_to_pfn(struct page *page)
 	return page_to_pfn(page);
 }
 
+/* Of a bitmap in memory of user space, so by no code that takes it for its own. */
+__rust_helper void rust_helper_iommu_set_bits(struct page *page, unsigned int first,
+					      unsigned int count)
+{
+	unsigned long *bits = kmap_local_page(page);
+
+	if (count == 1)
+		__set_bit(first, bits);
+	else
+		bitmap_set(bits, first, count);
+	kunmap_local(bits);
+}
+
+__rust_helper int rust_helper_page_ref_count(const struct page *page)
+{
+	return page_ref_count(page);
+}
+
 #if IS_ENABLED(CONFIG_IOMMUFD_TEST)
 #include <linux/fault-inject.h>
 
@@ -53,11 +72,6 @@ __rust_helper bool rust_helper_iommu_current_is_killed(void)
 __rust_helper void rust_helper_put_page(struct page *page)
 {
 	put_page(page);
-}
-
-__rust_helper int rust_helper_page_ref_count(const struct page *page)
-{
-	return page_ref_count(page);
 }
 
 __rust_helper bool rust_helper_PageCompound(const struct page *page)

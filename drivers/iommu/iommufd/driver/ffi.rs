@@ -2,9 +2,11 @@
 
 //! The C-facing layer: the only place with `unsafe` and `bindings::`.
 //!
-//! All structures are those of `iommufd_private.h` and `include/linux/iommufd.h`. Whoever made
-//! them, `/dev/iommu` or a driver, keeps them for as long as it calls from here.
+//! All structures but those of [`bitmap`] are those of `iommufd_private.h` and
+//! `include/linux/iommufd.h`. Whoever made them, `/dev/iommu` or a driver, keeps them for as long
+//! as it calls from here.
 
+pub(crate) mod bitmap;
 pub(crate) mod events;
 pub(crate) mod exports;
 pub(crate) mod mmap;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What IOMMU drivers call: dependencies between objects, MMIO for user space, vDEVICEs, events.
+//! What IOMMU drivers call: dependencies between objects, MMIO for user space, vDEVICEs, events,
+//! bitmaps of what was written to. VFIO drivers call the latter, too.
 //!
 //! These functions are always built in, as the drivers that call them may be; `/dev/iommu` itself
 //! may be a module. So this is a crate of its own, which shares nothing with the other one but the
@@ -14,11 +15,13 @@
 //! | vDEVICEs of a vIOMMU | [`vdevs`] |
 //! | events for user space | [`events`] |
 //! | doorbells of MSIs behind a page table | `sw_msi` |
+//! | bitmaps of what was written to | [`bitmap`] |
 //!
 //! # Lock order
 //!
 //! That of `iommufd_core.rs`.
 
+mod bitmap;
 mod depend;
 mod events;
 mod ffi;
