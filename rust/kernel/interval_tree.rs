@@ -54,17 +54,19 @@ use core::{
 
 /// A value and its place in a tree.
 #[repr(C)]
-struct Node<T> {
+struct Node<V> {
     node: bindings::interval_tree_node,
-    /// The number of the tree that it is in.
-    tree: u64,
-    value: T,
+    value: V,
 }
 
-/// Memory for one value, which may be had before anything is locked.
-pub struct Slot<T>(KBox<MaybeUninit<Node<T>>>);
+/// Memory for one value, which may be had before anything is locked: of an [`OwningTree`], or as a
+/// [`Member`] of a [`Tree`].
+pub struct Slot<V>(KBox<MaybeUninit<Node<V>>>);
 
-impl<T> Slot<T> {
+impl<V> Slot<V> {
+    /// Bytes that are allocated for it.
+    pub const SIZE: usize = size_of::<Node<V>>();
+
     /// Allocates it.
     ///
     /// # Errors
@@ -76,15 +78,154 @@ impl<T> Slot<T> {
     }
 }
 
+/// A tree of nodes that somebody owns.
+///
+/// # Invariants
+///
+/// All nodes are from [`Self::insert`] and were not removed.
+struct Root<V> {
+    root: Opaque<bindings::rb_root_cached>,
+    _values: PhantomData<KBox<V>>,
+}
+
+// Nodes do not point to the root, which may move.
+impl<V> Unpin for Root<V> {}
+
+// SAFETY: Its values may be reached from another thread when they may be there.
+unsafe impl<V: Send> Send for Root<V> {}
+// SAFETY: A shared tree gives shared references only.
+unsafe impl<V: Sync> Sync for Root<V> {}
+
+impl<V> Root<V> {
+    #[inline]
+    fn new() -> Self {
+        // INVARIANT: It is empty.
+        Self {
+            root: Opaque::zeroed(),
+            _values: PhantomData,
+        }
+    }
+
+    #[inline]
+    fn is_empty(&self) -> bool {
+        // SAFETY: Nobody changes a tree that is borrowed.
+        unsafe { (*self.root.get()).rb_root.rb_node.is_null() }
+    }
+
+    #[inline]
+    fn insert(&mut self, first: usize, last: usize, value: V, slot: Slot<V>) -> NonNull<Node<V>> {
+        let node = KBox::write(
+            slot.0,
+            Node {
+                node: bindings::interval_tree_node {
+                    start: first,
+                    last,
+                    ..pin_init::zeroed()
+                },
+                value,
+            },
+        );
+        let node = NonNull::from(KBox::leak(node));
+        // SAFETY: A new node, and a tree that is ours.
+        unsafe { bindings::interval_tree_insert(node.as_ptr().cast(), self.root.get()) };
+        node
+    }
+
+    /// Takes a node out.
+    ///
+    /// # Safety
+    ///
+    /// It is in this tree.
+    #[inline]
+    unsafe fn remove(&mut self, node: NonNull<Node<V>>) -> (V, Slot<V>) {
+        let node = node.as_ptr();
+        // SAFETY: By the contract of the function.
+        unsafe { bindings::interval_tree_remove(node.cast(), self.root.get()) };
+        // SAFETY: It was in the tree, so it has a value. Nobody finds it any more, and the memory
+        // has no value from here on.
+        let value = unsafe { (&raw const (*node).value).read() };
+        // SAFETY: By the type invariant it was made of a slot, which nobody has now.
+        (value, Slot(unsafe { KBox::from_raw(node.cast()) }))
+    }
+
+    #[inline]
+    fn overlaps(&self, first: usize, last: usize) -> Nodes<'_, V> {
+        Nodes {
+            root: self,
+            at: None,
+            first,
+            last,
+        }
+    }
+}
+
+/// Iterates over nodes that have a number in common with a range.
+///
+/// # Invariants
+///
+/// `at` is in the tree.
+struct Nodes<'a, V> {
+    root: &'a Root<V>,
+    at: Option<NonNull<Node<V>>>,
+    first: usize,
+    last: usize,
+}
+
+impl<'a, V> Iterator for Nodes<'a, V> {
+    type Item = Found<'a, V>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Found<'a, V>> {
+        let (first, last) = (self.first, self.last);
+        let next = match self.at {
+            // SAFETY: Nobody changes a tree that is borrowed.
+            None => unsafe {
+                bindings::interval_tree_iter_first(self.root.root.get(), first, last)
+            },
+            // SAFETY: Nobody changes a tree that is borrowed; by the type invariant the node is in
+            // it.
+            Some(at) => unsafe {
+                bindings::interval_tree_iter_next(at.as_ptr().cast(), first, last)
+            },
+        };
+        let next = NonNull::new(next)?.cast::<Node<V>>();
+        // INVARIANT: It was just found there.
+        self.at = Some(next);
+        // SAFETY: It is the first field of a node, in a tree that is borrowed for as long.
+        let node: &'a Node<V> = unsafe { next.as_ref() };
+        Some(Found {
+            first: node.node.start,
+            last: node.node.last,
+            value: &node.value,
+        })
+    }
+}
+
+/// What a tree finds.
+pub struct Found<'a, T> {
+    /// First number of the range.
+    pub first: usize,
+    /// Last number of the range.
+    pub last: usize,
+    /// What was put there.
+    pub value: &'a T,
+}
+
+/// A value in a [`Tree`], which knows the tree by its number.
+pub struct Member<T> {
+    tree: u64,
+    value: T,
+}
+
 /// A value in a tree, until it is taken out. When this is dropped the value is leaked, and stays
 /// where it is.
 ///
 /// # Invariants
 ///
-/// Points to a node of [`KBox`] that this owns and that is in the tree whose number it has, which
-/// may be gone. The range of the node does not change.
+/// Points to a node that this owns and that is in the tree whose number it has, which may be gone.
+/// The range of the node does not change.
 #[must_use = "the value is leaked when it is not taken out"]
-pub struct Linked<T>(NonNull<Node<T>>);
+pub struct Linked<T>(NonNull<Node<Member<T>>>);
 
 // SAFETY: It owns the value, which is reached by way of the tree only.
 unsafe impl<T: Send> Send for Linked<T> {}
@@ -107,34 +248,15 @@ impl<T> Linked<T> {
     }
 }
 
-/// What a tree finds.
-pub struct Found<'a, T> {
-    /// First number of the range.
-    pub first: usize,
-    /// Last number of the range.
-    pub last: usize,
-    /// What was put there.
-    pub value: &'a T,
-}
-
-/// A tree of values.
+/// A tree of values that others own.
 ///
 /// # Invariants
 ///
 /// The tree has nodes of [`Linked`]s with the number `id`, which no other tree has.
 pub struct Tree<T> {
-    root: Opaque<bindings::rb_root_cached>,
+    root: Root<Member<T>>,
     id: u64,
-    _values: PhantomData<Linked<T>>,
 }
-
-// Nodes do not point to the root, which may move.
-impl<T> Unpin for Tree<T> {}
-
-// SAFETY: Its values may be reached from another thread when they may be there.
-unsafe impl<T: Send> Send for Tree<T> {}
-// SAFETY: A shared tree gives shared references only.
-unsafe impl<T: Sync> Sync for Tree<T> {}
 
 /// One more than the number of the newest tree. 64 bits do not wrap.
 static NEXT: Atomic<u64> = Atomic::new(0);
@@ -145,39 +267,29 @@ impl<T> Tree<T> {
     pub fn new() -> Self {
         // INVARIANT: It is empty, and the number is new.
         Self {
-            root: Opaque::zeroed(),
+            root: Root::new(),
             id: NEXT.fetch_add(1, Relaxed),
-            _values: PhantomData,
         }
     }
 
     /// Whether there is nothing in it.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        // SAFETY: Nobody changes a tree that is borrowed.
-        unsafe { (*self.root.get()).rb_root.rb_node.is_null() }
+        self.root.is_empty()
     }
 
     /// Adds a value for the numbers from `first` to `last`, which is not less.
     #[inline]
-    pub fn insert(&mut self, first: usize, last: usize, value: T, slot: Slot<T>) -> Linked<T> {
-        let node = KBox::write(
-            slot.0,
-            Node {
-                node: bindings::interval_tree_node {
-                    start: first,
-                    last,
-                    ..pin_init::zeroed()
-                },
-                tree: self.id,
-                value,
-            },
-        );
-        let node = NonNull::from(KBox::leak(node));
-        // SAFETY: A new node, and a tree that is ours.
-        unsafe { bindings::interval_tree_insert(node.as_ptr().cast(), self.root.get()) };
+    pub fn insert(
+        &mut self,
+        first: usize,
+        last: usize,
+        value: T,
+        slot: Slot<Member<T>>,
+    ) -> Linked<T> {
+        let tree = self.id;
         // INVARIANT: It is in this tree now.
-        Linked(node)
+        Linked(self.root.insert(first, last, Member { tree, value }, slot))
     }
 
     /// Takes a value out, which gives its memory back, too.
@@ -186,19 +298,14 @@ impl<T> Tree<T> {
     ///
     /// The value when it is in another tree.
     #[inline]
-    pub fn remove(&mut self, linked: Linked<T>) -> Result<(T, Slot<T>), Linked<T>> {
-        let node = linked.0.as_ptr();
+    pub fn remove(&mut self, linked: Linked<T>) -> Result<(T, Slot<Member<T>>), Linked<T>> {
         // SAFETY: By the type invariant of `Linked`.
-        if unsafe { (*node).tree } != self.id {
+        if unsafe { linked.0.as_ref() }.value.tree != self.id {
             return Err(linked);
         }
         // SAFETY: By the numbers it is in this tree.
-        unsafe { bindings::interval_tree_remove(node.cast(), self.root.get()) };
-        // SAFETY: By the type invariant; nobody finds it any more, and the memory has no value from
-        // here on.
-        let value = unsafe { (&raw const (*node).value).read() };
-        // SAFETY: By the type invariant.
-        Ok((value, Slot(unsafe { KBox::from_raw(node.cast()) })))
+        let (member, slot) = unsafe { self.root.remove(linked.0) };
+        Ok((member.value, slot))
     }
 
     /// A value of this tree; `None` when it is in another one.
@@ -206,22 +313,21 @@ impl<T> Tree<T> {
     pub fn get_mut<'a>(&'a mut self, linked: &'a mut Linked<T>) -> Option<&'a mut T> {
         let node = linked.0.as_ptr();
         // SAFETY: By the type invariant of `Linked`.
-        if unsafe { (*node).tree } != self.id {
+        if unsafe { (*node).value.tree } != self.id {
             return None;
         }
         // SAFETY: It is in this tree, all of which is borrowed for writing.
-        Some(unsafe { &mut (*node).value })
+        Some(unsafe { &mut (*node).value.value })
     }
 
     /// What has a number in common with the range from `first` to `last`, by where it begins.
     #[inline]
-    pub fn overlaps(&self, first: usize, last: usize) -> Overlaps<'_, T> {
-        Overlaps {
-            tree: self,
-            at: None,
-            first,
-            last,
-        }
+    pub fn overlaps(&self, first: usize, last: usize) -> impl Iterator<Item = Found<'_, T>> + '_ {
+        self.root.overlaps(first, last).map(|it| Found {
+            first: it.first,
+            last: it.last,
+            value: &it.value.value,
+        })
     }
 }
 
@@ -244,13 +350,18 @@ impl<T> Tree<T> {
 /// // The other one goes with the tree.
 /// # Ok::<(), Error>(())
 /// ```
-pub struct OwningTree<T>(Tree<T>);
+///
+/// # Invariants
+///
+/// Nobody else has its nodes.
+pub struct OwningTree<T>(Root<T>);
 
 impl<T> OwningTree<T> {
     /// An empty tree.
     #[inline]
     pub fn new() -> Self {
-        Self(Tree::new())
+        // INVARIANT: It has none.
+        Self(Root::new())
     }
 
     /// Whether there is nothing in it.
@@ -262,13 +373,13 @@ impl<T> OwningTree<T> {
     /// Adds a value for the numbers from `first` to `last`, which is not less.
     #[inline]
     pub fn insert(&mut self, first: usize, last: usize, value: T, slot: Slot<T>) {
-        // Leaked, which is to say that the tree has it.
+        // INVARIANT: The pointer is forgotten.
         let _ = self.0.insert(first, last, value, slot);
     }
 
-    /// What [`Tree::overlaps`] says.
+    /// What has a number in common with the range from `first` to `last`, by where it begins.
     #[inline]
-    pub fn overlaps(&self, first: usize, last: usize) -> Overlaps<'_, T> {
+    pub fn overlaps(&self, first: usize, last: usize) -> impl Iterator<Item = Found<'_, T>> + '_ {
         self.0.overlaps(first, last)
     }
 
@@ -278,23 +389,21 @@ impl<T> OwningTree<T> {
         first: usize,
         last: usize,
         which: impl FnMut(&Found<'_, T>) -> bool,
-    ) -> Option<Linked<T>> {
+    ) -> Option<NonNull<Node<T>>> {
         let mut all = self.0.overlaps(first, last);
         all.find(which)?;
-        // INVARIANT: It is in the tree, and as `insert` leaks them no other `Linked` owns it. Two
-        // of these are never there at a time.
-        all.at.map(|node| Linked(node.cast()))
+        all.at
     }
 
     /// The one of exactly this range, the first one if there are more.
-    fn find_exactly(&self, first: usize, last: usize) -> Option<Linked<T>> {
+    fn find_exactly(&self, first: usize, last: usize) -> Option<NonNull<Node<T>>> {
         self.find(first, last, |it| it.first == first && it.last == last)
     }
 
     /// The value of exactly this range, the first one if there are more.
     #[inline]
     pub fn get_mut(&mut self, first: usize, last: usize) -> Option<&mut T> {
-        let node = self.find_exactly(first, last)?.0.as_ptr();
+        let node = self.find_exactly(first, last)?.as_ptr();
         // SAFETY: It is in this tree, all of which is borrowed for writing.
         Some(unsafe { &mut (*node).value })
     }
@@ -308,19 +417,21 @@ impl<T> OwningTree<T> {
     /// Takes the value of exactly this range out, which gives its memory back, too.
     #[inline]
     pub fn remove(&mut self, first: usize, last: usize) -> Option<(T, Slot<T>)> {
-        let linked = self.find_exactly(first, last)?;
-        self.0.remove(linked).ok()
+        let node = self.find_exactly(first, last)?;
+        // SAFETY: It was found in this tree.
+        Some(unsafe { self.0.remove(node) })
     }
 
     /// Takes the first value out that `which` wants.
     pub fn remove_if(&mut self, mut which: impl FnMut(&T) -> bool) -> Option<T> {
-        let linked = self.find(0, usize::MAX, |it| which(it.value))?;
-        self.0.remove(linked).ok().map(|(value, _)| value)
+        let node = self.find(0, usize::MAX, |it| which(it.value))?;
+        // SAFETY: It was found in this tree.
+        Some(unsafe { self.0.remove(node) }.0)
     }
 }
 
 /// Iterates over what [`OwningTree::overlaps_mut`] finds: first and last number, and the value.
-pub struct OverlapsMut<'a, T>(Overlaps<'a, T>);
+pub struct OverlapsMut<'a, T>(Nodes<'a, T>);
 
 impl<'a, T> Iterator for OverlapsMut<'a, T> {
     type Item = (usize, usize, &'a mut T);
@@ -328,7 +439,7 @@ impl<'a, T> Iterator for OverlapsMut<'a, T> {
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let Found { first, last, .. } = self.0.next()?;
-        let node = self.0.at?.cast::<Node<T>>().as_ptr();
+        let node = self.0.at?.as_ptr();
         // SAFETY: It is in a tree that is borrowed for writing as long, and comes once.
         Some((first, last, unsafe { &mut (*node).value }))
     }
@@ -342,7 +453,7 @@ impl<T> Default for OwningTree<T> {
 
 impl<T> Drop for OwningTree<T> {
     fn drop(&mut self) {
-        while let Some(Found { first, last, .. }) = self.overlaps(0, usize::MAX).next() {
+        while let Some(Found { first, last, .. }) = self.0.overlaps(0, usize::MAX).next() {
             drop(self.remove(first, last));
         }
     }
@@ -351,43 +462,5 @@ impl<T> Drop for OwningTree<T> {
 impl<T> Default for Tree<T> {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// Iterates over what [`Tree::overlaps`] finds.
-///
-/// # Invariants
-///
-/// `at` is in the tree.
-pub struct Overlaps<'a, T> {
-    tree: &'a Tree<T>,
-    at: Option<NonNull<bindings::interval_tree_node>>,
-    first: usize,
-    last: usize,
-}
-
-impl<'a, T> Iterator for Overlaps<'a, T> {
-    type Item = Found<'a, T>;
-
-    #[inline]
-    fn next(&mut self) -> Option<Found<'a, T>> {
-        let (first, last) = (self.first, self.last);
-        let next = match self.at {
-            // SAFETY: Nobody changes a tree that is borrowed.
-            None => unsafe {
-                bindings::interval_tree_iter_first(self.tree.root.get(), first, last)
-            },
-            // SAFETY: As above; by the type invariant.
-            Some(at) => unsafe { bindings::interval_tree_iter_next(at.as_ptr(), first, last) },
-        };
-        let next = NonNull::new(next)?;
-        self.at = Some(next);
-        // SAFETY: It is the first field of a node, in a tree that is borrowed for as long.
-        let node: &'a Node<T> = unsafe { next.cast().as_ref() };
-        Some(Found {
-            first: node.node.start,
-            last: node.node.last,
-            value: &node.value,
-        })
     }
 }
