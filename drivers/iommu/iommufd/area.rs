@@ -55,6 +55,22 @@ impl Extent {
         })
     }
 
+    /// What [`Self::new`] has made before, by its first and last IOVA and [`Self::start`].
+    pub(crate) fn again(iova: usize, last: usize, start: usize) -> Self {
+        // INVARIANT: as was checked then.
+        Self {
+            iova,
+            last,
+            index: start / PAGE_SIZE,
+            offset: start % PAGE_SIZE,
+        }
+    }
+
+    /// The byte of the memory at which it begins.
+    pub(crate) fn start(&self) -> usize {
+        self.index * PAGE_SIZE + self.offset
+    }
+
     /// The first IOVA.
     pub(crate) fn iova(&self) -> usize {
         self.iova
@@ -77,7 +93,7 @@ impl Extent {
 
     /// Which byte of the memory is behind an IOVA, which is in it.
     pub(crate) fn byte(&self, iova: usize) -> usize {
-        self.index * PAGE_SIZE + self.offset + (iova - self.iova)
+        self.start() + (iova - self.iova)
     }
 
     /// The first IOVA of a page, which is in it.
@@ -116,19 +132,13 @@ impl Extent {
 
     /// The parts before and from `at` on, which is in it and not its first IOVA.
     pub(crate) fn split(&self, at: usize) -> (Self, Self) {
-        let start = self.byte(at);
-        // INVARIANT: parts of what was right.
+        // Parts of what was right.
         (
             Self {
                 last: at - 1,
                 ..*self
             },
-            Self {
-                iova: at,
-                index: start / PAGE_SIZE,
-                offset: start % PAGE_SIZE,
-                ..*self
-            },
+            Self::again(at, self.last, self.byte(at)),
         )
     }
 }
@@ -177,6 +187,8 @@ mod tests {
             (MAX - P - 0x7ff, 0x800, P + 0x400),
         ] {
             let extent = Extent::new(iova, start, length)?;
+            assert_eq!(extent.start(), start);
+            assert_eq!(Extent::again(iova, extent.last(), start), extent);
             assert_eq!(extent.index(), start / P);
             assert_eq!(extent.last_index(), (start + length - 1) / P);
             for n in Iterator::chain((0..length).step_by(0x100), [length - 1]) {

@@ -110,9 +110,10 @@ struct Mapped {
     filling: Option<Filling>,
 }
 
-/// A mapping.
+/// A mapping. Where it is the tree knows.
 pub(crate) struct Area {
-    extent: Extent,
+    /// The byte of its pages at which it begins.
+    start: usize,
     prot: Prot,
     /// `None` while it is made or taken away.
     mapped: Option<Mapped>,
@@ -124,10 +125,13 @@ pub(crate) struct Area {
     locks: Atomic<u32>,
 }
 
+// There may be millions, and the next size of kmalloc() is 128.
+const _: () = assert!(Slot::<Area>::SIZE <= 96);
+
 impl Area {
-    /// Where it is.
-    pub(crate) fn extent(&self) -> &Extent {
-        &self.extent
+    /// Where it is, of which the tree has the IOVAs.
+    fn extent(&self, first: usize, last: usize) -> Extent {
+        Extent::again(first, last, self.start)
     }
 
     /// What may be done with it.
@@ -220,14 +224,21 @@ fn range<T>(found: Found<'_, T>) -> (usize, usize) {
 }
 
 impl Iovas {
-    /// The area that an IOVA is in.
-    pub(crate) fn at(&self, iova: usize) -> Option<&Area> {
-        self.areas.overlaps(iova, iova).next().map(|it| it.value)
+    /// The area that an IOVA is in, and where that is.
+    pub(crate) fn at(&self, iova: usize) -> Option<(Extent, &Area)> {
+        self.areas(iova, iova).next()
     }
 
     /// The areas that have an IOVA in the range, in order.
-    pub(crate) fn areas(&self, first: usize, last: usize) -> impl Iterator<Item = &Area> {
-        self.areas.overlaps(first, last).map(|it| it.value)
+    pub(crate) fn areas(&self, first: usize, last: usize) -> impl Iterator<Item = (Extent, &Area)> {
+        let areas = self.areas.overlaps(first, last);
+        areas.map(|it| (it.value.extent(it.first, it.last), it.value))
+    }
+
+    /// Where those are that have pages.
+    fn mapped(&self, first: usize, last: usize) -> impl Iterator<Item = Extent> + '_ {
+        let mapped = self.areas(first, last).filter(|it| it.1.mapped.is_some());
+        mapped.map(|it| it.0)
     }
 
     /// What IOVAs and lengths must be multiples of, in bytes.
@@ -331,7 +342,7 @@ impl Iovas {
 
     fn put(&mut self, extent: Extent, prot: Prot, mapped: Option<Mapped>, slot: Slot<Area>) {
         let area = Area {
-            extent,
+            start: extent.start(),
             prot,
             mapped,
             prevent_access: false,
@@ -373,8 +384,8 @@ impl Iovas {
     ///
     /// `EADDRINUSE`: one is not.
     fn align(&mut self, wanted: usize) -> Result {
-        let aligned = |area: &Area| area.extent.is_aligned(wanted);
-        if wanted > self.alignment && !self.areas(0, usize::MAX).all(aligned) {
+        let is_aligned = |(extent, _): (Extent, &Area)| extent.is_aligned(wanted);
+        if wanted > self.alignment && !self.areas(0, usize::MAX).all(is_aligned) {
             return Err(EADDRINUSE);
         }
         self.alignment = wanted;
@@ -502,9 +513,8 @@ impl IoPagetable {
         let mut parts = KVec::new();
         let iovas = self.read();
         let mut at = Some(iova);
-        for area in iovas.areas(iova, last) {
+        for (extent, area) in iovas.areas(iova, last) {
             let first = at.ok_or(ENOENT)?;
-            let extent = &area.extent;
             let mapped = area.mapped.as_ref().ok_or(ENOENT)?;
             if extent.iova() > first {
                 return Err(ENOENT);
@@ -693,7 +703,7 @@ impl IoPagetable {
             area.prevent_access = true;
             return Ok(Some(((from, to), true)));
         }
-        let extent = area.extent;
+        let extent = area.extent(from, to);
         let Some(Mapped { pages, filling }) = area.mapped.take() else {
             return Err(EBUSY);
         };
@@ -797,11 +807,12 @@ impl IoPagetable {
         }
         domains.tables.reserve(1, GFP_KERNEL)?;
         let mut done = None;
-        for (first, _, area) in iovas.areas.overlaps_mut(0, usize::MAX) {
+        for (first, last, area) in iovas.areas.overlaps_mut(0, usize::MAX) {
+            let extent = area.extent(first, last);
             let Some(Mapped { pages, filling }) = &mut area.mapped else {
                 continue;
             };
-            let filled = pages.fill_more(&area.extent, area.prot, domains.large, table, filling);
+            let filled = pages.fill_more(&extent, area.prot, domains.large, table, filling);
             if let Err(e) = filled {
                 if let Some(done) = done {
                     Self::remove_from(iovas, done, domains.tables.first(), table);
@@ -820,17 +831,18 @@ impl IoPagetable {
     /// Takes all areas that begin up to `last` out of a page table; `other` is one that they stay
     /// in.
     fn remove_from(iovas: &mut Iovas, last: usize, other: Option<&PageTable>, table: PageTable) {
-        for (_, _, area) in iovas.areas.overlaps_mut(0, last) {
+        for (first, last, area) in iovas.areas.overlaps_mut(0, last) {
+            let extent = area.extent(first, last);
             let Some(Mapped { pages, filling }) = &mut area.mapped else {
                 continue;
             };
             match (other, &mut *filling) {
                 (Some(&other), Some(filling)) => {
-                    pages.unfill_one(&area.extent, table, other, filling);
+                    pages.unfill_one(&extent, table, other, filling);
                 }
                 _ => {
                     if let Some(filling) = filling.take() {
-                        pages.unfill(&area.extent, &[table], filling);
+                        pages.unfill(&extent, &[table], filling);
                     }
                 }
             }
@@ -897,9 +909,9 @@ impl IoPagetable {
     /// Calls `f` with where an area is that has pages, while these stay where they are.
     pub(crate) fn while_mapped<T>(&self, iova: usize, f: impl FnOnce(&Extent) -> T) -> Option<T> {
         let iovas = self.read();
-        let area = iovas.at(iova)?;
+        let (extent, area) = iovas.at(iova)?;
         let pages = area.pages()?;
-        Some(pages.while_there(|_| f(&area.extent)))
+        Some(pages.while_there(|_| f(&extent)))
     }
 
     /// The physical address at an IOVA and how many bytes follow it there, at least one and at most
@@ -912,7 +924,7 @@ impl IoPagetable {
     pub(crate) fn physical(&self, iova: usize, most: u64) -> Result<(u64, u64)> {
         let domains = self.domains.read();
         let iovas = self.read();
-        let area = iovas.at(iova).ok_or(ENOENT)?;
+        let (extent, area) = iovas.at(iova).ok_or(ENOENT)?;
         let mapped = area.mapped.as_ref().ok_or(ENOENT)?;
         mapped.pages.while_there(|is_there| {
             if !is_there {
@@ -921,7 +933,7 @@ impl IoPagetable {
             let table = domains.tables.first().filter(|_| mapped.filling.is_some());
             let table = table.filter(|it| it.is_identity()).ok_or(EOPNOTSUPP)?;
             let start = table.phys(iova);
-            let last = area.extent.last();
+            let last = extent.last();
             let mut length = PAGE_SIZE - iova % PAGE_SIZE;
             // As far as the next page follows in memory.
             while (length as u64) < most && length <= last - iova {
@@ -946,9 +958,9 @@ impl IoPagetable {
         if enable {
             // What was written before is not meant.
             dirty::forget(table, |reading| {
-                let mut mapped = iovas.areas(0, usize::MAX).filter(|it| it.mapped.is_some());
-                let done =
-                    mapped.try_for_each(|it| reading.read(it.extent.iova(), it.extent.last()));
+                let done = iovas
+                    .mapped(0, usize::MAX)
+                    .try_for_each(|extent| reading.read(extent.iova(), extent.last()));
                 reading.sync();
                 done
             })?;
@@ -972,9 +984,7 @@ impl IoPagetable {
         }
         dirty::read(table, flags, bitmap, &mut |reading, first, last| {
             let iovas = self.read();
-            let mut mapped = iovas.areas(first, last).filter(|it| it.mapped.is_some());
-            let done = mapped.try_for_each(|it| {
-                let extent = &it.extent;
+            let done = iovas.mapped(first, last).try_for_each(|extent| {
                 reading.read(extent.iova().max(first), extent.last().min(last))
             });
             reading.sync();
@@ -998,8 +1008,8 @@ impl Iovas {
         if mapped.pages.is_mmio() {
             return Err(EOPNOTSUPP);
         }
-        let at = iova + 1;
-        if (at | area.extent.byte(at)) & (self.alignment - 1) != 0 {
+        let (at, extent) = (iova + 1, area.extent(first, last));
+        if (at | extent.byte(at)) & (self.alignment - 1) != 0 {
             return Err(EINVAL);
         }
         let (areas, fillings) = (
@@ -1011,7 +1021,7 @@ impl Iovas {
         if area.accesses.load(Relaxed) != 0 || mapped.filling.is_some() && large {
             return Err(EINVAL);
         }
-        let (extent, prot) = (area.extent, area.prot);
+        let prot = area.prot;
         let (left, right) = extent.split(at);
         let Some((area, slot)) = self.areas.remove(first, last) else {
             return Err(EINVAL);

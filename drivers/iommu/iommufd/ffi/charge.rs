@@ -85,7 +85,7 @@ impl<'a> AllIoas<'a> {
     /// The first of `f`.
     pub(crate) fn each(&self, mut f: impl FnMut(Option<&Pages>) -> Result) -> Result {
         for ioas in &self.all {
-            for area in ioas.iovas.areas(0, usize::MAX) {
+            for (_, area) in ioas.iovas.areas(0, usize::MAX) {
                 f(area.pages())?;
             }
         }

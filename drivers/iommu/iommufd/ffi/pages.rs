@@ -51,6 +51,7 @@ use kernel::{
     interval_tree::{
         Found,
         Linked,
+        Member,
         OwningTree,
         Slot,
         Tree, //
@@ -105,6 +106,9 @@ pub(crate) struct Filled {
     offset: u16,
     granule: Granule,
 }
+
+// There may be millions, and the next size of kmalloc() is 128.
+const _: () = assert!(Slot::<Member<Filled>>::SIZE <= 96);
 
 impl Filled {
     fn new(storage: PageTable, extent: &Extent, granule: Granule) -> Self {
@@ -217,7 +221,12 @@ impl Memory {
     }
 
     /// A mapping holds its pages from now on.
-    fn add(&mut self, extent: &Extent, filled: Filled, slot: Slot<Filled>) -> Linked<Filled> {
+    fn add(
+        &mut self,
+        extent: &Extent,
+        filled: Filled,
+        slot: Slot<Member<Filled>>,
+    ) -> Linked<Filled> {
         let (first, last) = (extent.index(), extent.last_index());
         self.mappings.insert(first, last, filled, slot)
     }
@@ -704,7 +713,7 @@ impl Pages {
         &self,
         filling: Filling,
         parts: (&Extent, &Extent),
-        slot: Slot<Filled>,
+        slot: Slot<Member<Filled>>,
     ) -> Result<(Filling, Filling)> {
         let (Held::Memory(memory), Filling::Memory(linked)) = (&mut *self.held.lock(), filling)
         else {

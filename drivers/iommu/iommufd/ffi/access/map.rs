@@ -7,6 +7,7 @@
 //! inside it, and may sleep.
 
 use crate::{
+    area::Extent,
     ffi::{
         ioas::Ioas,
         pages::Pages,
@@ -69,8 +70,9 @@ impl<'m> Spans<'m> {
         if self.is_done {
             return None;
         }
-        let area = self.map.0.at(self.at)?;
+        let (extent, area) = self.map.0.at(self.at)?;
         let span = Span {
+            extent,
             area,
             pages: area.pages()?,
             first: self.at,
@@ -100,6 +102,7 @@ impl<'m> Spans<'m> {
 
 /// The part of one mapping that is in a range, of which `first` is an IOVA.
 pub(crate) struct Span<'m> {
+    extent: Extent,
     area: &'m Area,
     pages: &'m Pages,
     first: usize,
@@ -108,7 +111,7 @@ pub(crate) struct Span<'m> {
 
 impl Span<'_> {
     fn last(&self) -> usize {
-        self.wanted.min(self.area.extent().last())
+        self.wanted.min(self.extent.last())
     }
 
     /// How many bytes it has.
@@ -117,7 +120,7 @@ impl Span<'_> {
     }
 
     fn indexes(&self) -> (usize, usize) {
-        let extent = self.area.extent();
+        let extent = &self.extent;
         (
             extent.byte(self.first) / PAGE_SIZE,
             extent.byte(self.last()) / PAGE_SIZE,
@@ -140,7 +143,7 @@ impl Span<'_> {
 
     /// Whether it begins and, unless it is the last, ends with a whole page.
     pub(crate) fn is_page_aligned(&self) -> bool {
-        let extent = self.area.extent();
+        let extent = &self.extent;
         extent.byte(self.first) % PAGE_SIZE == 0
             && (self.wanted <= extent.last()
                 || extent.byte(extent.last()) % PAGE_SIZE == PAGE_SIZE - 1)
@@ -172,7 +175,7 @@ impl Span<'_> {
     /// `EFAULT`: there is no memory behind it; `ENOMEM`; `EPERM`: it must not be written; `EINVAL`:
     /// it is no memory.
     pub(crate) fn copy(&self, buffer: &mut Buffer, flags: u32) -> Result {
-        let (start, len) = (self.area.extent().byte(self.first), self.len());
+        let (start, len) = (self.extent.byte(self.first), self.len());
         let write = flags & WRITE != 0;
         if write && !self.pages.writable() {
             return Err(EPERM);

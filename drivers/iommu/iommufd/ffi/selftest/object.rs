@@ -123,12 +123,8 @@ impl IoasExt for Ioas {
 
     fn nth_area(&self, nth: u32) -> Option<usize> {
         let iovas = self.iopt().read();
-        let start = iovas
-            .areas(0, usize::MAX)
-            .nth(nth as usize)?
-            .extent()
-            .iova();
-        Some(start)
+        let (extent, _) = iovas.areas(0, usize::MAX).nth(nth as usize)?;
+        Some(extent.iova())
     }
 }
 
