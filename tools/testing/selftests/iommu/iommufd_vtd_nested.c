@@ -699,6 +699,10 @@ TEST_F(nested, invalid_invalidations)
 	} bad[] = {
 		{ { .addr = IOVA + 8, .npages = 1 }, EINVAL },
 		{ { .addr = IOVA, .npages = UINT64_MAX }, EINVAL },
+		/* Ends that wrap: before the address, and at its page. */
+		{ { .addr = IOVA, .npages = 1ULL << 52 }, EINVAL },
+		{ { .addr = IOVA, .npages = (1ULL << 52) + 1 }, EINVAL },
+		{ { .addr = -PG, .npages = 2 }, EINVAL },
 		{ { .addr = IOVA, .npages = 1, .flags = 2 }, EOPNOTSUPP },
 		{ { .addr = IOVA, .npages = 1, .__reserved = 1 }, EOPNOTSUPP },
 	};
