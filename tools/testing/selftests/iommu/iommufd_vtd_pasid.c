@@ -546,6 +546,76 @@ TEST_F_TIMEOUT(dirty, changes_while_attaching, SLOW)
 	EXPECT_EQ(1, dirty_only(v, A));
 }
 
+/* Of attaching while tracking begins. */
+#define ROUNDS 400
+
+struct enabler {
+	struct vtd *v;
+	/* The round that may begin, and the one that is over. */
+	int go, done;
+	int rc;
+};
+
+static void *enable(void *arg)
+{
+	struct enabler *e = arg;
+	int round, i;
+
+	for (round = 1; round <= ROUNDS; round++) {
+		while (__atomic_load_n(&e->go, __ATOMIC_ACQUIRE) < round)
+			;
+		/* At each moment of an attach. */
+		for (i = 0; i < round % 100 * 200; i++)
+			asm volatile("");
+		e->rc = e->rc ?: dirty_set(e->v, true);
+		__atomic_store_n(&e->done, round, __ATOMIC_RELEASE);
+	}
+	return NULL;
+}
+
+/* How often what a PASID wrote was not recorded, where tracking began as it was attached. */
+static int missed_writes(struct vtd *v, uint32_t hwpt, uint64_t iova)
+{
+	struct enabler e = { .v = v };
+	int round, missed = 0, rc = 0;
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, enable, &e))
+		return -1;
+	for (round = 1; round <= ROUNDS; round++) {
+		rc = rc ?: dirty_set(v, false);
+		__atomic_store_n(&e.go, round, __ATOMIC_RELEASE);
+		rc = rc ?: vtd_attach_pasid(v, 1, hwpt);
+		while (__atomic_load_n(&e.done, __ATOMIC_ACQUIRE) < round)
+			;
+		dirty_only(v, 0);
+		missed += pdma_run(v, PDMA_WRITE, 1, iova + 8, round) != PDMA_DONE ||
+			  dirty_only(v, A) != 1;
+		rc = rc ?: vtd_detach_pasid(v, 1);
+	}
+	pthread_join(thread, NULL);
+	return rc || e.rc ? -1 : missed;
+}
+
+/* Who attaches sees that tracking begins, or is seen by who begins it. */
+TEST_F_TIMEOUT(dirty, begins_while_attaching, SLOW)
+{
+	struct vtd *v = &self->v;
+
+	if (!vtd_is_pdma(v))
+		SKIP(return, NO_DMA, v->bdf);
+	EXPECT_EQ(0, missed_writes(v, v->parent, gpa_of(A)));
+}
+
+TEST_F_TIMEOUT(dirty, begins_while_nesting, SLOW)
+{
+	struct vtd *v = &self->v;
+
+	if (!vtd_is_pdma(v))
+		SKIP(return, NO_DMA, v->bdf);
+	EXPECT_EQ(0, missed_writes(v, self->hwpt, IOVA));
+}
+
 /*
  * A PASID moves to another parent, and what becomes of the tracking of the old one
  * is no matter. That one maps nothing, so its tracking changes quickly.
