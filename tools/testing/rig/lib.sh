@@ -133,6 +133,17 @@ kernel_tree()
 	fi
 }
 
+# copy_build NAME: what was compiled for build/rust need not be again for build/NAME.
+# Commands name the folder; where that of objtool is not the same it is built, and all
+# objects after it.
+copy_build()
+{
+	[ ! -d "$BUILD/$1" ] || return 0
+	cp -a "$BUILD/rust" "$BUILD/$1"
+	find "$BUILD/$1" -name '.*.cmd' -exec grep -lZ /build/rust/ {} + |
+		xargs -0 sed -i "s,/build/rust/,/build/$1/,g"
+}
+
 # locked NAME COMMAND...: one at a time on this checkout; says that it waits.
 locked()
 {
