@@ -214,12 +214,14 @@ fn set_iommu(ctx: &Ctx, type_: usize) -> Result {
 ///
 /// # Errors
 ///
-/// `EFAULT`; `EINVAL` for a structure that is too short, and for flags; `ENODEV`; those of
-/// mapping.
+/// `EFAULT`; `EINVAL` for a structure that is too short, for unknown flags and for none; `ENODEV`;
+/// those of mapping.
 fn map_dma(ctx: &Ctx, arg: usize) -> Result {
     let map: VfioDmaMap = read_struct(arg)?;
     let known = uapi::VFIO_DMA_MAP_FLAG_READ | uapi::VFIO_DMA_MAP_FLAG_WRITE;
-    if (map.argsz as usize) < size_of::<VfioDmaMap>() || map.flags & !known != 0 {
+    let short = (map.argsz as usize) < size_of::<VfioDmaMap>();
+    // VFIO's own type 1 maps nothing that can neither be read nor written; page tables warn.
+    if short || map.flags == 0 || map.flags & !known != 0 {
         return Err(EINVAL);
     }
     let access = Access {

@@ -458,6 +458,31 @@ TEST_F(regress, vfio_unmap_on_the_way)
 	test_ioctl_destroy(stdev);
 }
 
+/* What can neither be read nor written is not mapped, whether there is a page table or not. */
+TEST_F(regress, vfio_map_without_access)
+{
+	struct iommu_vfio_ioas set = {
+		.size = sizeof(set),
+		.ioas_id = self->ioas_id,
+		.op = IOMMU_VFIO_IOAS_SET,
+	};
+	struct vfio_iommu_type1_dma_map map = {
+		.argsz = sizeof(map),
+		.vaddr = (uintptr_t)self->memory,
+		.iova = IOVA,
+		.size = PG,
+	};
+	__u32 stdev;
+
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_VFIO_IOAS, &set));
+	EXPECT_ERRNO(EINVAL, ioctl(self->fd, VFIO_IOMMU_MAP_DMA, &map));
+	test_cmd_mock_domain(self->ioas_id, &stdev, NULL, NULL);
+	EXPECT_ERRNO(EINVAL, ioctl(self->fd, VFIO_IOMMU_MAP_DMA, &map));
+	map.flags = VFIO_DMA_MAP_FLAG_WRITE;
+	EXPECT_EQ(0, ioctl(self->fd, VFIO_IOMMU_MAP_DMA, &map));
+	test_ioctl_destroy(stdev);
+}
+
 /* What cannot be mapped is told first, and then that there is no such fault queue. */
 TEST_F(regress, fault_queue_comes_last)
 {
