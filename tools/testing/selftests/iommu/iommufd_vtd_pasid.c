@@ -343,6 +343,57 @@ TEST_F(pasid, read_only_entry)
 	EXPECT_TRUE(PUT(2, IOVA, 1));
 }
 
+/* Fault events so far, of all units, or -1. */
+static long fault_events(void)
+{
+	FILE *f = fopen("/proc/interrupts", "r");
+	char line[1024], *at, *end;
+	long sum = -1;
+
+	while (f && fgets(line, sizeof(line), f)) {
+		at = strchr(line, ':');
+		if (!at || !strstr(at, "dmar") || strstr(at, "prq"))
+			continue;
+		for (at++; ; at = end) {
+			unsigned long n = strtoul(at, &end, 10);
+
+			if (at == end || *end != ' ')
+				break;
+			sum = (sum < 0 ? 0 : sum) + n;
+		}
+	}
+	if (f)
+		fclose(f);
+	return sum;
+}
+
+/* A device that faults again and again does not get an interrupt for each. */
+TEST_F_TIMEOUT(pasid, storm_of_faults, SLOW)
+{
+	enum { FAULTS = 20000 };
+	struct vtd *v = &self->v;
+	long before, n;
+
+	if (!vtd_is_pdma(v))
+		SKIP(return, NO_DMA, v->bdf);
+	if (variant->how)
+		SKIP(return, "a device that asks before sees no faults");
+	before = fault_events();
+	if (before < 0)
+		SKIP(return, "/proc/interrupts does not tell of fault events");
+	for (n = 0; n < FAULTS; n++)
+		EXPECT_EQ(REFUSED, GET(3, IOVA));
+	EXPECT_GT(FAULTS / 10, fault_events() - before);
+	EXPECT_EQ(TOKEN(B), GET(1, IOVA));
+	/* Nor is it left without: what comes later is heard of, and said of no more than some. */
+	usleep(100000);
+	before = fault_events();
+	EXPECT_EQ(REFUSED, GET(3, IOVA));
+	for (n = 0; n < 200 && fault_events() == before; n++)
+		usleep(5000);
+	EXPECT_EQ(before + 1, fault_events());
+}
+
 TEST_F_TIMEOUT(pasid, many, SLOW)
 {
 	enum { FIRST = 100, MANY = 150 };
