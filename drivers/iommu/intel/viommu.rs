@@ -445,7 +445,7 @@ impl ViommuOps for Vtd {
         requests.chunks(|descs: &[WideDesc]| queue.run(descs, |desc| Ask::read(&desc.qw, true)))
     }
 
-    fn check_vdevice(_viommu: &Viommu<Self>, dev: &Served, id: u64) -> Result {
+    fn add_vdevice(_viommu: &Viommu<Self>, dev: &Served, id: u64) -> Result {
         if u16::try_from(id).is_err() {
             return Err(EINVAL);
         }

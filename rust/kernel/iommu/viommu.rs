@@ -87,13 +87,19 @@ pub trait ViommuOps: Sized + Send + Sync + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Whether the virtual machine may call a device `id`. No other device of the vIOMMU has that
-    /// name, and this one has no other.
+    /// The virtual machine is to call a device `id`. No other device of the vIOMMU has that name,
+    /// and this one has no other. May sleep.
     ///
     /// # Errors
     ///
     /// Whatever is wrong with the name or with the device; it does not get it then.
-    fn check_vdevice(_viommu: &Viommu<Self>, _dev: &Served, _id: u64) -> Result {
+    fn add_vdevice(_viommu: &Viommu<Self>, _dev: &Served, _id: u64) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Takes the name away that [`ViommuOps::add_vdevice`] gave, before the device is unbound. May
+    /// sleep.
+    fn remove_vdevice(_viommu: &Viommu<Self>, _dev: &Served, _id: u64) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
@@ -460,7 +466,7 @@ impl<T: ViommuOps> ViommuTable<T> {
         if T::HAS_CACHE_INVALIDATE {
             ops.cache_invalidate = Some(Self::cache_invalidate);
         }
-        if T::HAS_CHECK_VDEVICE {
+        if T::HAS_ADD_VDEVICE {
             ops.vdevice_init = Some(Self::vdevice_init);
         }
         if T::HAS_HAS_HW_QUEUE {
@@ -522,18 +528,42 @@ impl<T: ViommuOps> ViommuTable<T> {
     /// Called by iommufd on a vDEVICE of a vIOMMU that has this table, complete but for what this
     /// does, whose device it does not unbind meanwhile.
     unsafe extern "C" fn vdevice_init(vdev: *mut bindings::iommufd_vdevice) -> c_int {
+        // SAFETY: By the caller.
+        let (viommu, dev, id) = unsafe { Self::parts(vdev) };
+        from_result(|| {
+            T::add_vdevice(viommu, dev, id)?;
+            if T::HAS_REMOVE_VDEVICE {
+                // SAFETY: Nobody else uses the vDEVICE before it is complete.
+                unsafe { (*vdev).destroy = Some(Self::vdevice_destroy) };
+            }
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// Called by iommufd, once, on a vDEVICE that [`Self::vdevice_init`] was called on, whose device
+    /// it does not unbind meanwhile.
+    unsafe extern "C" fn vdevice_destroy(vdev: *mut bindings::iommufd_vdevice) {
+        // SAFETY: By the caller.
+        let (viommu, dev, id) = unsafe { Self::parts(vdev) };
+        T::remove_vdevice(viommu, dev, id);
+    }
+
+    /// What a vDEVICE is of, and its name.
+    ///
+    /// # Safety
+    ///
+    /// `vdev` is a vDEVICE of a vIOMMU that has this table, whose device is not unbound for `'a`.
+    unsafe fn parts<'a>(vdev: *mut bindings::iommufd_vdevice) -> (&'a Viommu<T>, &'a Served, u64) {
         // SAFETY: Both fields are set, and do not change.
         let (viommu, id) = unsafe { ((*vdev).viommu, (*vdev).virt_id) };
         // SAFETY: It has this table, and the vDEVICE keeps it.
-        let viommu = unsafe { Viommu::<T>::from_raw(viommu) };
+        let viommu = unsafe { Viommu::from_raw(viommu) };
         // SAFETY: The vDEVICE has a device.
         let dev = unsafe { bindings::iommufd_vdevice_to_device(vdev) };
-        // SAFETY: It is valid, and stays bound until this returns.
-        let dev = unsafe { Served::from_raw(dev) };
-        from_result(|| {
-            T::check_vdevice(viommu, dev, id)?;
-            Ok(0)
-        })
+        // SAFETY: It is valid, and stays bound for `'a`.
+        (viommu, unsafe { Served::from_raw(dev) }, id)
     }
 
     /// # Safety
