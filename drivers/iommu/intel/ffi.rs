@@ -12,6 +12,7 @@ pub(crate) mod context;
 pub(crate) mod device;
 pub(crate) mod domain;
 pub(crate) mod exports;
+pub(crate) mod faults;
 pub(crate) mod preempt;
 pub(crate) mod stack;
 pub(crate) mod table;

@@ -39,6 +39,10 @@ use kernel::{
     prelude::*,
     rbtree::RBTree,
     sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         Arc,
         Mutex, //
     }, //
@@ -52,10 +56,15 @@ use crate::{
     },
     ffi::{
         device::Device,
+        faults::{
+            self,
+            Named, //
+        },
         preempt::pause,
         stack::Stack,
         user::{
             NarrowDesc,
+            VtdFault,
             VtdPasidEntry,
             WideDesc,
             MAX_DESCS,
@@ -83,6 +92,8 @@ pub(crate) struct Vtd {
     share: Share,
     #[pin]
     names: Mutex<Names>,
+    /// Which of the unit's overflows the guest knows of.
+    overflows: Atomic<u32>,
 }
 
 /// A guest's domain-id, and whether the guest invalidates Device-TLBs itself where it is used.
@@ -124,6 +135,24 @@ impl Vtd {
     /// Whether a device can have a vIOMMU of this type.
     pub(crate) fn offered(dev: &Device<'_>, kind: u32) -> bool {
         kind == VIOMMU_TYPE && dev.unit().nested_supported()
+    }
+
+    /// Tells the guest of a fault of a device of its, and of others that were lost.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP`: it does not want to know; `ENOMEM`.
+    pub(crate) fn tell(viommu: &Viommu<Self>, frcd: [u64; 2]) -> Result {
+        let overflows = viommu.share.overflows();
+        let lost = viommu.overflows.load(Relaxed) != overflows;
+        let fault = VtdFault {
+            flags: if lost { VtdFault::OVERFLOW } else { 0 },
+            __reserved: 0,
+            frcd,
+        };
+        viommu.report_event(VtdFault::TYPE, &fault)?;
+        viommu.overflows.store(overflows, Relaxed);
+        Ok(())
     }
 }
 
@@ -397,6 +426,7 @@ impl ViommuOps for Vtd {
                 Share::new(viommu, parent)?
             },
             names <- new_mutex!(Names { by_guest: RBTree::new(), count: 0 }),
+            overflows: Atomic::new(share.overflows()),
         })
     }
 
@@ -445,13 +475,19 @@ impl ViommuOps for Vtd {
         requests.chunks(|descs: &[WideDesc]| queue.run(descs, |desc| Ask::read(&desc.qw, true)))
     }
 
-    fn add_vdevice(_viommu: &Viommu<Self>, dev: &Served, id: u64) -> Result {
-        if u16::try_from(id).is_err() {
-            return Err(EINVAL);
-        }
-        if !Device::of(dev)?.has_own_source_id() {
+    fn add_vdevice(viommu: &Viommu<Self>, dev: &Served, id: u64) -> Result {
+        let sid = u16::try_from(id).map_err(|_| EINVAL)?;
+        let dev = Device::of(dev)?;
+        if !dev.has_own_source_id() {
             return Err(EOPNOTSUPP);
         }
-        Ok(())
+        let viommu = viommu.hold();
+        faults::name(&dev.unit(), dev.source_id(), Named { viommu, sid })
+    }
+
+    fn remove_vdevice(_viommu: &Viommu<Self>, dev: &Served, _id: u64) {
+        if let Ok(dev) = Device::of(dev) {
+            faults::unname(&dev.unit(), dev.source_id());
+        }
     }
 }

@@ -10,7 +10,7 @@
 //! | decisions, no side effects | [`flush_plan`], [`range`] |
 //! | the life of an entry, and what is done with it | [`pasid`], [`entries`] |
 //! | caches of a domain, user's page tables | [`cache`], [`nested`] |
-//! | a guest that has a VT-d | [`guest`], [`viommu`] |
+//! | a guest that has a VT-d | [`guest`], [`fault`], [`viommu`] |
 //! | the hardware's caches, for tests | [`cache_model`] |
 //! | what C sees, and all `unsafe` | [`ffi`] and below |
 //!
@@ -29,6 +29,7 @@ mod cache_model;
 mod caps;
 mod context;
 mod entries;
+mod fault;
 mod ffi;
 mod flush_plan;
 mod guest;

@@ -124,6 +124,40 @@ bool vtd_pause(void)
 	return !fatal_signal_pending(current);
 }
 
+/* Devices that guests have names for, by unit and source-id. */
+static DEFINE_XARRAY(vtd_named);
+static DEFINE_MUTEX(vtd_named_mutex);
+
+static unsigned long vtd_named_index(struct intel_iommu *iommu, u16 sid)
+{
+	return (unsigned long)iommu->seq_id << 16 | sid;
+}
+
+void vtd_named_lock(void)
+{
+	mutex_lock(&vtd_named_mutex);
+}
+
+void vtd_named_unlock(void)
+{
+	mutex_unlock(&vtd_named_mutex);
+}
+
+int vtd_named_add(struct intel_iommu *iommu, u16 sid, void *named)
+{
+	return xa_insert(&vtd_named, vtd_named_index(iommu, sid), named, GFP_KERNEL_ACCOUNT);
+}
+
+void *vtd_named_find(struct intel_iommu *iommu, u16 sid)
+{
+	return xa_load(&vtd_named, vtd_named_index(iommu, sid));
+}
+
+void *vtd_named_remove(struct intel_iommu *iommu, u16 sid)
+{
+	return xa_erase(&vtd_named, vtd_named_index(iommu, sid));
+}
+
 bool vtd_scalable(struct intel_iommu *iommu)
 {
 	return sm_supported(iommu);

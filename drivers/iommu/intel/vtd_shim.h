@@ -67,6 +67,12 @@ void vtd_preempt_enable(void);
 bool vtd_preemptible(void);
 bool vtd_pause(void);
 
+void vtd_named_lock(void);
+void vtd_named_unlock(void);
+int vtd_named_add(struct intel_iommu *iommu, u16 sid, void *named);
+void *vtd_named_find(struct intel_iommu *iommu, u16 sid);
+void *vtd_named_remove(struct intel_iommu *iommu, u16 sid);
+
 bool vtd_scalable(struct intel_iommu *iommu);
 void vtd_lock(struct intel_iommu *iommu);
 void vtd_unlock(struct intel_iommu *iommu);

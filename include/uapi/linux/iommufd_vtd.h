@@ -136,4 +136,49 @@ struct iommu_vtd_inv_desc {
 	__aligned_le64 qw[4];
 };
 
+/* For iommu_veventq_alloc.type on a vIOMMU of IOMMU_VTD_VIOMMU_TYPE */
+#define IOMMU_VTD_VEVENTQ_FRCD		0x56544404
+
+/**
+ * enum iommu_vtd_fault_flags - Flags of &struct iommu_vtd_fault
+ * @IOMMU_VTD_FAULT_OVERFLOW: The unit may have lost faults since the last one that came
+ *                            to this queue: the guest's Primary Fault Overflow
+ */
+enum iommu_vtd_fault_flags {
+	IOMMU_VTD_FAULT_OVERFLOW = 1 << 0,
+};
+
+/**
+ * struct iommu_vtd_fault - Fault of a guest's device (IOMMU_VTD_VEVENTQ_FRCD)
+ * @flags: Combination of enum iommu_vtd_fault_flags
+ * @__reserved: 0
+ * @frcd: The Fault Recording Register (section 11.4.7.6), F set, with the source-id
+ *        that the guest has for the device
+ *
+ * It follows a &struct iommufd_vevent_header. Told are faults that a guest can have
+ * caused: those of its first-stage tables and addresses (reasons 5Ch, 5Dh, 70h to 77h,
+ * 80h, 81h, 85h, 87h, 90h and 91h), and those of PASIDs that nothing is attached to
+ * (51h, 59h). All others are the kernel's own, and in its log. The VMM's part:
+ *
+ *  - 51h, 59h: if the guest's PASID-table entry is present, the device used the PASID
+ *    while the VMM changed what is attached to it; such a fault is not for the guest.
+ *  - 75h to 77h: the kernel's second stage refuses the guest's table, which is 70h or
+ *    73h to a guest that is not to know of it.
+ *  - 85h: so may the second stage refuse the page, if the VMM maps any read-only.
+ *  - FPD of the guest's entries, and what the guest has masked.
+ *
+ * A unit holds few records, and they are read some milliseconds apart, so of many
+ * faults most are lost. Requests for pages are no faults: they come to the fault queue
+ * of the hwpt, and of one that was answered with IOMMUFD_PAGE_RESP_INVALID the device
+ * knows. In which order the two queues are read says nothing of the order in which it
+ * all happened.
+ *
+ * A fault that no queue takes is in the kernel's log.
+ */
+struct iommu_vtd_fault {
+	__u32 flags;
+	__u32 __reserved;
+	__aligned_le64 frcd[2];
+};
+
 #endif

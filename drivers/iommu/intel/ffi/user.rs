@@ -20,6 +20,7 @@ use kernel::{
     prelude::*,
     sync::Arc, //
 };
+use zerocopy_derive::Immutable;
 
 use super::{
     domain::SecondStageDomain,
@@ -183,14 +184,40 @@ impl UserStruct for NarrowDesc {
     const MIN_LEN: usize = size_of::<Self>();
 }
 
+/// `struct iommu_vtd_fault`: a fault of a guest's device.
+#[repr(C)]
+#[derive(Immutable, IntoBytes)]
+pub(crate) struct VtdFault {
+    /// `IOMMU_VTD_FAULT_*`.
+    pub(crate) flags: u32,
+    /// Zero.
+    pub(crate) __reserved: u32,
+    /// The record's words.
+    pub(crate) frcd: [u64; 2],
+}
+
+const _: () = {
+    type Raw = bindings::iommu_vtd_fault;
+    assert!(size_of::<VtdFault>() == size_of::<Raw>());
+    assert!(offset_of!(VtdFault, frcd) == offset_of!(Raw, frcd));
+};
+
+impl VtdFault {
+    /// The type of queue that these are for.
+    pub(crate) const TYPE: u32 = bindings::IOMMU_VTD_VEVENTQ_FRCD;
+
+    /// `IOMMU_VTD_FAULT_OVERFLOW`: others may have been lost before.
+    pub(crate) const OVERFLOW: u32 = bindings::iommu_vtd_fault_flags_IOMMU_VTD_FAULT_OVERFLOW;
+}
+
 /// The most descriptors of a call.
 pub(crate) const MAX_DESCS: u32 = bindings::IOMMU_VTD_INVALIDATE_QI_MAX;
 
 /// The type of a guest's VT-d, which none that upstream counts up to can have.
 pub(crate) const VIOMMU_TYPE: u32 = bindings::IOMMU_VTD_VIOMMU_TYPE;
 
-const _: () =
-    assert!(VIOMMU_TYPE > 0xffff && VtdPasidEntry::TYPE > 0xffff && WideDesc::TYPE > 0xffff);
+const _: () = assert!(VIOMMU_TYPE > 0xffff && VtdPasidEntry::TYPE > 0xffff);
+const _: () = assert!(WideDesc::TYPE > 0xffff && VtdFault::TYPE > 0xffff);
 
 /// The domain that a new one is to be nested on.
 ///

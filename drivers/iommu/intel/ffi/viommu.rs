@@ -109,6 +109,12 @@ impl Share {
         self.parent.domain()
     }
 
+    /// How often the unit may have lost faults.
+    pub(crate) fn overflows(&self) -> u32 {
+        // SAFETY: The unit is there; only the work that reads its records writes to it.
+        unsafe { (&raw const (*self.unit().as_raw()).fault_overflows).read_volatile() }
+    }
+
     /// Domain-ids that the unit has, all told.
     pub(crate) fn domain_ids(&self) -> usize {
         // SAFETY: The unit is there; the number was set before anybody got it.
