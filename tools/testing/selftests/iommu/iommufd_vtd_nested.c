@@ -40,25 +40,6 @@ FIXTURE_TEARDOWN(nested)
 
 #define NO_DMA	"no way to make %s do DMA from here"
 
-/* The reason of the first DMA fault since, or -1. The report needs a moment. */
-static int log_fault(int fd)
-{
-	char line[1024], *at;
-	int tries;
-	ssize_t n;
-
-	for (tries = 0; tries < 200; tries++) {
-		while ((n = read(fd, line, sizeof(line) - 1)) > 0) {
-			line[n] = 0;
-			at = strstr(line, "[fault reason 0x");
-			if (at)
-				return strtol(at + 14, NULL, 16);
-		}
-		usleep(5000);
-	}
-	return -1;
-}
-
 TEST_F(nested, hw_info)
 {
 	EXPECT_EQ(ECAP_NEST | ECAP_SLTS | ECAP_FLTS,

@@ -783,6 +783,82 @@ TEST_F(viommu, queue_for_a_silent_device)
 	}
 }
 
+static uint64_t noise(void)
+{
+	return (uint64_t)random() << 42 ^ (uint64_t)random() << 21 ^ random();
+}
+
+/* Whatever a guest writes there: the hardware takes it, and it is the guest's own. */
+TEST_F_TIMEOUT(viommu, queue_of_noise, SLOW)
+{
+	/* Types, where the guest's names lie in them, and the bits that are not reserved. */
+	static const struct {
+		unsigned int type, name, at;
+		uint64_t low, high;
+	} kinds[] = {
+		{ 2, DID, 16, 0x00000000ffff00f0, ~0xf80ULL },
+		{ 3, SID, 32, 0xfff0ffff001ff000, ~0xffeULL },
+		{ 6, DID, 16, 0x000fffffffff0030, ~0xf80ULL },
+		{ 8, SID, 16, 0xfffffffffffff1f0, ~0x7feULL },
+	};
+	struct vtd *v = &self->v, *other = &self->other;
+	uint64_t root2 = vtd_new_table(v);
+	struct iommu_vtd_inv_desc descs[256];
+	unsigned int round, n, done = 0;
+	uint32_t viommu, vdev, hwpt2, num;
+	char line[1024];
+	ssize_t len;
+	int rc, log;
+
+	if (!self->two)
+		SKIP(return, ONE_ONLY);
+	log = log_open();
+	ASSERT_LE(0, log);
+	ASSERT_EQ(0, vtd_alloc_viommu(v, other->dev_id, v->parent, &viommu));
+	ASSERT_EQ(0, vtd_alloc_vdev(v, viommu, other->dev_id, SID2, &vdev));
+	MOVE(root2, IOVA, A);
+	ASSERT_EQ(0, vtd_alloc_pe(v, viommu, root2, DID, &hwpt2));
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	ASSERT_EQ(0, vtd_attach_pasid(v, 1, self->hwpt));
+	ASSERT_EQ(0, vtd_attach(other, hwpt2));
+	ASSERT_EQ(TOKEN(A), GET2(NO_PASID, IOVA));
+	MOVE(root2, IOVA, B);
+	srandom(1);
+	for (round = 0; round < 100; round++) {
+		for (n = 0; n < ARRAY_SIZE(descs); n++) {
+			unsigned int kind = random() % ARRAY_SIZE(kinds);
+			uint64_t low = noise(), high = noise();
+
+			memset(&descs[n], 0, sizeof(descs[n]));
+			if (random() % 200) {
+				low &= kinds[kind].low;
+				high &= kinds[kind].high;
+				low &= ~(0xffffULL << kinds[kind].at);
+				low |= (uint64_t)kinds[kind].name << kinds[kind].at;
+				low |= kinds[kind].type;
+				if (!(kind & 1))
+					low |= 2 << 4;
+			}
+			descs[n].qw[0] = low;
+			descs[n].qw[1] = high;
+		}
+		num = ARRAY_SIZE(descs);
+		rc = vtd_queue(v, self->viommu, descs, &num);
+		EXPECT_TRUE(!rc || rc == -EINVAL || rc == -EOPNOTSUPP || rc == -ENODEV)
+			TH_LOG("errno %d", -rc);
+		EXPECT_EQ(!rc, num == ARRAY_SIZE(descs));
+		done += num;
+	}
+	EXPECT_LT(100 * ARRAY_SIZE(descs) / 4, done);
+	EXPECT_EQ(TOKEN(A), GET2(NO_PASID, IOVA));
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	while ((len = read(log, line, sizeof(line) - 1)) > 0) {
+		line[len] = 0;
+		EXPECT_EQ(NULL, strstr(line, "Invalidation"));
+	}
+	close(log);
+}
+
 TEST_F(viommu, queue_of_128_bits)
 {
 	struct vtd *v = &self->v;
@@ -896,6 +972,315 @@ TEST_F_TIMEOUT(viommu, queue_while_the_device_leaves, SLOW)
 	/* The next one is for the device that left. */
 	EXPECT_EQ(1, p.done & 1);
 	free(p.descs);
+	EXPECT_EQ(0, vtd_destroy(v, self->hwpt));
+	EXPECT_EQ(0, vtd_destroy(v, self->viommu));
+}
+
+/*
+ * Faults, of which the kernel's log has no more than ten in five seconds: each test
+ * waits so long before it looks there.
+ */
+#define LOG_TIME	5500000
+
+/* The entry of IOVA for both PASIDs. */
+#define SET_LEAF(leaf)                                                        \
+	({                                                                    \
+		*vtd_entry(&self->v, self->root, 4, IOVA, 1) = (leaf);        \
+		ASSERT_EQ(0, QUEUE_ONE(vtd_iotlb(DID, 2)));                   \
+	})
+
+static unsigned int run_by(struct vtd *v, uint32_t pasid, uint64_t iova, bool write)
+{
+	return pdma_run(v, write ? PDMA_WRITE : PDMA_READ, pasid, iova, SENTINEL);
+}
+
+/* The guest is told what it can have caused, in its own names, and the log is not. */
+TEST_F_TIMEOUT(viommu, faults, SLOW)
+{
+	static const struct {
+		const char *what;
+		uint64_t leaf, iova;
+		bool write;
+		unsigned int reason;
+	} cases[] = {
+		{ "absent", 0, IOVA + 0x123, false, 0x71 },
+		{ "absent, to write", 0, IOVA, true, 0x71 },
+		{ "reserved bit", GPA_BASE + A * PG + FS_LEAF + (1ULL << 51), IOVA, false, 0x72 },
+		{ "read-only", GPA_BASE + A * PG + FS_P + FS_US, IOVA, true, 0x85 },
+		{ "supervisor", GPA_BASE + A * PG + FS_P + FS_RW, IOVA, false, 0x81 },
+		{ "not canonical", GPA_BASE + A * PG + FS_LEAF, IOVA | 1ULL << 48, false, 0x80 },
+	};
+	static const uint32_t pasids[] = { NO_PASID, 1, 7 };
+	struct vtd *v = &self->v;
+	unsigned int i, n, seq = 0;
+	struct vtd_event e;
+	uint32_t queue;
+	int fd, log;
+
+	if (variant->how)
+		SKIP(return, "devices that ask before see no faults");
+	log = log_open();
+	ASSERT_LE(0, log);
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	ASSERT_EQ(0, vtd_attach_pasid(v, 1, self->hwpt));
+	fd = vtd_alloc_faults(v, self->viommu, 64, &queue);
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(-EEXIST, vtd_alloc_faults(v, self->viommu, 64, &queue));
+	usleep(LOG_TIME);
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		SET_LEAF(cases[i].leaf);
+		for (n = 0; n < ARRAY_SIZE(pasids); n++) {
+			bool with = pasids[n] != NO_PASID;
+			/* Nothing is attached to PASID 7. */
+			unsigned int reason = pasids[n] == 7 ? 0x59 : cases[i].reason;
+			uint64_t high = (uint64_t)reason << 32 | SID | 1ULL << 63;
+
+			if (with)
+				high |= 1ULL << 31 | (uint64_t)pasids[n] << 40;
+			if (!cases[i].write)
+				high |= 1ULL << 62;
+			EXPECT_EQ(PDMA_FAULT, run_by(v, pasids[n], cases[i].iova, cases[i].write));
+			ASSERT_TRUE(vtd_next_event(fd, 1000, &e))
+				TH_LOG("%s, PASID %d", cases[i].what, pasids[n]);
+			EXPECT_EQ(seq++, e.header.sequence);
+			EXPECT_EQ(0, e.header.flags);
+			EXPECT_EQ(0, e.fault.flags);
+			EXPECT_EQ(0, e.fault.__reserved);
+			EXPECT_EQ(cases[i].iova & ~0xfffULL, e.fault.frcd[0] & ~0xfffULL);
+			EXPECT_EQ(high, e.fault.frcd[1])
+				TH_LOG("%s, PASID %d", cases[i].what, pasids[n]);
+		}
+	}
+	EXPECT_EQ(-1, log_fault(log));
+	/* A page that the kernel does not give to the guest is the kernel's business. */
+	SET_LEAF(GPA_BASE + (MEM_PAGES + 5) * PG + FS_LEAF);
+	EXPECT_EQ(REFUSED, GET(NO_PASID, IOVA));
+	EXPECT_EQ(0x79, log_fault(log));
+	EXPECT_FALSE(vtd_next_event(fd, 100, &e));
+	close(fd);
+	close(log);
+}
+
+/* Faults that there is nobody to tell of are in the log. */
+TEST_F_TIMEOUT(viommu, faults_of_nobody, SLOW)
+{
+	struct vtd *v = &self->v, *other = &self->other;
+	uint32_t queue, viommu, queue2, hwpt2;
+	struct vtd_event e;
+	int fd, fd2, log;
+
+	if (variant->how)
+		SKIP(return, "devices that ask before see no faults");
+	if (!self->two)
+		SKIP(return, ONE_ONLY);
+	log = log_open();
+	ASSERT_LE(0, log);
+	ASSERT_EQ(0, vtd_alloc_viommu(v, other->dev_id, v->parent, &viommu));
+	ASSERT_EQ(0, vtd_alloc_pe(v, viommu, self->root, DID, &hwpt2));
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	ASSERT_EQ(0, vtd_attach(other, hwpt2));
+	SET_LEAF(0);
+	usleep(LOG_TIME);
+	/* There is no queue. */
+	EXPECT_EQ(REFUSED, GET(NO_PASID, IOVA));
+	EXPECT_EQ(0x71, log_fault(log));
+	fd = vtd_alloc_faults(v, self->viommu, 4, &queue);
+	ASSERT_LE(0, fd);
+	fd2 = vtd_alloc_faults(v, viommu, 4, &queue2);
+	ASSERT_LE(0, fd2);
+	EXPECT_EQ(REFUSED, GET(NO_PASID, IOVA));
+	EXPECT_TRUE(vtd_next_event(fd, 1000, &e));
+	EXPECT_FALSE(vtd_next_event(fd2, 100, &e));
+	/* No guest has a name for the other one. */
+	EXPECT_EQ(REFUSED, GET2(NO_PASID, IOVA));
+	EXPECT_EQ(0x71, log_fault(log));
+	EXPECT_FALSE(vtd_next_event(fd, 100, &e));
+	EXPECT_FALSE(vtd_next_event(fd2, 100, &e));
+	/* Nor for this one, any more. */
+	ASSERT_EQ(0, vtd_destroy(v, self->vdev));
+	EXPECT_EQ(REFUSED, GET(NO_PASID, IOVA));
+	EXPECT_EQ(0x71, log_fault(log));
+	EXPECT_FALSE(vtd_next_event(fd, 100, &e));
+	/* Another guest has one, the same as the first for the other. */
+	ASSERT_EQ(0, vtd_alloc_vdev(v, viommu, v->dev_id, SID2, &self->vdev));
+	EXPECT_EQ(REFUSED, GET(NO_PASID, IOVA));
+	ASSERT_TRUE(vtd_next_event(fd2, 1000, &e));
+	EXPECT_EQ(SID2, e.fault.frcd[1] & 0xffff);
+	EXPECT_FALSE(vtd_next_event(fd, 100, &e));
+	/* The queue goes. */
+	close(fd2);
+	ASSERT_EQ(0, vtd_destroy(v, queue2));
+	EXPECT_EQ(REFUSED, GET(NO_PASID, IOVA));
+	EXPECT_EQ(0x71, log_fault(log));
+	close(fd);
+	close(log);
+}
+
+/* The unit has room for few faults, and of those that it lost the guest knows. */
+TEST_F_TIMEOUT(viommu, faults_lost_by_the_unit, SLOW)
+{
+	struct vtd *v = &self->v, *other = &self->other;
+	unsigned int tries, round, overflows = 0;
+	uint32_t queue, vdev2;
+	struct vtd_event e;
+	int fd;
+
+	if (variant->how)
+		SKIP(return, "devices that ask before see no faults");
+	if (!self->two)
+		SKIP(return, ONE_ONLY);
+	ASSERT_EQ(0, vtd_alloc_vdev(v, self->viommu, other->dev_id, SID2, &vdev2));
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	ASSERT_EQ(0, vtd_attach(other, self->hwpt));
+	SET_LEAF(0);
+	fd = vtd_alloc_faults(v, self->viommu, 1000, &queue);
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(REFUSED, GET(NO_PASID, IOVA));
+	ASSERT_TRUE(vtd_next_event(fd, 1000, &e));
+	/* Those that other tests have lost are none of this guest's. */
+	EXPECT_EQ(0, e.fault.flags);
+	for (tries = 0; tries < 100 && !overflows; tries++) {
+		/* The second round finds a record in use until the next tick. */
+		for (round = 0; round < 2; round++) {
+			EXPECT_EQ(REFUSED, GET(NO_PASID, IOVA));
+			EXPECT_EQ(REFUSED, GET2(NO_PASID, IOVA));
+		}
+		while (vtd_next_event(fd, 20, &e))
+			overflows += e.fault.flags & IOMMU_VTD_FAULT_OVERFLOW;
+	}
+	EXPECT_EQ(1, overflows);
+	usleep(20000);
+	EXPECT_EQ(REFUSED, GET(NO_PASID, IOVA));
+	ASSERT_TRUE(vtd_next_event(fd, 1000, &e));
+	EXPECT_EQ(0, e.fault.flags);
+	close(fd);
+}
+
+struct storm {
+	struct vtd *v;
+	unsigned int count;
+	bool stop;
+};
+
+static void *make_a_storm(void *arg)
+{
+	struct storm *s = arg;
+	unsigned int n;
+
+	for (n = 0; n < s->count && !__atomic_load_n(&s->stop, __ATOMIC_SEQ_CST); n++)
+		run_by(s->v, NO_PASID, IOVA, false);
+	__atomic_store_n(&s->stop, true, __ATOMIC_SEQ_CST);
+	return NULL;
+}
+
+#define DEPTH	16
+
+/* A device that does nothing but fault costs a queue, and no one else anything. */
+TEST_F_TIMEOUT(viommu, storm_of_faults, SLOW)
+{
+	struct vtd *v = &self->v, *other = &self->other;
+	struct storm storm = { .v = v, .count = 100000 };
+	uint64_t root2 = vtd_new_table(v);
+	unsigned int served = 0, wrong = 0, events = 0, lines = 0, last = 0;
+	uint32_t queue, hwpt2;
+	struct vtd_event e;
+	pthread_t thread;
+	bool lost = false;
+	char line[1024];
+	int fd, log;
+
+	if (variant->how)
+		SKIP(return, "devices that ask before see no faults");
+	if (!self->two)
+		SKIP(return, ONE_ONLY);
+	MOVE(root2, IOVA, B);
+	ASSERT_EQ(0, vtd_alloc_nested(v, v->parent, root2, 48, &hwpt2));
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	ASSERT_EQ(0, vtd_attach(other, hwpt2));
+	SET_LEAF(0);
+	fd = vtd_alloc_faults(v, self->viommu, DEPTH, &queue);
+	ASSERT_LE(0, fd);
+	usleep(LOG_TIME);
+	log = log_open();
+	ASSERT_LE(0, log);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, make_a_storm, &storm));
+	while (!__atomic_load_n(&storm.stop, __ATOMIC_SEQ_CST)) {
+		MOVE(root2, IOVA, served & 1 ? A : B);
+		wrong += vtd_invalidate(v, hwpt2, IOVA, 1) != 0;
+		wrong += GET2(NO_PASID, IOVA) != (served & 1 ? TOKEN(A) : TOKEN(B));
+		served++;
+	}
+	pthread_join(thread, NULL);
+	EXPECT_LT(100, served);
+	EXPECT_EQ(0, wrong);
+	usleep(100000);
+	while (vtd_next_event(fd, 100, &e)) {
+		if (events++)
+			EXPECT_LT(last, e.header.sequence);
+		last = e.header.sequence;
+		if (e.header.flags & IOMMU_VEVENTQ_FLAG_LOST_EVENTS)
+			lost = true;
+		else
+			EXPECT_EQ(0x71, vtd_reason(&e));
+	}
+	/* One more for what was lost at the end. */
+	EXPECT_EQ(DEPTH + 1, events);
+	EXPECT_TRUE(lost);
+	while (read(log, line, sizeof(line)) > 0)
+		lines++;
+	EXPECT_EQ(0, lines);
+	EXPECT_EQ(REFUSED, GET(NO_PASID, IOVA));
+	ASSERT_TRUE(vtd_next_event(fd, 1000, &e));
+	EXPECT_EQ(last + 1, e.header.sequence);
+	EXPECT_EQ(0x71, vtd_reason(&e));
+	close(fd);
+	close(log);
+}
+
+/* The name of a device and the queue come and go while it faults. */
+TEST_F_TIMEOUT(viommu, storm_while_all_goes, SLOW)
+{
+	struct vtd *v = &self->v;
+	struct storm storm = { .v = v, .count = UINT32_MAX };
+	uint32_t queue = 0, round;
+	struct vtd_event e;
+	pthread_t thread;
+	int fd = -1;
+
+	if (variant->how)
+		SKIP(return, "devices that ask before see no faults");
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	SET_LEAF(0);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, make_a_storm, &storm));
+	for (round = 0; round < 200; round++) {
+		fd = vtd_alloc_faults(v, self->viommu, 2, &queue);
+		EXPECT_LE(0, fd);
+		usleep(round * 100);
+		EXPECT_EQ(0, vtd_destroy(v, self->vdev));
+		if (round & 1)
+			usleep(2000);
+		close(fd);
+		EXPECT_EQ(0, vtd_destroy(v, queue));
+		EXPECT_EQ(0, vtd_alloc_vdev(v, self->viommu, v->dev_id, SID, &self->vdev));
+	}
+	__atomic_store_n(&storm.stop, true, __ATOMIC_SEQ_CST);
+	pthread_join(thread, NULL);
+	fd = vtd_alloc_faults(v, self->viommu, 2, &queue);
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(REFUSED, GET(NO_PASID, IOVA));
+	EXPECT_TRUE(vtd_next_event(fd, 1000, &e));
+	/* The device itself, in the end. */
+	storm.stop = false;
+	storm.count = 20000;
+	ASSERT_EQ(0, pthread_create(&thread, NULL, make_a_storm, &storm));
+	pthread_join(thread, NULL);
+	munmap(v->bar, v->bar_size);
+	v->bar = NULL;
+	close(v->dev);
+	v->dev = -1;
+	EXPECT_EQ(-ENOENT, vtd_destroy(v, self->vdev));
+	close(fd);
+	EXPECT_EQ(0, vtd_destroy(v, queue));
 	EXPECT_EQ(0, vtd_destroy(v, self->hwpt));
 	EXPECT_EQ(0, vtd_destroy(v, self->viommu));
 }

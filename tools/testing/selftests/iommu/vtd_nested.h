@@ -757,6 +757,25 @@ static inline bool vtd_pasid_entry(struct vtd *v, uint64_t word[3])
 	return found;
 }
 
+/* The reason of the first DMA fault since, or -1. The report needs a moment. */
+static inline int log_fault(int fd)
+{
+	char line[1024], *at;
+	int tries;
+	ssize_t n;
+
+	for (tries = 0; tries < 200; tries++) {
+		while ((n = read(fd, line, sizeof(line) - 1)) > 0) {
+			line[n] = 0;
+			at = strstr(line, "[fault reason 0x");
+			if (at)
+				return strtol(at + 14, NULL, 16);
+		}
+		usleep(5000);
+	}
+	return -1;
+}
+
 #define TRACING		"/sys/kernel/tracing/"
 #define QUEUE		"/sys/kernel/debug/iommu/intel/invalidation_queue"
 

@@ -6,6 +6,7 @@
 #define VTD_VIOMMU_H
 
 #include <linux/iommufd_vtd.h>
+#include <poll.h>
 
 #include "vtd_nested.h"
 
@@ -36,6 +37,42 @@ static inline int vtd_alloc_vdev(struct vtd *v, uint32_t viommu, uint32_t dev, u
 
 	*id = cmd.out_vdevice_id;
 	return rc;
+}
+
+/* A queue of up to @depth faults of the guest's devices; its descriptor, which does not block. */
+static inline int vtd_alloc_faults(struct vtd *v, uint32_t viommu, uint32_t depth, uint32_t *id)
+{
+	struct iommu_veventq_alloc cmd = {
+		.size = sizeof(cmd),
+		.viommu_id = viommu,
+		.type = IOMMU_VTD_VEVENTQ_FRCD,
+		.veventq_depth = depth,
+	};
+
+	if (ioctl(v->iommufd, IOMMU_VEVENTQ_ALLOC, &cmd))
+		return -errno;
+	*id = cmd.out_veventq_id;
+	fcntl(cmd.out_veventq_fd, F_SETFL, O_NONBLOCK);
+	return cmd.out_veventq_fd;
+}
+
+struct vtd_event {
+	struct iommufd_vevent_header header;
+	struct iommu_vtd_fault fault;
+};
+
+/* Whether there is an event within so many milliseconds. */
+static inline bool vtd_next_event(int fd, int ms, struct vtd_event *event)
+{
+	struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
+
+	memset(event, 0, sizeof(*event));
+	return poll(&poll_fd, 1, ms) == 1 && read(fd, event, sizeof(*event)) > 0;
+}
+
+static inline unsigned int vtd_reason(const struct vtd_event *event)
+{
+	return event->fault.frcd[1] >> 32 & 0xff;
 }
 
 /* A guest's PASID-table entry: P, a first stage of four levels at @root. */
