@@ -21,6 +21,7 @@ use super::{
         Payer, //
     },
     pgtable::{
+        Mapper,
         PageTable,
         Prot, //
     },
@@ -357,33 +358,11 @@ fn room_for_runs(pages: usize) -> Runs {
     Runs::new(pages.min(temp_limit() / size_of::<Run>()))
 }
 
-/// Maps page by page, so that any part can be unmapped later.
-///
-/// # Errors
-///
-/// Those of [`PageTable::map`], with how many bytes are mapped.
-fn map_pages(
-    table: PageTable,
-    iova: usize,
-    phys: u64,
-    size: usize,
-    prot: Prot,
-) -> Result<(), (Error, usize)> {
-    for done in (0..size).step_by(PAGE_SIZE) {
-        let at = iova.wrapping_add(done);
-        let size = PAGE_SIZE.min(size - done);
-        table
-            .map(at, phys + done as u64, size, prot)
-            .map_err(|e| (e, done))?;
-    }
-    Ok(())
-}
-
 /// Maps runs, of which the first begins at the page `from`.
 ///
 /// # Errors
 ///
-/// Those of [`PageTable::map`]; nothing of it is mapped then.
+/// Those of [`Mapper::finish`]; nothing of it is mapped then.
 fn map_runs(
     table: PageTable,
     extent: &Extent,
@@ -394,25 +373,25 @@ fn map_runs(
 ) -> Result {
     let start = extent.iova_of(from);
     let (mut iova, mut skip) = (start, extent.offset_of(from));
-    runs.try_each(|run| {
+    let mut mapper = Mapper::new(table, start, prot);
+    let done = runs.try_each(|run| {
         let size = (run.len * PAGE_SIZE - skip - 1).min(extent.last() - iova) + 1;
         let phys = (run.pfn * PAGE_SIZE + skip) as u64;
-        let mapped = if large {
-            table.map(iova, phys, size, prot).map_err(|e| (e, 0))
-        } else {
-            map_pages(table, iova, phys, size, prot)
-        };
-        if let Err((e, done)) = mapped {
-            let end = iova.wrapping_add(done);
-            if end != start {
-                table.unmap(start, end.wrapping_sub(1));
-            }
-            return Err(e);
-        }
         iova = iova.wrapping_add(size);
         skip = 0;
-        Ok(())
-    })
+        if large {
+            return mapper.add(phys, size);
+        }
+        // So that each of these can be unmapped.
+        (0..size)
+            .step_by(PAGE_SIZE)
+            .try_for_each(|at| mapper.add(phys + at as u64, PAGE_SIZE.min(size - at)))
+    });
+    let done = done.and_then(|()| mapper.finish());
+    if done.is_err() && mapper.end() != start {
+        table.unmap(start, mapper.end().wrapping_sub(1));
+    }
+    done
 }
 
 impl Pages {

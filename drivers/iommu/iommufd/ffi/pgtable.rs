@@ -4,7 +4,10 @@
 
 use super::domain::Domain;
 use crate::io_pagetable::Owner;
-use core::ptr::NonNull;
+use core::{
+    mem::MaybeUninit,
+    ptr::NonNull, //
+};
 use kernel::{
     bindings,
     error::to_result,
@@ -80,17 +83,6 @@ impl PageTable {
         self.0.as_ptr()
     }
 
-    /// Maps `size` bytes. May sleep.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`, what the driver says; nothing is mapped then.
-    pub(crate) fn map(self, iova: usize, phys: u64, size: usize, prot: Prot) -> Result {
-        let gfp = bindings::GFP_KERNEL_ACCOUNT;
-        // SAFETY: By the type invariant.
-        to_result(unsafe { bindings::iommu_map(self.as_raw(), iova, phys, size, prot.0, gfp) })
-    }
-
     /// Unmaps from `iova` to `last`, both included, which begins and ends where mappings do; when
     /// this returns no device reaches the memory any more.
     pub(crate) fn unmap(self, iova: usize, last: usize) {
@@ -159,5 +151,86 @@ impl PageTable {
         let op = ops.set_dirty_tracking.ok_or(EOPNOTSUPP)?;
         // SAFETY: It is the domain's own operation.
         to_result(unsafe { op(self.as_raw(), enable) })
+    }
+}
+
+/// Ranges that are mapped in one call: half a KiB of stack.
+const AT_ONCE: usize = 32;
+
+/// Maps physical ranges one behind the other, some in each walk of the page table. Each of them can
+/// be unmapped by itself.
+pub(crate) struct Mapper {
+    table: PageTable,
+    prot: Prot,
+    /// Where what waits goes.
+    iova: usize,
+    waiting: [MaybeUninit<bindings::phys_vec>; AT_ONCE],
+    count: usize,
+    size: usize,
+}
+
+impl Mapper {
+    /// One that begins at an IOVA.
+    pub(crate) fn new(table: PageTable, iova: usize, prot: Prot) -> Self {
+        Self {
+            table,
+            prot,
+            iova,
+            waiting: [const { MaybeUninit::uninit() }; AT_ONCE],
+            count: 0,
+            size: 0,
+        }
+    }
+
+    /// Has `size` bytes mapped, at least one. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::finish`].
+    #[inline]
+    pub(crate) fn add(&mut self, phys: u64, size: usize) -> Result {
+        if self.count == AT_ONCE {
+            self.finish()?;
+        }
+        if let Some(next) = self.waiting.get_mut(self.count) {
+            next.write(bindings::phys_vec {
+                paddr: phys,
+                len: size,
+            });
+            self.count += 1;
+            self.size = self.size.wrapping_add(size);
+        }
+        Ok(())
+    }
+
+    /// Maps what waits. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, what the driver says; nothing is mapped from [`Self::end`] on.
+    pub(crate) fn finish(&mut self) -> Result {
+        if self.count == 0 {
+            return Ok(());
+        }
+        // SAFETY: By the type invariant of the table; `count` ranges were written, none of which is
+        // empty.
+        to_result(unsafe {
+            bindings::iommu_map_phys_vec(
+                self.table.as_raw(),
+                self.iova,
+                self.waiting.as_ptr().cast(),
+                self.count,
+                self.prot.0,
+                bindings::GFP_KERNEL_ACCOUNT,
+            )
+        })?;
+        self.iova = self.iova.wrapping_add(self.size);
+        (self.count, self.size) = (0, 0);
+        Ok(())
+    }
+
+    /// The IOVA behind what is mapped.
+    pub(crate) fn end(&self) -> usize {
+        self.iova
     }
 }
