@@ -19,6 +19,8 @@
 
 /* Made for the harness's fixtures, of which there are none here. */
 #pragma GCC diagnostic ignored "-Wunused-variable"
+#include <linux/vfio.h>
+
 #include "iommufd_utils.h"
 #include "iommufd_bench.h"
 
@@ -163,6 +165,17 @@ static void with_device(struct ctx *c, const struct bench *b)
 	with_ioas(c, b);
 	must(_test_cmd_mock_domain_flags(c->fd, c->ioas, MOCK_FLAGS_DEVICE_PASID, &c->stdev,
 					 &c->hwpt, &c->idev));
+}
+
+/* As a user of VFIO's type 1 IOMMU has it, whose version is b->step. */
+static void with_type1(struct ctx *c, const struct bench *b)
+{
+	struct iommu_vfio_ioas set = { .size = sizeof(set), .op = IOMMU_VFIO_IOAS_SET };
+
+	with_device(c, b);
+	set.ioas_id = c->ioas;
+	must(ioctl(c->fd, IOMMU_VFIO_IOAS, &set));
+	must(ioctl(c->fd, VFIO_SET_IOMMU, b->step == 1 ? VFIO_TYPE1_IOMMU : VFIO_TYPE1v2_IOMMU));
 }
 
 static void with_mapping(struct ctx *c, const struct bench *b)
@@ -431,6 +444,19 @@ static void run_map(void *ctx)
 	unmap_at(c, c->ioas, IOVA, c->length);
 }
 
+static void run_map_dma(void *ctx)
+{
+	struct ctx *c = ctx;
+	struct vfio_iommu_type1_dma_map map = { .argsz = sizeof(map), .vaddr = (uintptr_t)c->memory,
+		.iova = IOVA, .size = c->length,
+		.flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE };
+	struct vfio_iommu_type1_dma_unmap unmap = { .argsz = sizeof(unmap), .iova = IOVA,
+						    .size = c->length };
+
+	must(ioctl(c->fd, VFIO_IOMMU_MAP_DMA, &map));
+	must(ioctl(c->fd, VFIO_IOMMU_UNMAP_DMA, &unmap));
+}
+
 static void run_map_file(void *ctx)
 {
 	struct ctx *c = ctx;
@@ -521,6 +547,8 @@ static const struct bench benches[] = {
 	{ "map_unmap_64m_hugetlb", "page", with_device, run_map, 5, 16384, 64 * MIB, HUGETLB },
 	{ "map_unmap_1g_hugetlb", "page", with_device, run_map, 3, 262144, GIB, HUGETLB },
 	{ "map_file_unmap_64m_scattered", "page", with_memfd, run_map_file, 5, 16384, 64 * MIB },
+	{ "type1_64m_hugetlb", "page", with_type1, run_map_dma, 5, 16384, 64 * MIB, HUGETLB, 1 },
+	{ "type1v2_64m_hugetlb", "page", with_type1, run_map_dma, 5, 16384, 64 * MIB, HUGETLB, 2 },
 	{ "hwpt_over_64m_scattered", "page", with_mapping, run_paging, 5, 16384, 64 * MIB },
 	{ "hwpt_over_64m_thp", "page", with_mapping, run_paging, 5, 16384, 64 * MIB, THP },
 	{ "ioas_copy_64m_scattered", "page", with_copy_source, run_copy, 5, 16384, 64 * MIB },
