@@ -649,15 +649,6 @@ static int missed_writes(struct vtd *v, uint32_t hwpt, uint64_t iova)
 }
 
 /* Who attaches sees that tracking begins, or is seen by who begins it. */
-TEST_F_TIMEOUT(dirty, begins_while_attaching, SLOW)
-{
-	struct vtd *v = &self->v;
-
-	if (!vtd_is_pdma(v))
-		SKIP(return, NO_DMA, v->bdf);
-	EXPECT_EQ(0, missed_writes(v, v->parent, gpa_of(A)));
-}
-
 TEST_F_TIMEOUT(dirty, begins_while_nesting, SLOW)
 {
 	struct vtd *v = &self->v;
