@@ -1065,7 +1065,7 @@ TEST_F_TIMEOUT(viommu, faults, SLOW)
 TEST_F_TIMEOUT(viommu, faults_of_nobody, SLOW)
 {
 	struct vtd *v = &self->v, *other = &self->other;
-	uint32_t queue, viommu, queue2, hwpt2;
+	uint32_t queue, viommu, queue2 = 0, hwpt2;
 	struct vtd_event e;
 	int fd, fd2, log;
 
