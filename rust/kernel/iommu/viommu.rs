@@ -528,7 +528,7 @@ impl<T: ViommuOps> ViommuTable<T> {
     /// Called by iommufd on a vDEVICE of a vIOMMU that has this table, complete but for what this
     /// does, whose device it does not unbind meanwhile.
     unsafe extern "C" fn vdevice_init(vdev: *mut bindings::iommufd_vdevice) -> c_int {
-        // SAFETY: By the caller.
+        // SAFETY: By the contract of this function it is a vDEVICE that was set up.
         let (viommu, dev, id) = unsafe { Self::parts(vdev) };
         from_result(|| {
             T::add_vdevice(viommu, dev, id)?;
@@ -542,10 +542,10 @@ impl<T: ViommuOps> ViommuTable<T> {
 
     /// # Safety
     ///
-    /// Called by iommufd, once, on a vDEVICE that [`Self::vdevice_init`] was called on, whose device
-    /// it does not unbind meanwhile.
+    /// Called by iommufd, once, on a vDEVICE that [`Self::vdevice_init`] was called on, whose
+    /// device it does not unbind meanwhile.
     unsafe extern "C" fn vdevice_destroy(vdev: *mut bindings::iommufd_vdevice) {
-        // SAFETY: By the caller.
+        // SAFETY: By the contract of this function it is a vDEVICE that was set up.
         let (viommu, dev, id) = unsafe { Self::parts(vdev) };
         T::remove_vdevice(viommu, dev, id);
     }
