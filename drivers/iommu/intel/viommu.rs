@@ -257,28 +257,31 @@ impl<'a> GuestQueue<'a> {
         }
     }
 
-    /// Does descriptors, in their order. Returns how many, and what is wrong with the next one.
-    fn run<T>(&mut self, descs: &[T], read: impl Fn(&T) -> Result<Ask>) -> (usize, Result) {
+    /// Does descriptors, in their order.
+    ///
+    /// # Errors
+    ///
+    /// How many were done, and what is wrong with the next one.
+    fn run<T>(
+        &mut self,
+        descs: &[T],
+        read: impl Fn(&T) -> Result<Ask>,
+    ) -> Result<(), (usize, Error)> {
         let mut done = 0;
         while done < descs.len() {
-            if let Err(why) = pause() {
-                return (done, Err(why));
-            }
+            pause().map_err(|why| (done, why))?;
             let (steps, result) = self.translate(&descs[done..], &read);
             let (count, submitted) = self.submit(&steps);
             done += count;
-            match submitted.and(result) {
-                Ok(Next::Chunk) => {}
-                Ok(Next::AllDomains) => {
-                    if let Err(why) = self.all_domains() {
-                        return (done, Err(why));
-                    }
+            match submitted.and(result).map_err(|why| (done, why))? {
+                Next::Chunk => {}
+                Next::AllDomains => {
+                    self.all_domains().map_err(|why| (done, why))?;
                     done += 1;
                 }
-                Err(why) => return (done, Err(why)),
             }
         }
-        (done, Ok(()))
+        Ok(())
     }
 
     /// Translates descriptors up to one that is no good, or that is for all domains. With an error

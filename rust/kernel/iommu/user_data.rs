@@ -355,11 +355,11 @@ impl UserDataArray {
     /// exactly the size of `T`, and each is copied once. An entry that cannot be read ends the
     /// array; those before it are handled.
     ///
-    /// No memory is copied while `f` runs. `f` says how many entries it has handled and why it did
-    /// not go on; when it did, it was all of them.
+    /// No memory is copied while `f` runs. Where `f` does not handle all of what it gets, it says
+    /// how many entries it has handled and what is wrong with the next one.
     pub fn chunks<T: UserStruct + Copy>(
         &self,
-        mut f: impl FnMut(&[T]) -> (usize, Result),
+        mut f: impl FnMut(&[T]) -> Result<(), (usize, Error)>,
     ) -> Handled {
         if self.data_type() != T::TYPE {
             return Handled::failed(0, EINVAL);
@@ -379,17 +379,11 @@ impl UserDataArray {
                 }
                 Err(why) => return Handled::failed(done, why),
             };
-            let (count, result) = f(entries);
-            let count = if result.is_ok() {
-                entries.len()
-            } else {
-                count.min(entries.len())
-            };
             // CAST: No more than there are entries.
-            done += count as u32;
-            if let Err(why) = result {
-                return Handled::failed(done, why);
+            if let Err((count, why)) = f(entries) {
+                return Handled::failed(done + count.min(entries.len()) as u32, why);
             }
+            done += entries.len() as u32;
         }
         Handled::all(done)
     }
@@ -397,26 +391,20 @@ impl UserDataArray {
     /// Hands each entry to `f`, one by one, until one fails. `EINVAL` for another type, also where
     /// there are no entries.
     ///
-    /// Entries of the size known here are copied several at once. Where that fails they are copied
-    /// one by one, so that those before the bad one are handled.
+    /// Entries of the size known here are copied several at once, see [`Self::chunks`].
     pub fn each<T: UserStruct + Copy>(&self, mut f: impl FnMut(T) -> Result) -> Handled {
+        if self.entry_len() == size_of::<T>() {
+            return self.chunks(|entries| {
+                for (index, &entry) in entries.iter().enumerate() {
+                    f(entry).map_err(|why| (index, why))?;
+                }
+                Ok(())
+            });
+        }
         if self.data_type() != T::TYPE {
             return Handled::failed(0, EINVAL);
         }
-        let mut chunk = [const { MaybeUninit::uninit() }; CHUNK];
-        let mut index = 0;
-        while index < self.len() {
-            let Ok(entries) = self.get_some(index, &mut chunk) else {
-                break;
-            };
-            for &mut entry in entries {
-                if let Err(why) = f(entry) {
-                    return Handled::failed(index, why);
-                }
-                index += 1;
-            }
-        }
-        for index in index..self.len() {
+        for index in 0..self.len() {
             if let Err(why) = self.get(index).and_then(&mut f) {
                 return Handled::failed(index, why);
             }
@@ -535,7 +523,7 @@ mod tests {
             let handled = array.each(|_: Grown| Err(EIO));
             assert_eq!(handled.count(), 0);
             assert_eq!(handled.result(), result.map(|_| ()));
-            let handled = array.chunks(|_: &[Grown]| (0, Err(EIO)));
+            let handled = array.chunks(|_: &[Grown]| Err((0, EIO)));
             assert_eq!(handled.count(), 0);
             assert_eq!(handled.result(), result.map(|_| ()));
         }
