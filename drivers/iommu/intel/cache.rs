@@ -279,7 +279,7 @@ pub(crate) fn flush_new(domain: &Domain<'_>, start: u64, last: u64) -> Result {
 
 /// The domain-ids of the unit that one of a guest's stands for: of tables behind which the guest
 /// invalidates Device-TLBs itself, and of those where it does not know of any.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Dids {
     pub(crate) with_ats: Option<u16>,
     pub(crate) without: Option<u16>,

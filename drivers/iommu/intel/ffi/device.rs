@@ -132,7 +132,7 @@ impl<'a> Device<'a> {
         F: FnMut(Option<&Device<'_>>, u16) -> Result,
     {
         if !self.is_pci() {
-            return f(Some(self), self.snapshot().sid);
+            return f(Some(self), self.source_id());
         }
         // SAFETY: The device is there, and on PCI; the callback gets what it asks for.
         to_result(unsafe {
@@ -146,14 +146,12 @@ impl<'a> Device<'a> {
 
     /// Its source-id. Any context.
     pub(crate) fn source_id(&self) -> u16 {
-        // SAFETY: `info` is there by the invariant; where the device is does not change.
-        let (bus, devfn) = unsafe { ((*self.info()).bus, (*self.info()).devfn) };
-        u16::from(bus) << 8 | u16::from(devfn)
+        self.snapshot().sid
     }
 
     /// Whether its requests come with its own source-id and no other.
     pub(crate) fn has_own_source_id(&self) -> bool {
-        let own = self.snapshot().sid;
+        let own = self.source_id();
         let only = |dev: Option<&Device<'_>>, id| match dev {
             Some(dev) if dev.is(self) && id == own => Ok(()),
             _ => Err(EOPNOTSUPP),
