@@ -766,8 +766,7 @@ FIXTURE_SETUP(silent)
 {
 	struct vtd *v = &self->v, *other = &self->other;
 
-	memset(other, 0, sizeof(*other));
-	other->iommufd = other->dev = -1;
+	vtd_none(other);
 	ASSERT_SET_UP(return, pdma_setup(v, 0), v);
 	if (!vtd_is_pdma(v) || (v->hw_caps & IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED))
 		SKIP(return, "no way to keep %s from answering", v->bdf);
@@ -892,8 +891,7 @@ FIXTURE_SETUP(group)
 {
 	struct vtd *v = &self->v, *other = &self->other;
 
-	memset(other, 0, sizeof(*other));
-	other->iommufd = other->dev = -1;
+	vtd_none(other);
 	ASSERT_SET_UP(return, pdma_setup(v, 0), v);
 	if (!vtd_is_pdma(v))
 		SKIP(return, NO_DMA, v->bdf);

@@ -257,60 +257,58 @@ static void *ask(void *arg)
 	return NULL;
 }
 
-/* What is asked for at the moment of the detaching is answered, too. */
-TEST_F_TIMEOUT(pri, asks_while_detached, SLOW)
+/*
+ * Has the device ask at the moment in which it leaves @hwpt, for another one or (0)
+ * for none, again and again. What it asked for is refused, or just @answered. Nothing
+ * is complained of in @log.
+ */
+static void ask_while_leaving(struct __test_metadata *_metadata, struct pri *p, uint32_t hwpt,
+			      uint32_t other, bool answered, int log)
 {
-	struct pri *p = &self->p;
 	struct asker a = { .p = p };
-	int round, log = log_open();
+	int round;
 	pthread_t thread;
 
 	pthread_barrier_init(&a.round, NULL, 2);
 	ASSERT_EQ(0, pthread_create(&thread, NULL, ask, &a));
 	for (round = 0; round < ASK_ROUNDS; round++) {
 		pthread_barrier_wait(&a.round);
-		EXPECT_EQ(0, detach(p));
+		EXPECT_EQ(0, other ? attach(p, other) : detach(p));
 		pthread_barrier_wait(&a.round);
-		EXPECT_NE(PDMA_WAITING, pdma_wait(&p->v));
-		EXPECT_EQ(0, attach(p, p->hwpt));
+		if (answered)
+			EXPECT_NE(PDMA_WAITING, pdma_wait(&p->v));
+		else
+			EXPECT_EQ(PDMA_REFUSED, pdma_wait(&p->v));
+		EXPECT_EQ(0, attach(p, hwpt));
 	}
 	pthread_join(thread, NULL);
 	pthread_barrier_destroy(&a.round);
 	EXPECT_FALSE(log_has_warning(log));
+}
+
+/* What is asked for at the moment of the detaching is answered, too. */
+TEST_F_TIMEOUT(pri, asks_while_detached, SLOW)
+{
+	ask_while_leaving(_metadata, &self->p, self->p.hwpt, 0, true, log_open());
 }
 
 /* Nor is what is asked for at the moment in which the last queue goes freed twice. */
 TEST_F_TIMEOUT(pri, asks_while_replaced, SLOW)
 {
 	struct pri *p = &self->p;
-	struct asker a = { .p = p };
-	int round, log = log_open();
-	pthread_t thread;
+	int log = log_open();
 	uint32_t deaf;
 	uint64_t root;
 
 	ASSERT_EQ(0, pdma_table(&p->v, IOVA, 0, &root, 0, &deaf));
-	pthread_barrier_init(&a.round, NULL, 2);
-	ASSERT_EQ(0, pthread_create(&thread, NULL, ask, &a));
-	for (round = 0; round < ASK_ROUNDS; round++) {
-		pthread_barrier_wait(&a.round);
-		EXPECT_EQ(0, attach(p, deaf));
-		pthread_barrier_wait(&a.round);
-		EXPECT_EQ(PDMA_REFUSED, pdma_wait(&p->v));
-		EXPECT_EQ(0, attach(p, p->hwpt));
-	}
-	pthread_join(thread, NULL);
-	pthread_barrier_destroy(&a.round);
-	EXPECT_FALSE(log_has_warning(log));
+	ask_while_leaving(_metadata, p, p->hwpt, deaf, false, log);
 }
 
 /* Nor does who asks for what has no queue follow something that was freed. */
 TEST_F_TIMEOUT(pri, asks_without_a_queue, SLOW)
 {
 	struct pri *p = &self->p;
-	struct asker a = { .p = p };
-	int round, log = log_open();
-	pthread_t thread;
+	int log = log_open();
 	uint32_t deaf;
 	uint64_t root;
 
@@ -319,18 +317,7 @@ TEST_F_TIMEOUT(pri, asks_without_a_queue, SLOW)
 	/* The device has a queue all the same. */
 	ASSERT_EQ(0, p->pasid == NO_PASID ? vtd_attach_pasid(&p->v, 1, p->hwpt) :
 					    vtd_attach(&p->v, p->hwpt));
-	pthread_barrier_init(&a.round, NULL, 2);
-	ASSERT_EQ(0, pthread_create(&thread, NULL, ask, &a));
-	for (round = 0; round < ASK_ROUNDS; round++) {
-		pthread_barrier_wait(&a.round);
-		EXPECT_EQ(0, detach(p));
-		pthread_barrier_wait(&a.round);
-		EXPECT_EQ(PDMA_REFUSED, pdma_wait(&p->v));
-		EXPECT_EQ(0, attach(p, deaf));
-	}
-	pthread_join(thread, NULL);
-	pthread_barrier_destroy(&a.round);
-	EXPECT_FALSE(log_has_warning(log));
+	ask_while_leaving(_metadata, p, deaf, 0, false, log);
 }
 
 /* Two pages in one group: one answer, to the last, whoever gives it. */

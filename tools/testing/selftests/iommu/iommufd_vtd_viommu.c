@@ -56,8 +56,7 @@ FIXTURE_SETUP(viommu)
 	struct vtd *v = &self->v, *other = &self->other;
 	int rc;
 
-	memset(other, 0, sizeof(*other));
-	other->iommufd = other->dev = -1;
+	vtd_none(other);
 	ASSERT_SET_UP(return, pdma_setup(v, 0), v);
 	if (!vtd_is_pdma(v))
 		SKIP(return, "no way to make %s do DMA from here", v->bdf);

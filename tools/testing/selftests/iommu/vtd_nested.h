@@ -632,6 +632,13 @@ static inline int vtd_map_bar(struct vtd *v)
 	return 0;
 }
 
+/* Nothing is held of this one. */
+static inline void vtd_none(struct vtd *v)
+{
+	memset(v, 0, sizeof(*v));
+	v->iommufd = v->dev = -1;
+}
+
 /*
  * Takes the device with @id and makes an IOAS with a nest parent over all the
  * memory. Returns 0; 1 when this machine cannot (v->why says what is missing);
@@ -642,8 +649,7 @@ static inline int vtd_setup_on(struct vtd *v, uint32_t id, uint32_t parent_flags
 	void *at;
 	int rc;
 
-	memset(v, 0, sizeof(*v));
-	v->iommufd = v->dev = -1;
+	vtd_none(v);
 	if (!vtd_find(v, id)) {
 		snprintf(v->why, sizeof(v->why),
 			 "no device: name one with VTD_DEVICE=0000:01:00.0");
