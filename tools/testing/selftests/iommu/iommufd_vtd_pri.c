@@ -275,10 +275,11 @@ static void ask_while_leaving(struct __test_metadata *_metadata, struct pri *p, 
 		pthread_barrier_wait(&a.round);
 		EXPECT_EQ(0, other ? attach(p, other) : detach(p));
 		pthread_barrier_wait(&a.round);
-		if (answered)
+		if (answered) {
 			EXPECT_NE(PDMA_WAITING, pdma_wait(&p->v));
-		else
+		} else {
 			EXPECT_EQ(PDMA_REFUSED, pdma_wait(&p->v));
+		}
 		EXPECT_EQ(0, attach(p, hwpt));
 	}
 	pthread_join(thread, NULL);
