@@ -263,9 +263,6 @@ impl Iovas {
         most: usize,
         f: impl Fn((usize, usize)) -> T,
     ) -> Result<KVVec<T>> {
-        if most == 0 {
-            return Ok(KVVec::new());
-        }
         let count = self.usable().skip(skip).take(most).count();
         // User space chose how many ranges there are.
         let mut all = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT | __GFP_NOWARN)?;

@@ -108,7 +108,7 @@ const FEW: usize = 4;
 /// Usable ranges, as many as user space has room for.
 pub(crate) struct Found {
     few: [IovaRange; FEW],
-    more: KVVec<IovaRange>,
+    more: Option<KVVec<IovaRange>>,
     /// How many there are in all.
     count: u32,
     /// What IOVAs must be multiples of, in bytes.
@@ -118,7 +118,7 @@ pub(crate) struct Found {
 impl Answer<IoasIovaRanges> for Found {
     fn give(self, reply: Reply<'_, IoasIovaRanges>) -> Result {
         let few = self.few.iter().take(self.count as usize);
-        let all = Iterator::chain(few, &self.more).take(reply.num_iovas as usize);
+        let all = Iterator::chain(few, self.more.iter().flatten()).take(reply.num_iovas as usize);
         for (index, range) in (0..).zip(all) {
             write_struct(element(reply.allowed_iovas, index), range)?;
         }
@@ -157,10 +157,13 @@ impl Ioctl for IoasIovaRanges {
             }
             count += 1;
         }
-        let more = count.min(ucmd.num_iovas as usize).saturating_sub(FEW);
+        let more = match count.min(ucmd.num_iovas as usize).saturating_sub(FEW) {
+            0 => None,
+            more => Some(iovas.collect(FEW, more, range)?),
+        };
         Ok(Found {
             few,
-            more: iovas.collect(FEW, more, range)?,
+            more,
             count: u32::try_from(count)?,
             alignment: iovas.alignment(),
         })
