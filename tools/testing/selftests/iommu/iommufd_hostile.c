@@ -577,6 +577,98 @@ TEST_F(hostile, dmabuf_goes_first)
 	EXPECT_EQ(-EBADF, test_op(self->fd, &revoke, IOMMU_TEST_OP_DMABUF_REVOKE, 0));
 }
 
+/*
+ * Each bit of a field that must be 0, or has few flags, is refused by itself, and by
+ * nothing else that is wrong with the structure: without it the answer is another one.
+ */
+#define MUST_BE_ZERO(number, type, field, taken, ...)				\
+	{ #type "." #field, number, sizeof(struct type), offsetof(struct type, field),	\
+	  8 * sizeof(((struct type *)0)->field), taken, (void *)&(struct type){ __VA_ARGS__ } }
+
+TEST_F(hostile, must_be_zero)
+{
+	const struct {
+		const char *what;
+		unsigned long number;
+		uint32_t size, at, bits;
+		uint64_t taken;
+		const void *rest;
+	} table[] = {
+		MUST_BE_ZERO(IOMMU_IOAS_ALLOC, iommu_ioas_alloc, flags, 0),
+		MUST_BE_ZERO(IOMMU_IOAS_IOVA_RANGES, iommu_ioas_iova_ranges, __reserved, 0),
+		MUST_BE_ZERO(IOMMU_IOAS_ALLOW_IOVAS, iommu_ioas_allow_iovas, __reserved, 0),
+		MUST_BE_ZERO(IOMMU_IOAS_MAP, iommu_ioas_map, flags, 7),
+		MUST_BE_ZERO(IOMMU_IOAS_MAP, iommu_ioas_map, __reserved, 0),
+		MUST_BE_ZERO(IOMMU_IOAS_MAP_FILE, iommu_ioas_map_file, flags, 7),
+		/* One more is for tests, see iommufd_test.h. */
+		MUST_BE_ZERO(IOMMU_IOAS_COPY, iommu_ioas_copy, flags, 7 | MOCK_FLAGS_ACCESS_SYZ),
+		MUST_BE_ZERO(IOMMU_IOAS_CHANGE_PROCESS, iommu_ioas_change_process, __reserved, 0),
+		MUST_BE_ZERO(IOMMU_OPTION, iommu_option, __reserved, 0),
+		MUST_BE_ZERO(IOMMU_VFIO_IOAS, iommu_vfio_ioas, __reserved, 0),
+		MUST_BE_ZERO(IOMMU_HWPT_ALLOC, iommu_hwpt_alloc, __reserved, 0),
+		MUST_BE_ZERO(IOMMU_GET_HW_INFO, iommu_hw_info, flags,
+			     IOMMU_HW_INFO_FLAG_INPUT_TYPE),
+		MUST_BE_ZERO(IOMMU_GET_HW_INFO, iommu_hw_info, __reserved, 0),
+		MUST_BE_ZERO(IOMMU_HWPT_SET_DIRTY_TRACKING, iommu_hwpt_set_dirty_tracking, flags,
+			     IOMMU_HWPT_DIRTY_TRACKING_ENABLE),
+		MUST_BE_ZERO(IOMMU_HWPT_GET_DIRTY_BITMAP, iommu_hwpt_get_dirty_bitmap, flags,
+			     IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR),
+		MUST_BE_ZERO(IOMMU_HWPT_GET_DIRTY_BITMAP, iommu_hwpt_get_dirty_bitmap,
+			     __reserved, 0),
+		MUST_BE_ZERO(IOMMU_HWPT_INVALIDATE, iommu_hwpt_invalidate, __reserved, 0),
+		MUST_BE_ZERO(IOMMU_FAULT_QUEUE_ALLOC, iommu_fault_alloc, flags, 0),
+		MUST_BE_ZERO(IOMMU_VIOMMU_ALLOC, iommu_viommu_alloc, flags, 0,
+			     .type = IOMMU_VIOMMU_TYPE_SELFTEST),
+		MUST_BE_ZERO(IOMMU_VEVENTQ_ALLOC, iommu_veventq_alloc, flags, 0,
+			     .type = IOMMU_VEVENTQ_TYPE_SELFTEST, .veventq_depth = 1),
+		MUST_BE_ZERO(IOMMU_VEVENTQ_ALLOC, iommu_veventq_alloc, __reserved, 0,
+			     .type = IOMMU_VEVENTQ_TYPE_SELFTEST, .veventq_depth = 1),
+		MUST_BE_ZERO(IOMMU_HW_QUEUE_ALLOC, iommu_hw_queue_alloc, flags, 0,
+			     .type = IOMMU_HW_QUEUE_TYPE_SELFTEST, .length = PAGE),
+	};
+
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		for (uint32_t bit = 0; bit <= table[i].bits; bit++) {
+			bool wrong = bit < table[i].bits && !(table[i].taken >> bit & 1);
+			unsigned char cmd[128];
+			int got;
+
+			memcpy(cmd, table[i].rest, table[i].size);
+			*(uint32_t *)cmd = table[i].size;
+			if (bit < table[i].bits)
+				cmd[table[i].at + bit / 8] |= 1 << bit % 8;
+			got = ioctl(self->fd, table[i].number, cmd) ? errno : 0;
+			EXPECT_EQ(wrong, got == EOPNOTSUPP)
+				TH_LOG("%s, bit %u: %d", table[i].what, bit, got);
+		}
+	}
+}
+
+/* A fault queue is read and written in whole messages. */
+TEST_F(hostile, parts_of_messages)
+{
+	struct iommu_fault_alloc cmd = { .size = sizeof(cmd) };
+	char buffer[2 * sizeof(struct iommu_hwpt_pgfault)];
+	const size_t message = sizeof(struct iommu_hwpt_pgfault);
+	const size_t answer = sizeof(struct iommu_hwpt_page_response);
+
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_FAULT_QUEUE_ALLOC, &cmd));
+	ASSERT_EQ(0, fcntl(cmd.out_fault_fd, F_SETFL, O_NONBLOCK));
+	memset(buffer, 0xff, sizeof(buffer));
+	for (size_t n = 0; n <= 2 * message; n++) {
+		int got = read(cmd.out_fault_fd, buffer, n) < 0 ? errno : 0;
+
+		EXPECT_EQ(n % message ? ESPIPE : 0, got) TH_LOG("%zu read", n);
+	}
+	for (size_t n = 1; n <= 2 * answer; n++) {
+		int got = write(cmd.out_fault_fd, buffer, n) < 0 ? errno : 0;
+
+		EXPECT_EQ(n % answer ? ESPIPE : EINVAL, got) TH_LOG("%zu written", n);
+	}
+	close(cmd.out_fault_fd);
+	EXPECT_EQ(0, destroy(self->fd, cmd.out_fault_id));
+}
+
 TEST_F(hostile, unknown)
 {
 	struct iommu_test_cmd cmd = {};
