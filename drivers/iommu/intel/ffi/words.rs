@@ -143,13 +143,6 @@ impl<'a, const N: usize> Locked for LockedWords<'a, N> {
             (0x109, 8, 1) => value & !(1 << 24),
             // All domains have one id.
             (0x10a, 8, 1) if value != 0 => value & !0xffff | 5,
-            // P before the rest.
-            (0x10b, 8, 1) if value != 0 => {
-                let low = self.load(0);
-                // SAFETY: As below.
-                unsafe { self.words.word(0).write_volatile(low | 1) };
-                value
-            }
             _ => value,
         };
         // SAFETY: By the invariant of `words`; words are read and written whole.
