@@ -18,6 +18,7 @@ use crate::{
             Domain,
             OnUnit, //
         },
+        stack::Stack,
         tags::{
             settle,
             Key,
@@ -71,12 +72,6 @@ struct Target {
 }
 
 impl Target {
-    /// Whether it goes with what is under one of these domain-ids: the guest does not know that
-    /// the device has a cache.
-    fn implied_by(&self, dids: Dids) -> bool {
-        self.kind == Kind::NestingDevTlb && Some(self.did) == dids.without
-    }
-
     /// Which block is to be named. What a change of stage 2 does to the nested translations
     /// that a device caches cannot be told, so they all go.
     fn span(&self, span: Span) -> Span {
@@ -286,6 +281,12 @@ pub(crate) struct Dids {
 }
 
 impl Dids {
+    /// It stands for nothing.
+    pub(crate) const NONE: Self = Self {
+        with_ats: None,
+        without: None,
+    };
+
     fn all(&self) -> impl Iterator<Item = u16> {
         [self.with_ats, self.without].into_iter().flatten()
     }
@@ -311,11 +312,36 @@ pub(crate) enum Step {
     },
 }
 
+impl Step {
+    /// What goes with it in the cache of a device whose guest does not know of that cache, for
+    /// tables of a domain-id and a PASID.
+    fn implies(&self, did: u16, pasid: Pasid) -> Option<Span> {
+        match *self {
+            Self::PasidIotlb {
+                dids,
+                pasid: of,
+                span,
+                ..
+            } if dids.without == Some(did) && of == pasid => Some(span),
+            Self::Domain { dids } if dids.without == Some(did) => Some(Span::ALL),
+            _ => None,
+        }
+    }
+
+    /// Whether there are such tables.
+    fn may_imply(&self) -> bool {
+        match self {
+            Self::PasidIotlb { dids, .. } | Self::Domain { dids } => dids.without.is_some(),
+            Self::DevTlb { .. } => false,
+        }
+    }
+}
+
 /// Does what a guest asks for, in its order, with one wait, until enough devices were asked for a
 /// while. `parent` is what all its domains are nested on. Returns how many steps that were.
 ///
 /// Devices are found by the tags that attachments leave with the parent, so that none is asked that
-/// was detached.
+/// was detached. What the guest does not ask of them itself comes behind all that it asks for.
 ///
 /// # Errors
 ///
@@ -329,13 +355,14 @@ pub(crate) fn flush_for_guest<'a>(
     let walk = parent.walk();
     let mut queue = Queue::<USER_DESCS>::new();
     queue.aim(unit);
-    let (mut done, mut asked) = (0, 0);
+    let (mut done, mut asked, mut implied) = (0, 0, false);
     for step in steps {
         if asked >= DEVICE_BLOCKS {
             break;
         }
         done += 1;
-        asked += match *step {
+        implied |= step.may_imply();
+        match *step {
             Step::PasidIotlb {
                 dids,
                 pasid,
@@ -345,47 +372,77 @@ pub(crate) fn flush_for_guest<'a>(
                 for did in dids.all() {
                     queue.push(Desc::pasid_iotlb_pages(did, pasid, span, leaf));
                 }
-                ask_devices(&walk, &mut queue, span, |to, _| {
-                    to.implied_by(dids) && to.pasid == pasid
-                })
             }
             Step::Domain { dids } => {
                 for did in dids.all() {
                     queue.push(Desc::iotlb_domain(&caps, did));
                 }
-                ask_devices(&walk, &mut queue, Span::ALL, |to, _| to.implied_by(dids))
             }
-            Step::DevTlb { sid, pasid, span } => ask_devices(&walk, &mut queue, span, |to, dev| {
-                dev.sid == sid && pasid.is_none_or(|pasid| to.pasid == pasid)
-            }),
-        };
+            Step::DevTlb { sid, pasid, span } => {
+                for tag in device_tags(&walk, unit) {
+                    if pasid.is_none_or(|pasid| tag.pasid() == pasid) {
+                        asked += ask_device(&mut queue, &tag, Some(sid), span);
+                    }
+                }
+            }
+        }
+    }
+    if implied {
+        // PANIC: No more were done than there are.
+        ask_implied(&walk, &mut queue, unit, &steps[..done]);
     }
     (done, queue.finish())
 }
 
-/// Has devices invalidate a block of what they cache for those tags that `pick` is true for.
-/// Returns how many descriptors that took.
-fn ask_devices<const N: usize>(
-    walk: &Walk<'_>,
+/// The tags of a walk that are for devices behind a unit.
+fn device_tags<'a>(walk: &'a Walk<'_>, unit: Unit<'a>) -> impl Iterator<Item = Tag<'a>> {
+    walk.tags()
+        .filter(move |tag| tag.kind().in_device() && tag.unit() == unit)
+}
+
+/// Has a device invalidate a block of what it caches for a tag, if it is the one with this
+/// source-id. Returns how many descriptors that took.
+fn ask_device<const N: usize>(
     queue: &mut Queue<'_, N>,
+    tag: &Tag<'_>,
+    sid: Option<u16>,
     span: Span,
-    pick: impl Fn(&Target, &DevTlb) -> bool,
 ) -> usize {
-    let mut count = 0;
-    for tag in walk.tags().filter(|tag| tag.kind().in_device()) {
-        if queue.unit != Some(tag.unit()) {
-            continue;
-        }
-        let to = target(&tag);
-        let Some((dev, twice)) = to.device.as_ref().filter(|(dev, _)| pick(&to, dev)) else {
-            continue;
-        };
-        for _ in 0..=usize::from(*twice) {
-            queue.push(Desc::device_tlb(dev, to.pasid, span));
-            count += 1;
-        }
+    let Some((dev, twice)) = tag.device() else {
+        return 0;
+    };
+    if sid.is_some_and(|sid| dev.sid != sid) {
+        return 0;
+    }
+    let count = 1 + usize::from(twice);
+    for _ in 0..count {
+        queue.push(Desc::device_tlb(&dev, tag.pasid(), span));
     }
     count
+}
+
+/// Has devices invalidate what goes with steps, block by block, or all of it where that is more
+/// than [`DEVICE_BLOCKS`].
+fn ask_implied<'a, const N: usize>(
+    walk: &Walk<'_>,
+    queue: &mut Queue<'a, N>,
+    unit: Unit<'_>,
+    steps: &[Step],
+) {
+    for tag in device_tags(walk, unit).filter(|tag| tag.kind() == Kind::NestingDevTlb) {
+        let (did, pasid) = (tag.did(), tag.pasid());
+        let mut spans = Stack::<Span, DEVICE_BLOCKS>::new();
+        let mut all = false;
+        for span in steps.iter().filter_map(|step| step.implies(did, pasid)) {
+            all = span == Span::ALL || spans.push(span).is_err();
+            if all {
+                break;
+            }
+        }
+        for span in if all { &[Span::ALL] } else { &*spans } {
+            ask_device(queue, &tag, None, *span);
+        }
+    }
 }
 
 /// Adds a tag, or a user to the one that is there.

@@ -124,6 +124,7 @@ impl Ask {
     /// # Errors
     ///
     /// `EINVAL`: hardware would take it for an invalid descriptor. `EOPNOTSUPP`: it is for the VMM.
+    #[inline(always)]
     pub(crate) fn read(words: &[u64; 4], wide: bool) -> Result<Self> {
         let [low, high, rest @ ..] = *words;
         let mask = match (low & 0xf | low >> 5 & 0x70, wide) {
@@ -162,6 +163,7 @@ impl Ask {
         }
     }
 
+    #[inline(always)]
     fn iotlb(by_pasid: bool, low: IotlbLow, high: IotlbHigh) -> Result<Self> {
         let did = low.did().into();
         // The granularity as it lies there: 0 is reserved, for both.

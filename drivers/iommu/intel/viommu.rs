@@ -97,7 +97,7 @@ pub(crate) struct Vtd {
 }
 
 /// A guest's domain-id, and whether the guest invalidates Device-TLBs itself where it is used.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy)]
 struct Name {
     did: u16,
     ats: bool,
@@ -105,20 +105,84 @@ struct Name {
 
 /// The guest's domain-ids in use, and what they stand for.
 struct Names {
-    by_guest: RBTree<Name, Shared>,
+    by_guest: RBTree<u16, Meaning>,
+    /// Domain-ids of the unit that these are.
     count: usize,
 }
 
 impl Names {
-    fn get(&self, did: u16, ats: bool) -> Option<u16> {
-        Some(self.by_guest.get(&Name { did, ats })?.did.get())
+    /// What a guest's domain-id stands for.
+    #[inline(always)]
+    fn find(&self, did: u16) -> Dids {
+        self.by_guest
+            .get(&did)
+            .map_or(Dids::NONE, |meaning| meaning.dids())
     }
 
-    /// What a guest's domain-id stands for.
-    fn find(&self, did: u16) -> Dids {
+    fn get(&mut self, name: Name) -> Option<&mut Shared> {
+        self.by_guest.get_mut(&name.did)?.of(name.ats).as_mut()
+    }
+
+    /// Adds one that is not there.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    fn add(&mut self, name: Name, shared: Shared) -> Result {
+        if let Some(meaning) = self.by_guest.get_mut(&name.did) {
+            *meaning.of(name.ats) = Some(shared);
+        } else {
+            let mut meaning = Meaning::default();
+            *meaning.of(name.ats) = Some(shared);
+            self.by_guest
+                .try_create_and_insert(name.did, meaning, GFP_KERNEL_ACCOUNT)?;
+        }
+        self.count += 1;
+        Ok(())
+    }
+
+    /// One use less; the last one takes it away.
+    fn put(&mut self, name: Name) {
+        let Some(meaning) = self.by_guest.get_mut(&name.did) else {
+            return;
+        };
+        let slot = meaning.of(name.ats);
+        let Some(shared) = slot else {
+            return;
+        };
+        shared.users -= 1;
+        if shared.users == 0 {
+            *slot = None;
+            self.count -= 1;
+            if meaning.dids() == Dids::NONE {
+                self.by_guest.remove(&name.did);
+            }
+        }
+    }
+}
+
+/// What a guest's domain-id stands for.
+#[derive(Default)]
+struct Meaning {
+    with_ats: Option<Shared>,
+    without: Option<Shared>,
+}
+
+impl Meaning {
+    fn of(&mut self, ats: bool) -> &mut Option<Shared> {
+        if ats {
+            &mut self.with_ats
+        } else {
+            &mut self.without
+        }
+    }
+
+    #[inline(always)]
+    fn dids(&self) -> Dids {
+        let did = |shared: &Option<Shared>| shared.as_ref().map(|shared| shared.did.get());
         Dids {
-            with_ats: self.get(did, true),
-            without: self.get(did, false),
+            with_ats: did(&self.with_ats),
+            without: did(&self.without),
         }
     }
 }
@@ -171,7 +235,7 @@ impl DidUse {
     /// `ENOSPC`: too many are in use; `ENOMEM`.
     fn new(viommu: &Viommu<Vtd>, name: Name) -> Result<Self> {
         let mut names = viommu.names.lock();
-        let did = if let Some(shared) = names.by_guest.get_mut(&name) {
+        let did = if let Some(shared) = names.get(name) {
             shared.users += 1;
             shared.did.clone()
         } else {
@@ -183,10 +247,7 @@ impl DidUse {
                 did: did.clone(),
                 users: 1,
             };
-            names
-                .by_guest
-                .try_create_and_insert(name, shared, GFP_KERNEL_ACCOUNT)?;
-            names.count += 1;
+            names.add(name, shared)?;
             did
         };
         Ok(Self {
@@ -199,15 +260,7 @@ impl DidUse {
 
 impl Drop for DidUse {
     fn drop(&mut self) {
-        let mut names = self.viommu.names.lock();
-        let Some(shared) = names.by_guest.get_mut(&self.name) else {
-            return;
-        };
-        shared.users -= 1;
-        if shared.users == 0 {
-            names.by_guest.remove(&self.name);
-            names.count -= 1;
-        }
+        self.viommu.names.lock().put(self.name);
     }
 }
 
@@ -244,6 +297,8 @@ const STEPS: usize = 32;
 /// A part of a guest's invalidation queue, while it is worked off.
 struct GuestQueue<'a> {
     viommu: &'a Viommu<Vtd>,
+    /// Something was done before in this call.
+    begun: bool,
     /// All domains were invalidated in this call. What the guest changed it changed before, so once
     /// is enough.
     all_done: bool,
@@ -253,6 +308,7 @@ impl<'a> GuestQueue<'a> {
     fn new(viommu: &'a Viommu<Vtd>) -> Self {
         Self {
             viommu,
+            begun: false,
             all_done: false,
         }
     }
@@ -268,9 +324,13 @@ impl<'a> GuestQueue<'a> {
         read: impl Fn(&T) -> Result<Ask>,
     ) -> Result<(), (usize, Error)> {
         let mut done = 0;
+        let mut steps = Stack::new();
         while done < descs.len() {
-            pause().map_err(|why| (done, why))?;
-            let (steps, result) = self.translate(&descs[done..], &read);
+            if self.begun {
+                pause().map_err(|why| (done, why))?;
+            }
+            self.begun = true;
+            let result = self.translate(&descs[done..], &read, &mut steps);
             let (count, submitted) = self.submit(&steps);
             done += count;
             match submitted.and(result).map_err(|why| (done, why))? {
@@ -285,24 +345,25 @@ impl<'a> GuestQueue<'a> {
     }
 
     /// Translates descriptors up to one that is no good, or that is for all domains. With an error
-    /// these are to be done nonetheless.
+    /// those in `steps` are to be done nonetheless.
     #[inline(never)]
     fn translate<T>(
         &self,
         descs: &[T],
         read: impl Fn(&T) -> Result<Ask>,
-    ) -> (Stack<Step, STEPS>, Result<Next>) {
-        let mut steps = Stack::new();
+        steps: &mut Stack<Step, STEPS>,
+    ) -> Result<Next> {
+        steps.truncate(0);
         let names = self.viommu.names.lock();
         for desc in descs {
             match read(desc).and_then(|ask| self.step(&names, ask)) {
                 Ok(Some(step)) if steps.push(step).is_ok() => {}
                 Ok(Some(_)) => break,
-                Ok(None) => return (steps, Ok(Next::AllDomains)),
-                Err(why) => return (steps, Err(why)),
+                Ok(None) => return Ok(Next::AllDomains),
+                Err(why) => return Err(why),
             }
         }
-        (steps, Ok(Next::Chunk))
+        Ok(Next::Chunk)
     }
 
     /// Translates what is not for all domains.
@@ -310,6 +371,7 @@ impl<'a> GuestQueue<'a> {
     /// # Errors
     ///
     /// `ENODEV`: the guest has no such device.
+    #[inline(always)]
     fn step(&self, names: &Names, ask: Ask) -> Result<Option<Step>> {
         Ok(Some(match ask {
             Ask::AllDomains => return Ok(None),
@@ -380,12 +442,8 @@ impl<'a> GuestQueue<'a> {
         }
         let names = self.viommu.names.lock();
         let mut steps = Stack::<Step, STEPS>::new();
-        for (name, shared) in names.by_guest.iter() {
-            let did = Some(shared.did.get());
-            let dids = Dids {
-                with_ats: did.filter(|_| name.ats),
-                without: did.filter(|_| !name.ats),
-            };
+        for (_, meaning) in names.by_guest.iter() {
+            let dids = meaning.dids();
             if let Err(step) = steps.push(Step::Domain { dids }) {
                 self.submit(&steps).1?;
                 steps.truncate(0);
