@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What nested translation costs on VT-d: attaching, invalidating, and unmapping
- * below nested page tables.
+ * What nested translation costs on VT-d: attaching, invalidating, unmapping below
+ * nested page tables, and a guest's invalidation queue. That goes to the kernel in one
+ * call (vtd_queue_*) or descriptor by descriptor (vtd_queue_*_by_one), where there is
+ * no vIOMMU always so.
  *
  * usage: iommufd_vtd_bench [NAME...]     nanoseconds for each operation
  *        iommufd_vtd_bench -q [NAME...]  descriptors, and waits for the hardware
@@ -13,6 +15,7 @@
 #include "kselftest.h"
 #include "iommufd_bench.h"
 #include "vtd_pdma.h"
+#include "vtd_viommu.h"
 
 #define IOVA	0x200000ULL
 #define MOST	64
@@ -22,6 +25,8 @@ struct ctx {
 	uint32_t hwpt[2];
 	unsigned int n;		/* entries of an array, or children of the parent */
 	struct iommu_hwpt_vtd_s1_invalidate *entries;
+	uint32_t viommu;
+	struct iommu_vtd_inv_desc *descs;
 };
 
 struct bench {
@@ -70,6 +75,68 @@ static void with_children(struct ctx *c)
 	for (unsigned int pasid = 1; pasid < c->n; pasid++) {
 		nested_on_parent(c, &id);
 		must(vtd_attach_pasid(&c->v, pasid, id));
+	}
+}
+
+#define SID	0x0010
+
+/* What the guest changes: mostly pages, of two PASIDs under two domain-ids. */
+static struct iommu_vtd_inv_desc guest_desc(unsigned int i)
+{
+	uint64_t page = IOVA + 2 * i * PG;
+
+	switch (i % 8) {
+	case 5:
+		return vtd_pasid(i & 1, i & 1);
+	case 6:
+		return vtd_iotlb(i & 1, 2);
+	default:
+		return vtd_page(i & 1, i & 1, page);
+	}
+}
+
+static void with_descs(struct ctx *c, int (*alloc)(struct vtd *v, uint32_t viommu, uint64_t root,
+						   uint16_t did, uint32_t *id))
+{
+	uint32_t vdev;
+	int rc;
+
+	rc = vtd_alloc_viommu(&c->v, c->v.dev_id, c->v.parent, &c->viommu);
+	if (rc) {
+		must(rc != -EOPNOTSUPP);
+		c->viommu = 0;
+		nested_on_parent(c, &c->hwpt[0]);
+		nested_on_parent(c, &c->hwpt[1]);
+	} else {
+		must(vtd_alloc_vdev(&c->v, c->viommu, c->v.dev_id, SID, &vdev));
+		must(alloc(&c->v, c->viommu, GPA_BASE, 0, &c->hwpt[0]));
+		must(alloc(&c->v, c->viommu, GPA_BASE, 1, &c->hwpt[1]));
+	}
+	must(vtd_attach(&c->v, c->hwpt[0]));
+	must(vtd_attach_pasid(&c->v, 1, c->hwpt[1]));
+	c->descs = calloc(c->n, sizeof(*c->descs));
+	must(!c->descs);
+}
+
+/* A guest without ATS: the device's cache is the kernel's business. */
+static void with_queue(struct ctx *c)
+{
+	with_descs(c, vtd_alloc_pe);
+	for (unsigned int i = 0; i < c->n; i++)
+		c->descs[i] = guest_desc(i);
+}
+
+/* One with ATS: each change of its tables is a pair of descriptors. */
+static void with_queue_ats(struct ctx *c)
+{
+	with_descs(c, vtd_alloc_pe_ats);
+	for (unsigned int i = 0; i < c->n; i += 2) {
+		uint32_t pasid = i / 2 & 1;
+		uint64_t page = IOVA + 2 * i * PG;
+
+		c->descs[i] = vtd_page(pasid, pasid, page);
+		c->descs[i + 1] = pasid ? vtd_pasid_dev_tlb(SID, pasid, page) :
+					  vtd_dev_tlb(SID, page);
 	}
 }
 
@@ -133,6 +200,40 @@ static void run_invalidate(void *ctx)
 	must(ioctl(c->v.iommufd, IOMMU_HWPT_INVALIDATE, &cmd) || cmd.entry_num != c->n);
 }
 
+/*
+ * As a VMM has to do it without a vIOMMU, which finds the hwpt of each. Of devices'
+ * caches the kernel thinks itself.
+ */
+static void run_queue_by_one(void *ctx)
+{
+	struct ctx *c = ctx;
+
+	for (unsigned int i = 0; i < c->n; i++) {
+		const __le64 *qw = c->descs[i].qw;
+		uint32_t hwpt = c->hwpt[qw[0] >> 16 & 1];
+
+		switch (qw[0] & 0x3f) {
+		case 6 | 3 << 4:
+			must(vtd_invalidate(&c->v, hwpt, qw[1], 1));
+			break;
+		case 6 | 2 << 4:
+		case 2 | 2 << 4:
+			must(vtd_invalidate(&c->v, hwpt, 0, UINT64_MAX));
+		}
+	}
+}
+
+static void run_queue(void *ctx)
+{
+	struct ctx *c = ctx;
+	uint32_t num = c->n;
+
+	if (c->viommu)
+		must(vtd_queue(&c->v, c->viommu, c->descs, &num) || num != c->n);
+	else
+		run_queue_by_one(c);
+}
+
 /* A page moves: it is unmapped, and mapped again. */
 static void run_unmap(void *ctx)
 {
@@ -151,6 +252,15 @@ static const struct bench benches[] = {
 	{ "vtd_invalidate_1", "op", with_array, run_invalidate, 1000, 1, 1 },
 	{ "vtd_invalidate_16", "op", with_array, run_invalidate, 200, 1, 16 },
 	{ "vtd_invalidate_512", "op", with_array, run_invalidate, 20, 1, 512 },
+	{ "vtd_queue_1", "descriptor", with_queue, run_queue, 1000, 1, 1 },
+	{ "vtd_queue_1_by_one", "descriptor", with_queue, run_queue_by_one, 1000, 1, 1 },
+	{ "vtd_queue_16", "descriptor", with_queue, run_queue, 200, 16, 16 },
+	{ "vtd_queue_16_by_one", "descriptor", with_queue, run_queue_by_one, 200, 16, 16 },
+	{ "vtd_queue_256", "descriptor", with_queue, run_queue, 20, 256, 256 },
+	{ "vtd_queue_256_by_one", "descriptor", with_queue, run_queue_by_one, 20, 256, 256 },
+	{ "vtd_queue_16_ats", "descriptor", with_queue_ats, run_queue, 200, 16, 16 },
+	{ "vtd_queue_16_ats_by_one", "descriptor", with_queue_ats, run_queue_by_one, 200, 16, 16 },
+	{ "vtd_queue_256_ats", "descriptor", with_queue_ats, run_queue, 20, 256, 256 },
 	{ "vtd_unmap_map_1_child", "op", with_children, run_unmap, 200, 1, 1 },
 	{ "vtd_unmap_map_8_children", "op", with_children, run_unmap, 200, 1, 8 },
 	{ "vtd_unmap_map_64_children", "op", with_children, run_unmap, 50, 1, MOST },
@@ -173,6 +283,7 @@ static void open_ctx(struct ctx *c, const struct bench *b)
 static void close_ctx(struct ctx *c)
 {
 	free(c->entries);
+	free(c->descs);
 	vtd_release(&c->v);
 }
 
