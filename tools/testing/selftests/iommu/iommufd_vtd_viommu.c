@@ -320,30 +320,6 @@ TEST_F(viommu, attach_without_a_name)
 	EXPECT_EQ(TOKEN(A), GET(1, IOVA));
 }
 
-/* The unit's domain-id of a hwpt: that of the descriptor for its own invalidation. */
-static int did_of(struct vtd *v, uint32_t hwpt)
-{
-	unsigned long long qw0;
-	char line[512], *at;
-	int did = -1;
-	FILE *f;
-
-	if (trace_start() || vtd_invalidate(v, hwpt, IOVA, 1))
-		return -1;
-	sysfs_write(TRACING "tracing_on", "0");
-	f = fopen(TRACING "trace", "r");
-	while (f && fgets(line, sizeof(line), f)) {
-		at = strstr(line, "qi_submit: p_iotlb_inv ");
-		at = at ? strstr(at, ": 0x") : NULL;
-		if (at && sscanf(at, ": 0x%llx", &qw0) == 1)
-			did = qw0 >> 16 & 0xffff;
-	}
-	if (f)
-		fclose(f);
-	sysfs_write(TRACING "events/intel_iommu/qi_submit/enable", "0");
-	return did;
-}
-
 /* One of the unit's for each of the guest's, and the same number of another guest is another. */
 TEST_F(viommu, domain_ids)
 {
@@ -360,29 +336,29 @@ TEST_F(viommu, domain_ids)
 	ASSERT_EQ(0, vtd_alloc_pe(v, viommu, self->root, DID, &foreign));
 	ASSERT_EQ(0, vtd_alloc_nested(v, v->parent, self->root, 48, &on_parent));
 	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
-	did = did_of(v, self->hwpt);
+	did = vtd_did_of(v, self->hwpt);
 	if (did < 0)
 		SKIP(return, "descriptors are not traced");
 	ASSERT_EQ(0, vtd_attach(v, same));
-	EXPECT_EQ(did, did_of(v, same));
+	EXPECT_EQ(did, vtd_did_of(v, same));
 	ASSERT_EQ(0, vtd_attach(v, differs));
-	did2 = did_of(v, differs);
+	did2 = vtd_did_of(v, differs);
 	EXPECT_LT(1, did2);
 	EXPECT_NE(did, did2);
 	ASSERT_EQ(0, vtd_attach(other, foreign));
-	EXPECT_LT(1, did_of(v, foreign));
-	EXPECT_NE(did, did_of(v, foreign));
-	EXPECT_NE(did2, did_of(v, foreign));
+	EXPECT_LT(1, vtd_did_of(v, foreign));
+	EXPECT_NE(did, vtd_did_of(v, foreign));
+	EXPECT_NE(did2, vtd_did_of(v, foreign));
 	/* It keeps its meaning while somebody uses it, and is free afterwards. */
 	ASSERT_EQ(0, vtd_destroy(v, self->hwpt));
 	ASSERT_EQ(0, vtd_attach(v, on_parent));
-	EXPECT_NE(did, did_of(v, on_parent));
+	EXPECT_NE(did, vtd_did_of(v, on_parent));
 	ASSERT_EQ(0, vtd_attach(v, same));
-	EXPECT_EQ(did, did_of(v, same));
+	EXPECT_EQ(did, vtd_did_of(v, same));
 	ASSERT_EQ(0, vtd_attach(v, v->parent));
 	ASSERT_EQ(0, vtd_destroy(v, same));
 	ASSERT_EQ(0, vtd_attach(v, on_parent));
-	EXPECT_EQ(did, did_of(v, on_parent));
+	EXPECT_EQ(did, vtd_did_of(v, on_parent));
 }
 
 /* Two devices under one domain-id, with one table or two. */

@@ -168,6 +168,30 @@ static inline struct iommu_vtd_inv_desc vtd_pasid_dev_tlb(uint16_t sid, uint32_t
 	};
 }
 
+/* The unit's domain-id of a hwpt: that of the descriptor for its own invalidation. */
+static inline int vtd_did_of(struct vtd *v, uint32_t hwpt)
+{
+	unsigned long long qw0;
+	char line[512], *at;
+	int did = -1;
+	FILE *f;
+
+	if (trace_start() || vtd_invalidate(v, hwpt, 0, 1))
+		return -1;
+	sysfs_write(TRACING "tracing_on", "0");
+	f = fopen(TRACING "trace", "r");
+	while (f && fgets(line, sizeof(line), f)) {
+		at = strstr(line, "qi_submit: p_iotlb_inv ");
+		at = at ? strstr(at, ": 0x") : NULL;
+		if (at && sscanf(at, ": 0x%llx", &qw0) == 1)
+			did = qw0 >> 16 & 0xffff;
+	}
+	if (f)
+		fclose(f);
+	sysfs_write(TRACING "events/intel_iommu/qi_submit/enable", "0");
+	return did;
+}
+
 /* A nested hwpt for the table at @root, of the guest's domain @did. */
 static inline int vtd_alloc_pe(struct vtd *v, uint32_t viommu, uint64_t root, uint16_t did,
 			       uint32_t *id)
