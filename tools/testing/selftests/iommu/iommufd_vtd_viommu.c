@@ -951,6 +951,256 @@ TEST_F_TIMEOUT(viommu, queue_while_the_device_leaves, SLOW)
 	EXPECT_EQ(0, vtd_destroy(v, self->viommu));
 }
 
+/* Each bit of a descriptor by itself, on top of a type and its granularity. */
+TEST_F(viommu, bits_of_a_descriptor)
+{
+	static const uint64_t types[] = { 2 | 2 << 4, 3, 6 | 2 << 4, 8 };
+	struct vtd *v = &self->v;
+	unsigned int i, bit, len;
+
+	ASSERT_EQ(0, vtd_destroy(v, self->vdev));
+	for (i = 0; i < ARRAY_SIZE(types); i++) {
+		for (bit = 0; bit < 256; bit++) {
+			struct iommu_vtd_inv_desc desc = { .qw = { types[i] } };
+			bool good;
+
+			/* The type, and the last bit of the granularity. */
+			if (bit < 4 || (bit >= 9 && bit < 12) || (desc.qw[0] & 2 && bit == 5))
+				continue;
+			desc.qw[bit / 64] |= 1ULL << (bit % 64);
+			switch (types[i] & 15) {
+			case 2:		/* DW, DR; DID; AM, IH, ADDR */
+				good = (bit >= 4 && bit < 8) || (bit >= 16 && bit < 32) ||
+				       (bit >= 64 && bit < 71) || (bit >= 76 && bit < 128);
+				break;
+			case 3:		/* PFSID, MIP, SID; S, ADDR */
+				good = (bit >= 12 && bit < 21) || (bit >= 32 && bit < 48) ||
+				       (bit >= 52 && bit < 65) || (bit >= 76 && bit < 128);
+				break;
+			case 6:		/* DID, PASID; AM, IH, ADDR */
+				good = bit == 4 || (bit >= 16 && bit < 52) ||
+				       (bit >= 64 && bit < 71) || (bit >= 76 && bit < 128);
+				break;
+			default:	/* MIP, PFSID, SID, PASID; GI, S, ADDR */
+				good = bit < 9 || (bit >= 12 && bit < 65) ||
+				       (bit >= 75 && bit < 128);
+			}
+			for (len = 16; len <= 32; len += 16) {
+				bool fits = len == 32 || (types[i] & 15) < 4;
+				uint32_t num = 1;
+				int rc;
+
+				if (len * 8 <= bit)
+					continue;
+				rc = vtd_queue_of(v, self->viommu, &desc, len, &num);
+				/* Where it could be done there is no device of this name. */
+				EXPECT_EQ(!good || !fits ? -EINVAL :
+					  (types[i] & 15) % 5 == 3 ? -ENODEV : 0, rc)
+					TH_LOG("type %u, bit %u, %u bytes",
+					       (unsigned int)types[i] & 15, bit, len);
+				EXPECT_EQ(!rc, num);
+			}
+		}
+	}
+}
+
+/* Arrays that are nowhere, that wrap, and that are too much of anything. */
+TEST_F(viommu, queue_nowhere)
+{
+	static const uint64_t places[] = {
+		8, 1ULL << 47, (1ULL << 47) - 16, 0xffff888000000000ULL, 1ULL << 63,
+		UINT64_MAX, UINT64_MAX - 31, UINT64_MAX - 63,
+	};
+	static const uint32_t lengths[] = { 0, 1, 15, UINT32_MAX, 1U << 31, 1U << 20 };
+	struct iommu_vtd_inv_desc descs[2] = { vtd_page(DID, 0, IOVA), vtd_page(DID, 0, IOVA) };
+	struct vtd *v = &self->v;
+	struct iommu_hwpt_invalidate cmd = {
+		.size = sizeof(cmd),
+		.hwpt_id = self->viommu,
+		.data_type = IOMMU_VTD_INVALIDATE_QI,
+	};
+	unsigned int i;
+	uint32_t num;
+
+	for (i = 0; i < ARRAY_SIZE(places); i++) {
+		num = 2;
+		EXPECT_EQ(-EFAULT, vtd_queue(v, self->viommu, (void *)places[i], &num))
+			TH_LOG("%#llx", (unsigned long long)places[i]);
+		EXPECT_EQ(0, num);
+	}
+	for (i = 0; i < ARRAY_SIZE(lengths); i++) {
+		num = 2;
+		EXPECT_EQ(-EINVAL, vtd_queue_of(v, self->viommu, descs, lengths[i], &num))
+			TH_LOG("%u", lengths[i]);
+		EXPECT_EQ(0, num);
+	}
+	for (i = 0; i < 2; i++) {
+		num = i ? UINT32_MAX : 1U << 27;
+		EXPECT_EQ(-EINVAL, vtd_queue(v, self->viommu, descs, &num));
+		EXPECT_EQ(0, num);
+	}
+	cmd.data_uptr = (uintptr_t)descs;
+	cmd.entry_len = sizeof(descs[0]);
+	cmd.entry_num = 1;
+	cmd.__reserved = 1;
+	EXPECT_EQ(-1, ioctl(v->iommufd, IOMMU_HWPT_INVALIDATE, &cmd));
+	EXPECT_EQ(EOPNOTSUPP, errno);
+}
+
+TEST_F(viommu, queues_of_faults_that_are_none)
+{
+	struct vtd *v = &self->v;
+	const struct {
+		uint32_t viommu, type, depth, flags;
+		int want;
+	} cases[] = {
+		{ self->viommu, IOMMU_VTD_VEVENTQ_FRCD, 0, 0, EINVAL },
+		{ self->viommu, IOMMU_VTD_VEVENTQ_FRCD, (1 << 19) + 1, 0, EINVAL },
+		{ self->viommu, IOMMU_VTD_VEVENTQ_FRCD, 1, 1, EOPNOTSUPP },
+		{ self->viommu, IOMMU_VEVENTQ_TYPE_DEFAULT, 1, 0, EOPNOTSUPP },
+		{ self->hwpt, IOMMU_VTD_VEVENTQ_FRCD, 1, 0, ENOENT },
+	};
+	unsigned int i;
+	uint32_t id;
+	int fd;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct iommu_veventq_alloc cmd = {
+			.size = sizeof(cmd),
+			.viommu_id = cases[i].viommu,
+			.type = cases[i].type,
+			.veventq_depth = cases[i].depth,
+			.flags = cases[i].flags,
+		};
+
+		EXPECT_EQ(-1, ioctl(v->iommufd, IOMMU_VEVENTQ_ALLOC, &cmd));
+		EXPECT_EQ(cases[i].want, errno)
+			TH_LOG("case %u", i);
+	}
+	fd = vtd_alloc_faults(v, self->viommu, 1 << 19, &id);
+	EXPECT_LE(0, fd);
+	close(fd);
+}
+
+struct vandal {
+	struct pest pest;
+	bool stop;
+	unsigned long wrong;
+};
+
+/* Sends the array again and again; how far it came is where the error is. */
+static void *send_and_check(void *arg)
+{
+	struct vandal *it = arg;
+	struct pest *p = &it->pest;
+
+	while (!__atomic_load_n(&it->stop, __ATOMIC_SEQ_CST)) {
+		p->done = PEST_DESCS;
+		p->rc = vtd_queue(p->v, p->viommu, p->descs, &p->done);
+		if (p->rc == -ENOENT)
+			break;
+		usleep(100);
+		it->wrong += p->rc ? p->rc != -ENODEV || !(p->done & 1) : p->done != PEST_DESCS;
+	}
+	return NULL;
+}
+
+/* Names come and go while the guest uses them; the vIOMMU itself goes in the end. */
+TEST_F_TIMEOUT(viommu, queue_while_names_change, SLOW)
+{
+	struct vtd *v = &self->v;
+	struct vandal vandal = { .pest = { .v = v, .viommu = self->viommu } };
+	pthread_t thread;
+	unsigned int n;
+	uint32_t id;
+	int rc;
+
+	vandal.pest.descs = calloc(PEST_DESCS, sizeof(*vandal.pest.descs));
+	ASSERT_NE(NULL, vandal.pest.descs);
+	for (n = 0; n < PEST_DESCS; n++)
+		vandal.pest.descs[n] = n & 1 ? vtd_dev_tlb(SID, IOVA) : vtd_page(DID, 0, IOVA);
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, send_and_check, &vandal));
+	for (n = 0; n < 200; n++) {
+		EXPECT_EQ(0, vtd_destroy(v, self->vdev));
+		usleep(n * 10);
+		EXPECT_EQ(0, vtd_alloc_vdev(v, self->viommu, v->dev_id, SID, &self->vdev));
+		EXPECT_EQ(0, vtd_alloc_pe(v, self->viommu, self->root, DID + n % 2, &id));
+		EXPECT_EQ(0, vtd_attach(v, n & 1 ? id : self->hwpt));
+		EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+		EXPECT_EQ(0, vtd_attach(v, v->parent));
+		EXPECT_EQ(0, vtd_destroy(v, id));
+	}
+	EXPECT_EQ(0, vandal.wrong);
+	EXPECT_EQ(0, vtd_destroy(v, self->hwpt));
+	EXPECT_EQ(0, vtd_destroy(v, self->vdev));
+	/* It is busy while a call is under way. */
+	for (n = 0; n < 10000; n++) {
+		rc = vtd_destroy(v, self->viommu);
+		if (rc != -EBUSY)
+			break;
+		usleep(10);
+	}
+	EXPECT_EQ(0, rc);
+	if (rc)
+		vandal.stop = true;
+	pthread_join(thread, NULL);
+	EXPECT_EQ(-ENOENT, vandal.pest.rc);
+	EXPECT_EQ(0, vandal.wrong);
+	free(vandal.pest.descs);
+}
+
+static void *rewrite(void *arg)
+{
+	struct vandal *it = arg;
+	unsigned int n = 0;
+
+	while (!__atomic_load_n(&it->stop, __ATOMIC_SEQ_CST)) {
+		__le64 *qw = it->pest.descs[n++ % PEST_DESCS].qw;
+
+		/* Another type, another device, a reserved bit. */
+		__atomic_fetch_xor(&qw[0], n % 3 ? 0xe : 1ULL << 32, __ATOMIC_RELAXED);
+		__atomic_fetch_xor(&qw[1], n % 5 ? 0 : 1 << 8, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+/* What is read is what is checked: an array that changes meanwhile does no harm. */
+TEST_F_TIMEOUT(viommu, queue_that_is_rewritten, SLOW)
+{
+	struct vtd *v = &self->v;
+	struct vandal vandal = { .pest = { .v = v, .viommu = self->viommu } };
+	unsigned int n, refused = 0, done = 0;
+	pthread_t thread;
+	uint32_t num;
+	int rc;
+
+	vandal.pest.descs = calloc(PEST_DESCS, sizeof(*vandal.pest.descs));
+	ASSERT_NE(NULL, vandal.pest.descs);
+	for (n = 0; n < PEST_DESCS; n++)
+		vandal.pest.descs[n] = vtd_page(DID, 0, IOVA);
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	ASSERT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, rewrite, &vandal));
+	for (n = 0; n < 2000; n++) {
+		num = 64;
+		rc = vtd_queue(v, self->viommu, vandal.pest.descs + n % 64 * 64, &num);
+		EXPECT_TRUE(!rc || rc == -EINVAL || rc == -EOPNOTSUPP || rc == -ENODEV)
+			TH_LOG("%d", rc);
+		EXPECT_EQ(!rc, num == 64);
+		refused += rc != 0;
+		done += num;
+	}
+	vandal.stop = true;
+	pthread_join(thread, NULL);
+	EXPECT_LT(0, refused);
+	EXPECT_LT(0, done);
+	MOVE(self->root, IOVA, B);
+	EXPECT_EQ(0, QUEUE_ONE(vtd_pasid(DID, 0)));
+	EXPECT_EQ(TOKEN(B), GET(NO_PASID, IOVA));
+	free(vandal.pest.descs);
+}
+
 /*
  * Faults, of which the kernel's log has no more than ten in five seconds: each test
  * waits so long before it looks there.
