@@ -8,7 +8,9 @@
  *
  * FUZZ_COUNT ioctls (300,000), FUZZ_SEED (any; it is printed): the same seed
  * gives the same calls. FUZZ_FIRST skips contexts before that one. Needs
- * CONFIG_IOMMUFD_TEST and no hardware.
+ * CONFIG_IOMMUFD_TEST and no hardware. With VTD_DEVICE=bdf, a `pasid-dma` of QEMU's
+ * behind a VT-d that nests, that device is one among the mock ones, does DMA, and its
+ * vIOMMUs get what a guest could have written; elsewhere all that is refused.
  */
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,6 +22,8 @@
 /* Made for the harness's fixtures. */
 #pragma GCC diagnostic ignored "-Wunused-variable"
 #include "iommufd_utils.h"
+#include "vtd_pdma.h"
+#include "vtd_viommu.h"
 #include "iommufd_gone.h"
 
 #define PAGES 64UL
@@ -83,6 +87,15 @@ static const int sorts[][8] = {
 /* A buffer of user space's that the command may write to: not one byte more. */
 static uint8_t *answer_at;
 static uint64_t answer_length;
+
+/* The device behind a VT-d; none where it has no BAR. */
+static struct vtd real;
+
+/* Half of what is asked for there, and little elsewhere, is VT-d's. */
+static bool for_vtd(void)
+{
+	return !roll(real.bar ? 2 : 8);
+}
 
 static uint32_t id_of(enum kind kind)
 {
@@ -285,6 +298,7 @@ static void fill_vfio_ioas(void *arg)
 static void fill_hwpt(void *arg)
 {
 	struct iommu_hwpt_selftest data = { .iotlb = 1, .pagetable_type = roll(3) };
+	struct iommu_vtd_pasid_entry pe = vtd_pe(IOVA + roll(4) * PG, roll(4));
 	struct iommu_hwpt_alloc *cmd = arg;
 
 	cmd->flags = roll(2) ? roll(2) : flags_of(0xf);
@@ -295,6 +309,16 @@ static void fill_hwpt(void *arg)
 		cmd->data_type = roll(8) ? IOMMU_HWPT_DATA_SELFTEST : roll(5);
 		cmd->data_len = roll(8) ? sizeof(data) : roll(16);
 		cmd->data_uptr = given(&data, sizeof(data));
+	}
+	if (for_vtd()) {
+		pe.flags = roll(4) ? roll(2) : any(&dice);
+		for (int i = roll(8) ? 0 : roll(4); i; i--)
+			pe.pe[roll(8)] ^= 1ULL << roll(64);
+		cmd->flags = roll(4) ? roll(2) * IOMMU_HWPT_ALLOC_PASID : cmd->flags;
+		cmd->pt_id = id_of(VIOMMU);
+		cmd->data_type = roll(8) ? IOMMU_VTD_HWPT_DATA_PE : IOMMU_HWPT_DATA_VTD_S1;
+		cmd->data_len = roll(8) ? sizeof(pe) : roll(80);
+		cmd->data_uptr = given(&pe, sizeof(pe));
 	}
 }
 
@@ -331,12 +355,67 @@ static void fill_bitmap(void *arg)
 	cmd->data = answer_room((bits / 64 + 1) * 8);
 }
 
+/* A guest's descriptor: of any type, mostly right. */
+static struct iommu_vtd_inv_desc guest_desc(void)
+{
+	uint64_t at = roll(8) ? IOVA + roll(8) * PG : any(&dice) & ~0xf80ULL;
+	struct iommu_vtd_inv_desc desc;
+
+	switch (roll(64) ? roll(15) : 15) {
+	case 0 ... 3:
+		desc = vtd_page(roll(4), roll(4), at);
+		break;
+	case 4 ... 5:
+		desc = vtd_pasid(roll(4), roll(4));
+		break;
+	case 6 ... 7:
+		desc = vtd_iotlb(roll(4), 1 + roll(3));
+		break;
+	case 8 ... 10:
+		desc = vtd_dev_tlb(roll(6), at & ~0xffeULL);
+		break;
+	case 11 ... 13:
+		desc = vtd_pasid_dev_tlb(roll(6), roll(4), at & ~0x7feULL);
+		break;
+	case 14:
+		desc = vtd_iotlb(0, 1);
+		break;
+	default:
+		for (int i = 0; i < 4; i++)
+			desc.qw[i] = roll(2) ? any(&dice) : 0;
+	}
+	if (!roll(64))
+		desc.qw[roll(4)] ^= 1ULL << roll(64);
+	return desc;
+}
+
+static void fill_guest_queue(struct iommu_hwpt_invalidate *cmd)
+{
+	size_t words = roll(4) ? 4 : 2;
+	uint64_t queue[64 * 4];
+
+	for (size_t i = 0; i < 64; i++) {
+		struct iommu_vtd_inv_desc desc = guest_desc();
+
+		memcpy(queue + i * words, desc.qw, words * 8);
+	}
+	cmd->hwpt_id = id_of(VIOMMU);
+	cmd->data_uptr = given(queue, 64 * words * 8);
+	cmd->data_type = roll(16) ? IOMMU_VTD_INVALIDATE_QI : IOMMU_HWPT_INVALIDATE_DATA_VTD_S1;
+	cmd->entry_len = roll(16) ? words * 8 : roll(64);
+	cmd->entry_num = roll(16) ? roll(roll(2) ? 8 : 80) : any(&dice);
+}
+
 static void fill_invalidate(void *arg)
 {
 	struct iommu_viommu_invalidate_selftest entries[16] = {};
 	struct iommu_hwpt_invalidate *cmd = arg;
 	uint32_t *word = (uint32_t *)entries;
 
+	if (for_vtd()) {
+		fill_guest_queue(cmd);
+		return;
+	}
 	for (size_t i = 0; i < sizeof(entries) / 4; i++)
 		word[i] = roll(16) ? roll(4) : any(&dice);
 	cmd->hwpt_id = id_of(roll(2) ? NESTED : VIOMMU);
@@ -354,6 +433,12 @@ static void fill_viommu(void *arg)
 	cmd->type = roll(8) ? IOMMU_VIOMMU_TYPE_SELFTEST : roll(4);
 	cmd->dev_id = id_of(IDEV);
 	cmd->hwpt_id = id_of(PARENT);
+	if (for_vtd()) {
+		cmd->type = IOMMU_VTD_VIOMMU_TYPE;
+		cmd->dev_id = roll(4) && real.bar ? real.dev_id : cmd->dev_id;
+		if (roll(4))
+			return;
+	}
 	if (roll(2)) {
 		cmd->data_len = roll(8) ? sizeof(data) : roll(64);
 		cmd->data_uptr = given(&data, sizeof(data));
@@ -374,7 +459,8 @@ static void fill_veventq(void *arg)
 	struct iommu_veventq_alloc *cmd = arg;
 
 	cmd->viommu_id = id_of(VIOMMU);
-	cmd->type = roll(8) ? IOMMU_VEVENTQ_TYPE_SELFTEST : roll(4);
+	cmd->type = for_vtd() ? IOMMU_VTD_VEVENTQ_FRCD :
+		    roll(8) ? IOMMU_VEVENTQ_TYPE_SELFTEST : roll(4);
 	cmd->veventq_depth = roll(8) ? 1 + roll(8) : any(&dice);
 }
 
@@ -614,7 +700,7 @@ static const struct command commands[] = {
 	COMMAND(IOMMU_VFIO_IOAS, iommu_vfio_ioas, __reserved, fill_vfio_ioas,
 	  { AT(iommu_vfio_ioas, ioas_id) }, { EOPNOTSUPP, ENOENT, ENODEV }, 15),
 	COMMAND(IOMMU_HWPT_ALLOC, iommu_hwpt_alloc, __reserved, fill_hwpt,
-	  { AT(iommu_hwpt_alloc, out_hwpt_id) }, {}, 80, false, ATTACHES),
+	  { AT(iommu_hwpt_alloc, out_hwpt_id) }, { ENOSPC }, 80, false, ATTACHES),
 	COMMAND(IOMMU_GET_HW_INFO, iommu_hw_info, __reserved, fill_hw_info,
 	  { AT(iommu_hw_info, data_len), AT(iommu_hw_info, in_data_type),
 	    AT(iommu_hw_info, out_max_pasid_log2), AT(iommu_hw_info, out_capabilities) },
@@ -624,7 +710,7 @@ static const struct command commands[] = {
 	COMMAND(IOMMU_HWPT_GET_DIRTY_BITMAP, iommu_hwpt_get_dirty_bitmap, data, fill_bitmap, {},
 	  { EOPNOTSUPP, ENOENT, EOVERFLOW }, 20),
 	COMMAND(IOMMU_HWPT_INVALIDATE, iommu_hwpt_invalidate, __reserved, fill_invalidate,
-	  { AT(iommu_hwpt_invalidate, entry_num) }, { EOPNOTSUPP, ENOENT }, 30),
+	  { AT(iommu_hwpt_invalidate, entry_num) }, { EOPNOTSUPP, ENOENT, ENODEV }, 30),
 	COMMAND(IOMMU_FAULT_QUEUE_ALLOC, iommu_fault_alloc, out_fault_fd, fill_nothing,
 	  { AT(iommu_fault_alloc, out_fault_id), AT(iommu_fault_alloc, out_fault_fd) },
 	  { EOPNOTSUPP }, 15),
@@ -676,9 +762,9 @@ static const struct command commands[] = {
 };
 
 /* Calls that are no command of the table, and VFIO's. */
-enum { UNKNOWN = ARRAY_SIZE(commands), VFIO, EVENTS, ROWS };
+enum { UNKNOWN = ARRAY_SIZE(commands), VFIO, EVENTS, REAL, ROWS };
 
-static const char *const more_names[] = { "no ioctl", "VFIO", "event files" };
+static const char *const more_names[] = { "no ioctl", "VFIO", "event files", "VT-d device" };
 
 #define ERRORS 160
 static unsigned long counts[ROWS][ERRORS];
@@ -1071,6 +1157,37 @@ static void use_events(void)
 	}
 }
 
+/* The device behind a VT-d is attached to anything, and does DMA. */
+static void use_real(void)
+{
+	static const struct command attaches = { .errors = { ENOSPC }, .sort = ATTACHES };
+	struct vfio_device_detach_iommufd_pt detach = { .argsz = sizeof(detach) };
+	uint32_t pasid = roll(8) ? roll(4) : any(&dice);
+	int rc = 0;
+
+	switch (roll(8)) {
+	case 0 ... 1:
+		rc = vtd_attach(&real, target());
+		break;
+	case 2 ... 3:
+		rc = vtd_attach_pasid(&real, pasid, target());
+		break;
+	case 4:
+		rc = vtd_detach_pasid(&real, pasid);
+		break;
+	case 5:
+		rc = ioctl(real.dev, VFIO_DEVICE_DETACH_IOMMUFD_PT, &detach) ? -errno : 0;
+		break;
+	default:
+		pdma_start(&real, (roll(2) ? PDMA_READ : PDMA_WRITE) | (roll(2) ? PDMA_ATS : 0),
+			   roll(2) ? NO_PASID : roll(4), some_iova() & ~7ULL, SENTINEL);
+		pdma_status(&real);
+	}
+	count(REAL, -rc);
+	if (!may_answer(&attaches, -rc))
+		complain("VT-d device: %s", strerrorname_np(-rc));
+}
+
 static void one(void)
 {
 	static int total;
@@ -1081,6 +1198,10 @@ static void one(void)
 			total += commands[i].weight;
 	}
 	calls++;
+	if (real.bar && !roll(16)) {
+		use_real();
+		return;
+	}
 	n = roll(total + 60);
 	if (n < 15) {
 		call_unknown();
@@ -1235,11 +1356,51 @@ static void furnish(void)
 	}
 }
 
+/* The same of the device behind a VT-d, where there is one. */
+static const char *furnish_real(void)
+{
+	uint32_t parent, viommu, id;
+	struct iommu_vtd_pasid_entry pe = vtd_pe(IOVA, 0);
+	int fd;
+
+	vtd_none(&real);
+	if (!getenv("VTD_DEVICE"))
+		return NULL;
+	real.iommufd = ctx;
+	if (!vtd_find(&real, PDMA_ID))
+		return "no device";
+	if (vtd_bind(&real) || vtd_map_bar(&real))
+		return real.why;
+	for (int i = 0; i < 4; i++)
+		remember(IDEV, real.dev_id);
+	for (int i = 0; i < 4; i++) {
+		if (vtd_alloc_hwpt(&real, ids[IOAS][roll(IDS)], IOMMU_HWPT_ALLOC_PASID |
+				   IOMMU_HWPT_ALLOC_NEST_PARENT, NULL, 0, &parent) ||
+		    vtd_alloc_viommu(&real, real.dev_id, parent, &viommu))
+			continue;
+		remember(PARENT, parent);
+		remember(VIOMMU, viommu);
+		if (!vtd_alloc_vdev(&real, viommu, real.dev_id, roll(6), &id))
+			remember(VDEVICE, id);
+		fd = vtd_alloc_faults(&real, viommu, 4, &id);
+		if (fd >= 0) {
+			remember(VEVENTQ, id);
+			remember_fd(EVENT_FD, fd);
+		}
+		if (!vtd_alloc_nested_pe(&real, viommu, &pe, &id))
+			remember(NESTED, id);
+	}
+	return NULL;
+}
+
 static void close_context(void)
 {
 	struct iommu_test_cmd cmd = { .memory_limit = { .limit = 65536 } };
 	bool first = roll(2);
 
+	if (real.bar)
+		munmap(real.bar, real.bar_size);
+	real.bar = NULL;
 	test_op(ctx, &cmd, IOMMU_TEST_OP_SET_TEMP_MEMORY_LIMIT, 0);
 	if (first)
 		close(ctx);
@@ -1263,6 +1424,9 @@ TEST_F_TIMEOUT(fuzz, ioctls, 36000)
 		open_context(_metadata);
 		files_only = !roll(8);
 		furnish();
+		left = furnish_real();
+		ASSERT_EQ(NULL, left)
+			TH_LOG("%s", left);
 		for (int i = 0; i < CALLS && !wrong[0]; i++)
 			one();
 		close_context();

@@ -24,7 +24,9 @@
 #include <linux/iommufd.h>
 #include "../../../../drivers/iommu/iommufd/iommufd_test.h"
 
+#ifndef PG
 #define PG 4096UL
+#endif
 
 /* xorshift: no two threads share one. */
 struct dice {
