@@ -13,7 +13,7 @@ export KDIR := $(abspath $(KDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build apply unapply series branch refresh bench lint shell doc
+.PHONY: help run test build apply unapply series branch refresh bench coverage lint shell doc
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | \
@@ -48,6 +48,9 @@ refresh: ## write the commits of build/patches back to patches/
 
 bench: ## what each operation costs, upstream beside ours
 	@$(RIG)/bench
+
+coverage: ## which lines of our Rust the suites execute (an hour); SUITE="..." picks
+	@$(RIG)/coverage/measure $(SUITE)
 
 lint: ## rustfmt, clippy, checkpatch, shellcheck
 	@$(RIG)/test lint
