@@ -54,6 +54,7 @@ use crate::{
         Dids,
         Step, //
     },
+    fault::Record,
     ffi::{
         device::Device,
         faults::{
@@ -201,20 +202,23 @@ impl Vtd {
         kind == VIOMMU_TYPE && dev.unit().nested_supported()
     }
 
-    /// Tells the guest of a fault of a device of its, and of others that were lost.
+    /// Tells the guest of a fault of a device of its that it knows by `sid`, and of others that
+    /// were lost.
     ///
     /// # Errors
     ///
     /// `EOPNOTSUPP`: it does not want to know; `ENOMEM`.
-    pub(crate) fn tell(viommu: &Viommu<Self>, frcd: [u64; 2]) -> Result {
+    pub(crate) fn tell(viommu: &Viommu<Self>, record: &Record, sid: u16) -> Result {
         let overflows = viommu.share.overflows();
         let lost = viommu.overflows.load(Relaxed) != overflows;
         let fault = VtdFault {
             flags: if lost { VtdFault::OVERFLOW } else { 0 },
             __reserved: 0,
-            frcd,
+            frcd: record.words_for(sid),
         };
-        viommu.report_event(VtdFault::TYPE, &fault)?;
+        let told = viommu.report_event(VtdFault::TYPE, &fault);
+        viommu.share.trace_fault(record.sid(), &fault, told);
+        told?;
         viommu.overflows.store(overflows, Relaxed);
         Ok(())
     }
@@ -522,18 +526,20 @@ impl ViommuOps for Vtd {
     }
 
     fn cache_invalidate(viommu: &Viommu<Self>, requests: &UserDataArray) -> Handled {
-        if requests.len() > MAX_DESCS {
-            return Handled::failed(0, EINVAL);
-        }
         let mut queue = GuestQueue::new(viommu);
-        if requests.entry_len() == size_of::<NarrowDesc>() {
-            return requests.chunks(|descs: &[NarrowDesc]| {
+        let handled = if requests.len() > MAX_DESCS {
+            Handled::failed(0, EINVAL)
+        } else if requests.entry_len() == size_of::<NarrowDesc>() {
+            requests.chunks(|descs: &[NarrowDesc]| {
                 queue.run(descs, |desc| {
                     Ask::read(&[desc.qw[0], desc.qw[1], 0, 0], false)
                 })
-            });
-        }
-        requests.chunks(|descs: &[WideDesc]| queue.run(descs, |desc| Ask::read(&desc.qw, true)))
+            })
+        } else {
+            requests.chunks(|descs: &[WideDesc]| queue.run(descs, |desc| Ask::read(&desc.qw, true)))
+        };
+        viommu.share.trace_queue(requests.len(), &handled);
+        handled
     }
 
     fn add_vdevice(viommu: &Viommu<Self>, dev: &Served, id: u64) -> Result {

@@ -317,6 +317,17 @@ void vtd_trace_flush_np(struct cache_tag *tag, unsigned long start, unsigned lon
 	trace_cache_tag_flush_range_np(tag, start, end, addr, mask);
 }
 
+void vtd_trace_guest_queue(struct intel_iommu *iommu, u32 asked, u32 done, int ret)
+{
+	trace_viommu_invalidate(iommu, asked, done, ret);
+}
+
+void vtd_trace_guest_fault(struct intel_iommu *iommu, u16 sid, u64 qw0, u64 qw1, u32 flags,
+			   int ret)
+{
+	trace_viommu_fault(iommu, sid, qw0, qw1, flags, ret);
+}
+
 /* Keeps the unit from being unplugged. */
 void vtd_unit_get(struct intel_iommu *iommu)
 {

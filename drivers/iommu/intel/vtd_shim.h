@@ -108,6 +108,9 @@ void vtd_trace_flush(struct cache_tag *tag, unsigned long start, unsigned long e
 void vtd_trace_flush_np(struct cache_tag *tag, unsigned long start, unsigned long end,
 			unsigned long addr, unsigned long mask);
 
+void vtd_trace_guest_queue(struct intel_iommu *iommu, u32 asked, u32 done, int ret);
+void vtd_trace_guest_fault(struct intel_iommu *iommu, u16 sid, u64 qw0, u64 qw1, u32 flags,
+			   int ret);
 void vtd_unit_get(struct intel_iommu *iommu);
 void vtd_unit_put(struct intel_iommu *iommu);
 int vtd_did_alloc(struct intel_iommu *iommu);

@@ -103,5 +103,5 @@ unsafe extern "C" fn intel_iommu_tell_guest(
     let table = Table::lock();
     table
         .at(&unit, record.sid())
-        .is_some_and(|named| Vtd::tell(&named.viommu, record.words_for(named.sid)).is_ok())
+        .is_some_and(|named| Vtd::tell(&named.viommu, &record, named.sid).is_ok())
 }

@@ -9,6 +9,7 @@ use kernel::{
     container_of,
     iommu::{
         domain::AnyDomain,
+        user_data::Handled,
         viommu::{
             init,
             size,
@@ -22,9 +23,17 @@ use super::{
     device::Device,
     domain::SecondStageDomain,
     unit::Unit,
-    user::Parent, //
+    user::{
+        Parent,
+        VtdFault, //
+    }, //
 };
 use crate::viommu::Vtd;
+
+/// As C has it.
+fn errno(result: Result) -> c_int {
+    result.map_or_else(|why| why.to_errno(), |()| 0)
+}
 
 /// A unit that is not unplugged meanwhile.
 ///
@@ -113,6 +122,23 @@ impl Share {
     pub(crate) fn overflows(&self) -> u32 {
         // SAFETY: The unit is there; only the work that reads its records writes to it.
         unsafe { (&raw const (*self.unit().as_raw()).fault_overflows).read_volatile() }
+    }
+
+    /// For who traces it: what became of a part of the guest's queue.
+    pub(crate) fn trace_queue(&self, asked: u32, handled: &Handled) {
+        let (done, ret) = (handled.count(), errno(handled.result()));
+        // SAFETY: The unit is there.
+        unsafe { bindings::vtd_trace_guest_queue(self.unit().as_raw(), asked, done, ret) };
+    }
+
+    /// For who traces it: what the guest was told of a fault of the device with this source-id of
+    /// the host's, or why not.
+    pub(crate) fn trace_fault(&self, sid: u16, fault: &VtdFault, told: Result) {
+        let ([low, high], flags, ret) = (fault.frcd, fault.flags, errno(told));
+        // SAFETY: The unit is there.
+        unsafe {
+            bindings::vtd_trace_guest_fault(self.unit().as_raw(), sid, low, high, flags, ret)
+        };
     }
 
     /// Domain-ids that the unit has, all told.
