@@ -905,18 +905,16 @@ struct pest {
 	struct vtd *v;
 	uint32_t viommu;
 	struct iommu_vtd_inv_desc *descs;
-	uint32_t done;
+	uint32_t num, done;
 	int rc;
 };
-
-#define PEST_DESCS	4096
 
 static void *be_a_pest(void *arg)
 {
 	struct pest *p = arg;
 
 	do {
-		p->done = PEST_DESCS;
+		p->done = p->num;
 		p->rc = vtd_queue(p->v, p->viommu, p->descs, &p->done);
 	} while (!p->rc);
 	return NULL;
@@ -926,13 +924,13 @@ static void *be_a_pest(void *arg)
 TEST_F_TIMEOUT(viommu, queue_while_the_device_leaves, SLOW)
 {
 	struct vtd *v = &self->v;
-	struct pest p = { .v = v, .viommu = self->viommu };
+	struct pest p = { .v = v, .viommu = self->viommu, .num = 4096 };
 	pthread_t thread;
 	uint32_t n;
 
-	p.descs = calloc(PEST_DESCS, sizeof(*p.descs));
+	p.descs = calloc(p.num, sizeof(*p.descs));
 	ASSERT_NE(NULL, p.descs);
-	for (n = 0; n < PEST_DESCS; n++)
+	for (n = 0; n < p.num; n++)
 		p.descs[n] = n & 1 ? vtd_dev_tlb(SID, IOVA) : vtd_page(DID, 0, IOVA);
 	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
 	ASSERT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
@@ -1082,6 +1080,8 @@ TEST_F(viommu, queues_of_faults_that_are_none)
 	close(fd);
 }
 
+#define VANDAL_DESCS 4096
+
 struct vandal {
 	struct pest pest;
 	bool stop;
@@ -1095,12 +1095,12 @@ static void *send_and_check(void *arg)
 	struct pest *p = &it->pest;
 
 	while (!__atomic_load_n(&it->stop, __ATOMIC_SEQ_CST)) {
-		p->done = PEST_DESCS;
+		p->done = VANDAL_DESCS;
 		p->rc = vtd_queue(p->v, p->viommu, p->descs, &p->done);
 		if (p->rc == -ENOENT)
 			break;
 		usleep(100);
-		it->wrong += p->rc ? p->rc != -ENODEV || !(p->done & 1) : p->done != PEST_DESCS;
+		it->wrong += p->rc ? p->rc != -ENODEV || !(p->done & 1) : p->done != VANDAL_DESCS;
 	}
 	return NULL;
 }
@@ -1115,9 +1115,9 @@ TEST_F_TIMEOUT(viommu, queue_while_names_change, SLOW)
 	uint32_t id;
 	int rc;
 
-	vandal.pest.descs = calloc(PEST_DESCS, sizeof(*vandal.pest.descs));
+	vandal.pest.descs = calloc(VANDAL_DESCS, sizeof(*vandal.pest.descs));
 	ASSERT_NE(NULL, vandal.pest.descs);
-	for (n = 0; n < PEST_DESCS; n++)
+	for (n = 0; n < VANDAL_DESCS; n++)
 		vandal.pest.descs[n] = n & 1 ? vtd_dev_tlb(SID, IOVA) : vtd_page(DID, 0, IOVA);
 	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, send_and_check, &vandal));
@@ -1156,7 +1156,7 @@ static void *rewrite(void *arg)
 	unsigned int n = 0;
 
 	while (!__atomic_load_n(&it->stop, __ATOMIC_SEQ_CST)) {
-		__le64 *qw = it->pest.descs[n++ % PEST_DESCS].qw;
+		__le64 *qw = it->pest.descs[n++ % VANDAL_DESCS].qw;
 
 		/* Another type, another device, a reserved bit. */
 		__atomic_fetch_xor(&qw[0], n % 3 ? 0xe : 1ULL << 32, __ATOMIC_RELAXED);
@@ -1175,9 +1175,9 @@ TEST_F_TIMEOUT(viommu, queue_that_is_rewritten, SLOW)
 	uint32_t num;
 	int rc;
 
-	vandal.pest.descs = calloc(PEST_DESCS, sizeof(*vandal.pest.descs));
+	vandal.pest.descs = calloc(VANDAL_DESCS, sizeof(*vandal.pest.descs));
 	ASSERT_NE(NULL, vandal.pest.descs);
-	for (n = 0; n < PEST_DESCS; n++)
+	for (n = 0; n < VANDAL_DESCS; n++)
 		vandal.pest.descs[n] = vtd_page(DID, 0, IOVA);
 	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
 	ASSERT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
@@ -1199,6 +1199,35 @@ TEST_F_TIMEOUT(viommu, queue_that_is_rewritten, SLOW)
 	EXPECT_EQ(0, QUEUE_ONE(vtd_pasid(DID, 0)));
 	EXPECT_EQ(TOKEN(B), GET(NO_PASID, IOVA));
 	free(vandal.pest.descs);
+}
+
+/* The vIOMMU goes while its queue is worked off, and all that is on it before. */
+TEST_F_TIMEOUT(viommu, queue_while_the_viommu_goes, SLOW)
+{
+	struct vtd *v = &self->v;
+	struct pest p = { .v = v, .viommu = self->viommu, .num = IOMMU_VTD_INVALIDATE_QI_MAX };
+	unsigned int busy = 0;
+	pthread_t thread;
+	uint32_t n;
+	int rc;
+
+	p.descs = calloc(p.num, sizeof(*p.descs));
+	ASSERT_NE(NULL, p.descs);
+	for (n = 0; n < p.num; n++)
+		p.descs[n] = vtd_page(DID, 0, IOVA);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, be_a_pest, &p));
+	usleep(100000);
+	EXPECT_EQ(-EBUSY, vtd_destroy(v, self->viommu));
+	EXPECT_EQ(0, vtd_destroy(v, self->vdev));
+	EXPECT_EQ(0, vtd_destroy(v, self->hwpt));
+	while ((rc = vtd_destroy(v, self->viommu)) == -EBUSY)
+		busy++;
+	EXPECT_EQ(0, rc);
+	EXPECT_LT(0, busy);
+	pthread_join(thread, NULL);
+	EXPECT_EQ(-ENOENT, p.rc);
+	EXPECT_EQ(0, vtd_destroy(v, v->parent));
+	free(p.descs);
 }
 
 /*
@@ -1284,6 +1313,69 @@ TEST_F_TIMEOUT(viommu, faults, SLOW)
 	EXPECT_FALSE(vtd_next_event(fd, 100, &e));
 	close(fd);
 	close(log);
+}
+
+/* Whether there is a line in the trace with both. */
+static bool traced(const char *event, const char *text)
+{
+	bool found = false;
+	char line[512];
+	FILE *f;
+
+	f = fopen(TRACING "trace", "r");
+	while (f && !found && fgets(line, sizeof(line), f))
+		found = strstr(line, event) && strstr(line, text);
+	if (f)
+		fclose(f);
+	return found;
+}
+
+#define TRACED(event)	TRACING "events/intel_iommu/" event "/enable"
+
+/* The administrator sees each call, how far it came, and each fault of a guest's device. */
+TEST_F(viommu, traced)
+{
+	struct iommu_vtd_inv_desc descs[] = {
+		vtd_page(DID, 0, IOVA), vtd_page(DID, 0, IOVA),
+		{ .qw = { 7 } }, vtd_page(DID, 0, IOVA),
+	};
+	struct vtd *v = &self->v;
+	uint32_t queue, num = ARRAY_SIZE(descs);
+	struct vtd_event e;
+	char text[128];
+	int fd;
+
+	if (access(TRACING "events/intel_iommu", F_OK))
+		SKIP(return, "nothing is traced here");
+	ASSERT_EQ(0, sysfs_write(TRACED("viommu_invalidate"), "1"));
+	ASSERT_EQ(0, sysfs_write(TRACED("viommu_fault"), "1"));
+	ASSERT_EQ(0, trace_start());
+	EXPECT_EQ(-EOPNOTSUPP, vtd_queue(v, self->viommu, descs, &num));
+	EXPECT_TRUE(traced("viommu_invalidate: dmar", "done 2 of 4 ret -95"));
+	ASSERT_EQ(0, QUEUE_ONE(descs[0]));
+	EXPECT_TRUE(traced("viommu_invalidate: dmar", "done 1 of 1 ret 0"));
+	num = IOMMU_VTD_INVALIDATE_QI_MAX + 1;
+	EXPECT_EQ(-EINVAL, vtd_queue(v, self->viommu, descs, &num));
+	EXPECT_TRUE(traced("viommu_invalidate: dmar", "done 0 of 32769 ret -22"));
+
+	/* There is no queue, and then there is one. */
+	EXPECT_EQ(REFUSED, get_by(v, 0, 7, IOVA));
+	usleep(100000);
+	snprintf(text, sizeof(text), "/%s 0x%llx 0x", v->bdf + 5, IOVA);
+	EXPECT_TRUE(traced("viommu_fault: dmar", text));
+	EXPECT_TRUE(traced("viommu_fault: dmar", "flags 0 ret -95"));
+	fd = vtd_alloc_faults(v, self->viommu, 4, &queue);
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(REFUSED, get_by(v, 0, 7, IOVA));
+	ASSERT_TRUE(vtd_next_event(fd, 1000, &e));
+	snprintf(text, sizeof(text), "/%s 0x%llx 0x%llx flags 0 ret 0", v->bdf + 5,
+		 (unsigned long long)e.fault.frcd[0], (unsigned long long)e.fault.frcd[1]);
+	EXPECT_TRUE(traced("viommu_fault: dmar", text))
+		TH_LOG("%s", text);
+	close(fd);
+	trace_stop("", "");
+	sysfs_write(TRACED("viommu_invalidate"), "0");
+	sysfs_write(TRACED("viommu_fault"), "0");
 }
 
 /* Faults that there is nobody to tell of are in the log. */
@@ -1594,6 +1686,208 @@ TEST_F_TIMEOUT(process, killed, SLOW)
 		EXPECT_TRUE(WIFSIGNALED(status));
 	}
 	EXPECT_EQ(pinned, vtd_unpinned(pinned));
+}
+
+/* What a guest's VMM has, and can give back in any order. */
+enum { VDEV, HWPT, EVENTS, DEVICE, VIOMMU, THINGS };
+
+struct guest {
+	struct vtd v;
+	uint32_t viommu, vdev, hwpt, queue;
+	bool gone[THINGS];
+	int fd;
+};
+
+/* All of it, with a device attached, and a fault in the queue. */
+static int make_guest(struct guest *g)
+{
+	uint64_t root;
+	int rc;
+
+	memset(g->gone, 0, sizeof(g->gone));
+	rc = pdma_setup(&g->v, 0);
+	if (rc)
+		return rc;
+	root = vtd_new_table(&g->v);
+	rc = vtd_alloc_viommu(&g->v, g->v.dev_id, g->v.parent, &g->viommu);
+	if (!rc)
+		rc = vtd_alloc_vdev(&g->v, g->viommu, g->v.dev_id, SID, &g->vdev);
+	if (!rc)
+		rc = vtd_alloc_pe(&g->v, g->viommu, root, DID, &g->hwpt);
+	if (!rc)
+		rc = vtd_attach(&g->v, g->hwpt);
+	if (rc)
+		return rc;
+	g->fd = vtd_alloc_faults(&g->v, g->viommu, 4, &g->queue);
+	if (g->fd < 0)
+		return g->fd;
+	pdma_run(&g->v, PDMA_READ, NO_PASID, IOVA, SENTINEL);
+	return 0;
+}
+
+/* What comes of giving one back. */
+static int outcome(const struct guest *g, unsigned int thing)
+{
+	bool vdev = !g->gone[VDEV] && !g->gone[DEVICE];
+
+	if (thing == VDEV)
+		return vdev ? 0 : -ENOENT;
+	if (thing == HWPT)
+		return g->gone[DEVICE] ? 0 : -EBUSY;
+	if (thing == VIOMMU)
+		return vdev || !g->gone[HWPT] || !g->gone[EVENTS] ? -EBUSY : 0;
+	return 0;
+}
+
+static int give_back(struct guest *g, unsigned int thing)
+{
+	struct vtd *v = &g->v;
+
+	switch (thing) {
+	case VDEV:
+		return vtd_destroy(v, g->vdev);
+	case HWPT:
+		return vtd_destroy(v, g->hwpt);
+	case EVENTS:
+		close(g->fd);
+		return vtd_destroy(v, g->queue);
+	case VIOMMU:
+		return vtd_destroy(v, g->viommu);
+	}
+	munmap(v->bar, v->bar_size);
+	v->bar = NULL;
+	close(v->dev);
+	v->dev = -1;
+	return 0;
+}
+
+/* The n-th order of them. */
+static void order_of(unsigned int n, unsigned int order[THINGS])
+{
+	unsigned int i, at, rest = THINGS;
+
+	for (i = 0; i < THINGS; i++)
+		order[i] = i;
+	for (i = 0; i < THINGS; i++, n /= rest--) {
+		unsigned int it = order[i + n % rest];
+
+		for (at = i + n % rest; at > i; at--)
+			order[at] = order[at - 1];
+		order[i] = it;
+	}
+}
+
+#define ORDERS	120
+
+/*
+ * Each order, again and again until all is gone; and each order up to some point, where
+ * the context or the device is closed first.
+ */
+TEST_F_TIMEOUT(process, gives_back_in_any_order, SLOW)
+{
+	static const char * const names[] = {
+		"vDEVICE", "hwpt", "vEVENTQ", "device", "vIOMMU",
+	};
+	unsigned int round, order[THINGS], i, left;
+	unsigned long pinned = vtd_pinned();
+	struct guest g;
+	bool parent;
+	int rc;
+
+	for (round = 0; round < 2 * ORDERS; round++) {
+		rc = make_guest(&g);
+		if (!round && (rc > 0 || rc == -EOPNOTSUPP)) {
+			vtd_release(&g.v);
+			SKIP(return, "no vIOMMU here");
+		}
+		ASSERT_EQ(0, rc);
+		order_of(round % ORDERS, order);
+		left = round < ORDERS ? UINT_MAX : round % THINGS;
+		parent = true;
+		for (i = 0; left && memchr(g.gone, false, THINGS); i++, left--) {
+			unsigned int thing = order[i % THINGS];
+			int want = outcome(&g, thing);
+
+			ASSERT_GT(THINGS * THINGS, i);
+			if (g.gone[thing])
+				continue;
+			rc = give_back(&g, thing);
+			EXPECT_EQ(want, rc)
+				TH_LOG("order %u, step %u: %s", round, i, names[thing]);
+			g.gone[thing] = rc != -EBUSY;
+			want = !g.gone[VIOMMU] ? -EBUSY : parent ? 0 : -ENOENT;
+			rc = vtd_destroy(&g.v, g.v.parent);
+			EXPECT_EQ(want, rc)
+				TH_LOG("order %u, step %u: parent", round, i);
+			parent = rc == -EBUSY;
+		}
+		if (round & 1) {
+			close(g.v.iommufd);
+			g.v.iommufd = -1;
+		}
+		vtd_release(&g.v);
+		if (!g.gone[EVENTS])
+			close(g.fd);
+	}
+	EXPECT_EQ(pinned, vtd_unpinned(pinned));
+}
+
+/* The longest queue that there is, again and again. */
+static int child_with_a_queue(int ready)
+{
+	const uint32_t most = IOMMU_VTD_INVALIDATE_QI_MAX;
+	struct iommu_vtd_inv_desc *descs = calloc(most, sizeof(*descs));
+	struct guest g;
+	uint32_t num;
+
+	if (!descs || make_guest(&g))
+		return 1;
+	for (num = 0; num < most; num++)
+		descs[num] = num & 7 ? vtd_page(DID, 0, IOVA) : vtd_dev_tlb(SID, IOVA);
+	for (;;) {
+		num = most;
+		if (vtd_queue(&g.v, g.viommu, descs, &num) || write(ready, "", 1) != 1)
+			return 1;
+	}
+}
+
+/* One who is killed does not wait for the end of the queue, which the trace tells. */
+TEST_F_TIMEOUT(process, killed_with_a_queue, SLOW)
+{
+	int rc, ready[2], status, tries;
+	bool ended = false;
+	struct guest g;
+	char byte;
+	pid_t pid;
+
+	rc = make_guest(&g);
+	vtd_release(&g.v);
+	if (rc > 0 || rc == -EOPNOTSUPP)
+		SKIP(return, "no vIOMMU here");
+	ASSERT_EQ(0, rc);
+	close(g.fd);
+	if (access(TRACING "events/intel_iommu", F_OK))
+		SKIP(return, "nothing is traced here");
+	/* It may just be between two calls. */
+	for (tries = 0; tries < 20 && !ended; tries++) {
+		ASSERT_EQ(0, pipe(ready));
+		pid = fork();
+		if (!pid)
+			_exit(child_with_a_queue(ready[1]));
+		close(ready[1]);
+		ASSERT_EQ(1, read(ready[0], &byte, 1));
+		ASSERT_EQ(0, sysfs_write(TRACED("viommu_invalidate"), "1"));
+		ASSERT_EQ(0, trace_start());
+		usleep(5000 * tries);
+		kill(pid, SIGKILL);
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		EXPECT_TRUE(WIFSIGNALED(status));
+		ended = traced("viommu_invalidate: dmar", "of 32768 ret -4");
+		sysfs_write(TRACED("viommu_invalidate"), "0");
+		trace_stop("", "");
+		close(ready[0]);
+	}
+	EXPECT_TRUE(ended);
 }
 
 TEST_HARNESS_MAIN
