@@ -627,7 +627,7 @@ TEST_F(hostile, must_be_zero)
 			     .type = IOMMU_HW_QUEUE_TYPE_SELFTEST, .length = PAGE),
 	};
 
-	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
 		for (uint32_t bit = 0; bit <= table[i].bits; bit++) {
 			bool wrong = bit < table[i].bits && !(table[i].taken >> bit & 1);
 			unsigned char cmd[128];
