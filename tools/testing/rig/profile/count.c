@@ -8,8 +8,9 @@
  * gets a line for each translated block that ran meanwhile: its address, how
  * many instructions it has, and how often it ran.
  *
- * The few calls of QEMU's plugin interface that this needs are declared here,
- * as no package has its header.
+ * VERSION is that of QEMU's plugin interface; 7 leaves out the id that callbacks had
+ * until then. The few calls that this needs are declared here, as no package has
+ * the header.
  */
 #include <inttypes.h>
 #include <stdbool.h>
@@ -19,19 +20,28 @@
 
 typedef uint64_t qemu_plugin_id_t;
 struct qemu_plugin_tb;
-typedef void (*udata_cb)(void *data);
 
-void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id,
-					   void (*cb)(struct qemu_plugin_tb *tb, void *data),
-					   void *data);
+#if VERSION < 7
+#define ID uint64_t id,
+#define TRANSLATED uint64_t id, struct qemu_plugin_tb *tb
+#else
+#define ID
+#define TRANSLATED struct qemu_plugin_tb *tb, void *data
+#endif
+
+#if VERSION < 7
+void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, void (*cb)(TRANSLATED));
+#else
+void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, void (*cb)(TRANSLATED), void *data);
+#endif
 void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *tb,
 					  void (*cb)(unsigned int cpu, void *data), int flags,
 					  void *data);
-void qemu_plugin_register_atexit_cb(qemu_plugin_id_t id, udata_cb cb, void *data);
+void qemu_plugin_register_atexit_cb(qemu_plugin_id_t id, void (*cb)(ID void *data), void *data);
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
 uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *tb);
 
-__attribute__((visibility("default"))) int qemu_plugin_version = 7;
+__attribute__((visibility("default"))) int qemu_plugin_version = VERSION;
 
 struct block {
 	struct block *next;
@@ -56,7 +66,7 @@ static void executed(unsigned int cpu, void *data)
 	b->runs += counting;
 }
 
-static void translated(struct qemu_plugin_tb *tb, void *data)
+static void translated(TRANSLATED)
 {
 	struct block *b = calloc(1, sizeof(*b));
 
@@ -69,7 +79,7 @@ static void translated(struct qemu_plugin_tb *tb, void *data)
 	qemu_plugin_register_vcpu_tb_exec_cb(tb, executed, 0, b);
 }
 
-static void finish(void *data)
+static void finish(ID void *data)
 {
 	FILE *f = fopen(out, "w");
 
@@ -99,7 +109,11 @@ int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc, char **
 		fprintf(stderr, "count: begin=, end= and out= are needed\n");
 		return -1;
 	}
+#if VERSION < 7
+	qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
+#else
 	qemu_plugin_register_vcpu_tb_trans_cb(id, translated, NULL);
+#endif
 	qemu_plugin_register_atexit_cb(id, finish, NULL);
 	return 0;
 }
