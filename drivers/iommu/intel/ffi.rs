@@ -29,6 +29,11 @@ use kernel::{
     ModuleMetadata, //
 };
 
+/// A result as C has it: 0, or the negative number of the error.
+fn errno(result: Result) -> c_int {
+    result.map_or_else(|why| why.to_errno(), |()| 0)
+}
+
 /// What `#[vtable]` asks for: this driver is always built in.
 pub(crate) struct LocalModule;
 

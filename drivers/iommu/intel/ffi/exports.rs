@@ -9,7 +9,6 @@ use core::ptr;
 
 use kernel::{
     bindings,
-    error::from_result,
     iommu::{
         ops::AllocFlags,
         user_data::UserData, //
@@ -24,6 +23,7 @@ use super::{
         OnUnit,
         SecondStageDomain, //
     },
+    errno,
     table,
     tags::Key,
     user::Parent, //
@@ -61,13 +61,6 @@ unsafe fn tell<'a>(dev: *mut bindings::device, what: &CStr, f: impl FnOnce(&Devi
 /// For flushes whose callers cannot be told: a refused descriptor is in the log already, with what
 /// the hardware said of it (`qi_dump_fault()` of `dmar.c`).
 fn logged(_of_the_queue: Result) {}
-
-fn errno(result: Result) -> c_int {
-    from_result(|| {
-        result?;
-        Ok(0)
-    })
-}
 
 /// # Safety
 ///

@@ -22,6 +22,7 @@ use kernel::{
 use super::{
     device::Device,
     domain::SecondStageDomain,
+    errno,
     unit::Unit,
     user::{
         Parent,
@@ -29,11 +30,6 @@ use super::{
     }, //
 };
 use crate::viommu::Vtd;
-
-/// As C has it.
-fn errno(result: Result) -> c_int {
-    result.map_or_else(|why| why.to_errno(), |()| 0)
-}
 
 /// A unit that is not unplugged meanwhile.
 ///
