@@ -146,10 +146,7 @@ FIXTURE_SETUP(noiommu)
 
 FIXTURE_TEARDOWN(noiommu)
 {
-	if (self->v.bar)
-		munmap(self->v.bar, self->v.bar_size);
-	if (self->v.dev >= 0)
-		close(self->v.dev);
+	vtd_close_device(&self->v);
 	if (self->memory)
 		munmap(self->memory, PAGES * PG);
 	if (self->fd > 0)

@@ -325,27 +325,35 @@ static bool as_it_should(int rc, uint64_t now, uint64_t after, uint64_t before)
 	return now == (rc ? before : after) || (rc == -EFAULT && now == REFUSED);
 }
 
-TEST_F(fail, attach)
+/* @pasid has @old, where B is, and gets @new, where A is. */
+static void replace(struct __test_metadata *_metadata, struct vtd *v, struct sweep *s,
+		    uint32_t pasid, uint32_t old, uint32_t new)
 {
-	uint64_t now, before = vtd_new_table(&self->v);
-	struct vtd *v = &self->v;
-	struct sweep *s = &self->s;
-	uint32_t hwpt;
+	uint64_t now;
 	int rc;
 
-	vtd_set(v, before, IOVA, gpa_of(B), FS_LEAF);
-	ASSERT_EQ(0, vtd_alloc_nested(v, v->parent, before, 48, &hwpt));
-	ASSERT_EQ(0, vtd_attach(v, hwpt));
-	FAIL_EACH(s, rc, vtd_attach(v, self->hwpt)) {
-		now = get(v, NO_PASID);
+	ASSERT_EQ(0, vtd_attach_at(v, pasid, old));
+	FAIL_EACH(s, rc, vtd_attach_at(v, pasid, new)) {
+		now = get(v, pasid);
 		WORKED(s, rc);
 		EXPECT_TRUE(as_it_should(rc, now, TOKEN(A), TOKEN(B)))
 			TH_LOG("%d, %#llx", rc, (unsigned long long)now);
-		EXPECT_EQ(0, vtd_attach(v, self->hwpt));
-		EXPECT_EQ(TOKEN(A), get(v, NO_PASID));
-		EXPECT_EQ(0, vtd_attach(v, hwpt));
+		EXPECT_EQ(0, vtd_attach_at(v, pasid, new));
+		EXPECT_EQ(TOKEN(A), get(v, pasid));
+		EXPECT_EQ(0, vtd_attach_at(v, pasid, old));
 	}
 	SWEPT(s, rc);
+}
+
+TEST_F(fail, attach)
+{
+	uint64_t before = vtd_new_table(&self->v);
+	struct vtd *v = &self->v;
+	uint32_t hwpt;
+
+	vtd_set(v, before, IOVA, gpa_of(B), FS_LEAF);
+	ASSERT_EQ(0, vtd_alloc_nested(v, v->parent, before, 48, &hwpt));
+	replace(_metadata, v, &self->s, NO_PASID, hwpt, self->hwpt);
 	ASSERT_EQ(0, vtd_attach(v, v->parent));
 	ASSERT_EQ(0, vtd_destroy(v, hwpt));
 }
@@ -372,25 +380,13 @@ TEST_F(fail, attach_pasid)
 
 TEST_F(fail, replace_pasid)
 {
-	uint64_t now, before = vtd_new_table(&self->v);
+	uint64_t before = vtd_new_table(&self->v);
 	struct vtd *v = &self->v;
-	struct sweep *s = &self->s;
 	uint32_t hwpt;
-	int rc;
 
 	vtd_set(v, before, IOVA, gpa_of(B), FS_LEAF);
 	ASSERT_EQ(0, vtd_alloc_pe_ats(v, self->viommu, before, DID2, &hwpt));
-	ASSERT_EQ(0, vtd_attach_pasid(v, 1, hwpt));
-	FAIL_EACH(s, rc, vtd_attach_pasid(v, 1, self->hwpt)) {
-		now = get(v, 1);
-		WORKED(s, rc);
-		EXPECT_TRUE(as_it_should(rc, now, TOKEN(A), TOKEN(B)))
-			TH_LOG("%d, %#llx", rc, (unsigned long long)now);
-		EXPECT_EQ(0, vtd_attach_pasid(v, 1, self->hwpt));
-		EXPECT_EQ(TOKEN(A), get(v, 1));
-		EXPECT_EQ(0, vtd_attach_pasid(v, 1, hwpt));
-	}
-	SWEPT(s, rc);
+	replace(_metadata, v, &self->s, 1, hwpt, self->hwpt);
 	ASSERT_EQ(0, vtd_detach_pasid(v, 1));
 	ASSERT_EQ(0, vtd_destroy(v, hwpt));
 }

@@ -1044,9 +1044,7 @@ TEST_F(group, closed)
 		ASSERT_EQ(0, vtd_attach_pasid(one, 2, self->hwpt2));
 		ASSERT_EQ(TOKEN(B), BOTH(1, IOVA));
 		ASSERT_EQ(TOKEN(C), BOTH(2, IOVA));
-		munmap(one->bar, one->bar_size);
-		one->bar = NULL;
-		close(one->dev);
+		vtd_close_device(one);
 		/* What it alone had attached goes with it, for both. */
 		EXPECT_EQ(TOKEN(B), get_by(two, self->how, 1, IOVA));
 		EXPECT_EQ(REFUSED, get_by(two, self->how, 2, IOVA));

@@ -25,8 +25,7 @@ struct pri {
 
 static int attach(struct pri *p, uint32_t hwpt)
 {
-	return p->pasid == NO_PASID ? vtd_attach(&p->v, hwpt) :
-				      vtd_attach_pasid(&p->v, p->pasid, hwpt);
+	return vtd_attach_at(&p->v, p->pasid, hwpt);
 }
 
 static int detach(struct pri *p)

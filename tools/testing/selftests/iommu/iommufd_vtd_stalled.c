@@ -97,9 +97,7 @@ FIXTURE_SETUP(stalled)
 	} else {
 		struct vfio_device_bind_iommufd *bind = self->memory.answer;
 
-		munmap(v->bar, v->bar_size);
-		v->bar = NULL;
-		close(v->dev);
+		vtd_close_device(v);
 		v->dev = vtd_open_device(v);
 		ASSERT_LE(0, v->dev);
 		*bind = (struct vfio_device_bind_iommufd){

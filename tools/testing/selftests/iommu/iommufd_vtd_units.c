@@ -367,10 +367,7 @@ TEST_F_TIMEOUT(unplug, with_a_viommu, SLOW)
 	interrupts = interrupts_of(self->name);
 	ASSERT_NE(0, unit);
 	ASSERT_LT(0, interrupts);
-	munmap(v->bar, v->bar_size);
-	v->bar = NULL;
-	close(v->dev);
-	v->dev = -1;
+	vtd_close_device(v);
 	ASSERT_EQ(0, replug(v->bdf));
 	EXPECT_EQ(unit, which("class/iommu", self->name));
 	EXPECT_EQ(interrupts, interrupts_of(self->name));

@@ -158,10 +158,7 @@ TEST_F(viommu, names_of_devices)
 	/* A name goes with its device. */
 	ASSERT_EQ(0, vtd_destroy(v, id));
 	ASSERT_EQ(0, vtd_alloc_vdev(v, self->viommu, other->dev_id, SID2, &id2));
-	munmap(other->bar, other->bar_size);
-	other->bar = NULL;
-	close(other->dev);
-	other->dev = -1;
+	vtd_close_device(other);
 	EXPECT_EQ(0, vtd_alloc_vdev(v, self->viommu, v->dev_id, SID2, &id));
 }
 
@@ -457,10 +454,7 @@ TEST_F(viommu, without_its_device)
 
 	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
 	ASSERT_EQ(0, vtd_attach_pasid(v, 1, self->hwpt));
-	munmap(v->bar, v->bar_size);
-	v->bar = NULL;
-	close(v->dev);
-	v->dev = -1;
+	vtd_close_device(v);
 	EXPECT_EQ(-ENOENT, vtd_destroy(v, self->vdev));
 	/* The vIOMMU is as good for another device. */
 	if (self->two) {
@@ -936,10 +930,7 @@ TEST_F_TIMEOUT(viommu, queue_while_the_device_leaves, SLOW)
 	ASSERT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, be_a_pest, &p));
 	usleep(100000);
-	munmap(v->bar, v->bar_size);
-	v->bar = NULL;
-	close(v->dev);
-	v->dev = -1;
+	vtd_close_device(v);
 	pthread_join(thread, NULL);
 	EXPECT_EQ(-ENODEV, p.rc);
 	/* The next one is for the device that left. */
@@ -1591,10 +1582,7 @@ TEST_F_TIMEOUT(viommu, storm_while_all_goes, SLOW)
 	storm.count = 20000;
 	ASSERT_EQ(0, pthread_create(&thread, NULL, make_a_storm, &storm));
 	pthread_join(thread, NULL);
-	munmap(v->bar, v->bar_size);
-	v->bar = NULL;
-	close(v->dev);
-	v->dev = -1;
+	vtd_close_device(v);
 	EXPECT_EQ(-ENOENT, vtd_destroy(v, self->vdev));
 	close(fd);
 	EXPECT_EQ(0, vtd_destroy(v, queue));
@@ -1754,10 +1742,7 @@ static int give_back(struct guest *g, unsigned int thing)
 	case VIOMMU:
 		return vtd_destroy(v, g->viommu);
 	}
-	munmap(v->bar, v->bar_size);
-	v->bar = NULL;
-	close(v->dev);
-	v->dev = -1;
+	vtd_close_device(v);
 	return 0;
 }
 

@@ -724,19 +724,26 @@ static inline int vtd_tracks(int rc, struct vtd *v)
 	})
 
 /* Gives all of it back; a mapping of the BAR would keep the device open. */
-static inline void vtd_release(struct vtd *v)
+/* The device leaves. */
+static inline void vtd_close_device(struct vtd *v)
 {
 	if (v->bar)
 		munmap(v->bar, v->bar_size);
-	if (v->mem_map)
-		munmap(v->mem_map, MEM_PAGES * PG + MIB2);
 	v->bar = NULL;
-	v->mem_map = NULL;
 	if (v->dev >= 0)
 		close(v->dev);
+	v->dev = -1;
+}
+
+static inline void vtd_release(struct vtd *v)
+{
+	vtd_close_device(v);
+	if (v->mem_map)
+		munmap(v->mem_map, MEM_PAGES * PG + MIB2);
+	v->mem_map = NULL;
 	if (v->iommufd >= 0)
 		close(v->iommufd);
-	v->dev = v->iommufd = -1;
+	v->iommufd = -1;
 }
 
 /* The PASID entry of the device for requests without PASID: three of its eight words. */

@@ -11,6 +11,12 @@
 
 #define NO_PASID	UINT32_MAX
 
+/* @pasid may be NO_PASID. */
+static inline int vtd_attach_at(struct vtd *v, uint32_t pasid, uint32_t pt_id)
+{
+	return pasid == NO_PASID ? vtd_attach(v, pt_id) : vtd_attach_pasid(v, pasid, pt_id);
+}
+
 enum {
 	PDMA_READ = 1,
 	PDMA_WRITE = 2,
