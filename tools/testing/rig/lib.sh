@@ -123,6 +123,16 @@ seen()
 	fi
 }
 
+# build_plugin SOURCE INTO: INTO-stock.so for the root's QEMU, INTO-nest.so for the one that
+# make-qemu builds, which have different versions of the interface.
+build_plugin()
+{
+	local whose version
+	while read -r whose version; do
+		in_root gcc -O2 -Wall -shared -fPIC "-DVERSION=$version" -o "$(seen "$2")-$whose.so" "$(seen "$1")"
+	done <<<$'stock 7\nnest 4'
+}
+
 # The kernel tree as the toolchain sees it: the user's own or ours.
 kernel_tree()
 {

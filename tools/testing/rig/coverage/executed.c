@@ -7,50 +7,22 @@
  * QEMU translates a block when it is about to run for the first time, and a block
  * of Rust runs to its end: what was translated was executed. FILE gets the address
  * of each such instruction, in hexadecimal.
- *
- * VERSION is that of QEMU's plugin interface; 7 leaves out the id that callbacks had
- * until then. The few calls that this needs are declared here, as no package has
- * the header.
  */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#if VERSION < 7
-#define ID uint64_t id,
-#else
-#define ID
-#endif
-
-struct qemu_plugin_tb;
-struct qemu_plugin_insn;
-
-size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
-struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t index);
-uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn);
-void qemu_plugin_register_atexit_cb(uint64_t id, void (*cb)(ID void *data), void *data);
-#if VERSION < 7
-void qemu_plugin_register_vcpu_tb_trans_cb(uint64_t id, void (*cb)(ID struct qemu_plugin_tb *tb));
-#else
-void qemu_plugin_register_vcpu_tb_trans_cb(uint64_t id, void (*cb)(struct qemu_plugin_tb *tb,
-								   void *data), void *data);
-#endif
-
-__attribute__((visibility("default"))) int qemu_plugin_version = VERSION;
+#include "../plugin.h"
 
 /* Where a kernel lies that does not move itself. */
-#define TEXT	0xffffffff81000000ULL
-#define SIZE	(64ULL << 20)
+#define TEXT	UINT64_C(0xffffffff81000000)
+#define SIZE	(UINT64_C(64) << 20)
 
 static unsigned char executed[SIZE];
 static const char *out;
 
-#if VERSION < 7
-static void translated(ID struct qemu_plugin_tb *tb)
-#else
-static void translated(struct qemu_plugin_tb *tb, void *data)
-#endif
+static void translated(TRANSLATED)
 {
 	for (size_t i = 0; i < qemu_plugin_tb_n_insns(tb); i++) {
 		uint64_t at = qemu_plugin_insn_vaddr(qemu_plugin_tb_get_insn(tb, i)) - TEXT;
@@ -60,7 +32,7 @@ static void translated(struct qemu_plugin_tb *tb, void *data)
 	}
 }
 
-static void finish(ID void *data)
+static void finish(AT_EXIT)
 {
 	FILE *f = fopen(out, "w");
 
@@ -82,11 +54,6 @@ int qemu_plugin_install(uint64_t id, const void *info, int argc, char **argv)
 		return -1;
 	}
 	out = strdup(argv[0] + 4);
-#if VERSION < 7
-	qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
-#else
-	qemu_plugin_register_vcpu_tb_trans_cb(id, translated, NULL);
-#endif
-	qemu_plugin_register_atexit_cb(id, finish, NULL);
+	plugin_watch(id, translated, finish);
 	return 0;
 }

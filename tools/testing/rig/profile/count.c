@@ -7,10 +7,6 @@
  * Counting starts whenever the code at `begin` runs, and stops at `end`. FILE
  * gets a line for each translated block that ran meanwhile: its address, how
  * many instructions it has, and how often it ran.
- *
- * VERSION is that of QEMU's plugin interface; 7 leaves out the id that callbacks had
- * until then. The few calls that this needs are declared here, as no package has
- * the header.
  */
 #include <inttypes.h>
 #include <stdbool.h>
@@ -18,30 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef uint64_t qemu_plugin_id_t;
-struct qemu_plugin_tb;
-
-#if VERSION < 7
-#define ID uint64_t id,
-#define TRANSLATED uint64_t id, struct qemu_plugin_tb *tb
-#else
-#define ID
-#define TRANSLATED struct qemu_plugin_tb *tb, void *data
-#endif
-
-#if VERSION < 7
-void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, void (*cb)(TRANSLATED));
-#else
-void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, void (*cb)(TRANSLATED), void *data);
-#endif
-void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *tb,
-					  void (*cb)(unsigned int cpu, void *data), int flags,
-					  void *data);
-void qemu_plugin_register_atexit_cb(qemu_plugin_id_t id, void (*cb)(ID void *data), void *data);
-size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
-uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *tb);
-
-__attribute__((visibility("default"))) int qemu_plugin_version = VERSION;
+#include "../plugin.h"
 
 struct block {
 	struct block *next;
@@ -79,7 +52,7 @@ static void translated(TRANSLATED)
 	qemu_plugin_register_vcpu_tb_exec_cb(tb, executed, 0, b);
 }
 
-static void finish(ID void *data)
+static void finish(AT_EXIT)
 {
 	FILE *f = fopen(out, "w");
 
@@ -95,7 +68,7 @@ static void finish(ID void *data)
 }
 
 __attribute__((visibility("default")))
-int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc, char **argv)
+int qemu_plugin_install(uint64_t id, const void *info, int argc, char **argv)
 {
 	for (int i = 0; i < argc; i++) {
 		if (!strncmp(argv[i], "begin=", 6))
@@ -109,11 +82,6 @@ int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc, char **
 		fprintf(stderr, "count: begin=, end= and out= are needed\n");
 		return -1;
 	}
-#if VERSION < 7
-	qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
-#else
-	qemu_plugin_register_vcpu_tb_trans_cb(id, translated, NULL);
-#endif
-	qemu_plugin_register_atexit_cb(id, finish, NULL);
+	plugin_watch(id, translated, finish);
 	return 0;
 }
