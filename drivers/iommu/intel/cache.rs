@@ -24,6 +24,7 @@ use crate::{
             Key,
             New,
             Tag,
+            Trace,
             Walk, //
         },
         unit::Unit, //
@@ -94,13 +95,8 @@ impl Target {
         mut f: impl FnMut(Desc),
     ) {
         if self.kind.in_device() {
-            let Some((dev, twice)) = &self.device else {
-                return;
-            };
-            let desc = Desc::device_tlb(dev, self.pasid, self.span(span));
-            f(desc);
-            if *twice {
-                f(desc);
+            if let Some(device) = &self.device {
+                ask(device, self.pasid, self.span(span), f);
             }
         } else if by_pasid {
             f(Desc::pasid_iotlb_pages(self.did, self.pasid, span, leaf));
@@ -120,6 +116,18 @@ impl Target {
             }
         }
     }
+}
+
+/// Calls `f` with each descriptor that has a device invalidate a block of what it caches for a
+/// PASID. Returns how many those are.
+#[inline(always)]
+fn ask((dev, twice): &(DevTlb, bool), pasid: Pasid, span: Span, mut f: impl FnMut(Desc)) -> usize {
+    let desc = Desc::device_tlb(dev, pasid, span);
+    f(desc);
+    if *twice {
+        f(desc);
+    }
+    1 + usize::from(*twice)
 }
 
 fn blocks(range: &Range) -> impl Iterator<Item = Span> {
@@ -167,14 +175,21 @@ impl<'a, const N: usize> Queue<'a, N> {
         other
     }
 
+    #[inline(always)]
     fn push(&mut self, desc: Desc) {
         if let Err(desc) = self.batch.push(desc) {
-            self.submit();
-            // There is room now.
-            let _ = self.batch.push(desc);
+            self.push_after_submit(desc);
         }
     }
 
+    #[cold]
+    fn push_after_submit(&mut self, desc: Desc) {
+        self.submit();
+        // There is room now.
+        let _ = self.batch.push(desc);
+    }
+
+    #[inline]
     fn submit(&mut self) {
         if let Some(unit) = &self.unit {
             self.result = self.result.and(unit.submit(&self.batch));
@@ -206,14 +221,14 @@ fn target(tag: &Tag<'_>) -> Target {
 pub(crate) fn flush_ranges(domain: &Domain<'_>, ranges: &[Range]) -> Result {
     let by_pasid = domain.by_pasid();
     let mut queue = Queue::<USER_DESCS>::new();
-    let walk = domain.walk();
+    let (walk, trace) = (domain.walk(), Trace::new());
     for tag in walk.tags() {
         let unit = tag.unit();
         queue.aim(unit);
         let (target, caps) = (target(&tag), unit.caps());
         target.each_block(ranges, |range, span| {
             target.each_desc(&caps, by_pasid, span, range.leaf(), |desc| queue.push(desc));
-            walk.trace_flush(&tag, range.ends(), span);
+            trace.flush(&tag, range.ends(), span);
         });
     }
     queue.finish()
@@ -231,12 +246,12 @@ pub(crate) fn flush_range(domain: &Domain<'_>, start: u64, last: u64, leaf: bool
     let by_pasid = domain.by_pasid();
     let span = Span::cover(start, last);
     let mut queue = Queue::<DESCS>::new();
-    let walk = domain.walk();
+    let (walk, trace) = (domain.walk(), Trace::new());
     for tag in walk.tags() {
         let unit = tag.unit();
         queue.aim(unit);
         target(&tag).each_desc(&unit.caps(), by_pasid, span, leaf, |desc| queue.push(desc));
-        walk.trace_flush(&tag, (start, last), span);
+        trace.flush(&tag, (start, last), span);
     }
     queue.finish()
 }
@@ -254,7 +269,7 @@ pub(crate) fn flush_new(domain: &Domain<'_>, start: u64, last: u64) -> Result {
     let first_stage = domain.first_stage();
     let span = Span::cover(start, last);
     let mut queue = Queue::<DESCS>::new();
-    let walk = domain.walk();
+    let (walk, trace) = (domain.walk(), Trace::new());
     for tag in walk.tags() {
         let unit = tag.unit();
         let new = queue.aim(unit);
@@ -267,7 +282,7 @@ pub(crate) fn flush_new(domain: &Domain<'_>, start: u64, last: u64) -> Result {
         if !tag.kind().in_device() {
             target(&tag).each_desc(&unit.caps(), by_pasid, span, false, |desc| queue.push(desc));
         }
-        walk.trace_flush_new(&tag, (start, last), span);
+        trace.flush_new(&tag, (start, last), span);
     }
     queue.finish()
 }
@@ -346,6 +361,7 @@ impl Step {
 /// # Errors
 ///
 /// Those of the invalidation queue ([`Unit::submit`]); the rest was invalidated nonetheless.
+#[inline]
 pub(crate) fn flush_for_guest<'a>(
     parent: &Domain<'a>,
     unit: Unit<'a>,
@@ -379,9 +395,12 @@ pub(crate) fn flush_for_guest<'a>(
                 }
             }
             Step::DevTlb { sid, pasid, span } => {
-                for tag in device_tags(&walk, unit) {
-                    if pasid.is_none_or(|pasid| tag.pasid() == pasid) {
-                        asked += ask_device(&mut queue, &tag, Some(sid), span);
+                for tag in walk.tags() {
+                    if tag.unit() != unit || pasid.is_some_and(|pasid| tag.pasid() != pasid) {
+                        continue;
+                    }
+                    if let Some(device) = tag.device().filter(|(dev, _)| dev.sid == sid) {
+                        asked += ask(&device, tag.pasid(), span, |desc| queue.push(desc));
                     }
                 }
             }
@@ -394,53 +413,36 @@ pub(crate) fn flush_for_guest<'a>(
     (done, queue.finish())
 }
 
-/// The tags of a walk that are for devices behind a unit.
-fn device_tags<'a>(walk: &'a Walk<'_>, unit: Unit<'a>) -> impl Iterator<Item = Tag<'a>> {
-    walk.tags()
-        .filter(move |tag| tag.kind().in_device() && tag.unit() == unit)
-}
-
-/// Has a device invalidate a block of what it caches for a tag, if it is the one with this
-/// source-id. Returns how many descriptors that took.
-fn ask_device<const N: usize>(
-    queue: &mut Queue<'_, N>,
-    tag: &Tag<'_>,
-    sid: Option<u16>,
-    span: Span,
-) -> usize {
-    let Some((dev, twice)) = tag.device() else {
-        return 0;
-    };
-    if sid.is_some_and(|sid| dev.sid != sid) {
-        return 0;
-    }
-    let count = 1 + usize::from(twice);
-    for _ in 0..count {
-        queue.push(Desc::device_tlb(&dev, tag.pasid(), span));
-    }
-    count
-}
-
 /// Has devices invalidate what goes with steps, block by block, or all of it where that is more
 /// than [`DEVICE_BLOCKS`].
-fn ask_implied<'a, const N: usize>(
+#[inline(always)]
+fn ask_implied<const N: usize>(
     walk: &Walk<'_>,
-    queue: &mut Queue<'a, N>,
+    queue: &mut Queue<'_, N>,
     unit: Unit<'_>,
     steps: &[Step],
 ) {
-    for tag in device_tags(walk, unit).filter(|tag| tag.kind() == Kind::NestingDevTlb) {
+    for tag in walk.tags() {
+        if tag.kind() != Kind::NestingDevTlb || tag.unit() != unit {
+            continue;
+        }
         let (did, pasid) = (tag.did(), tag.pasid());
         let mut spans = Stack::<Span, DEVICE_BLOCKS>::new();
         let mut all = false;
         for span in steps.iter().filter_map(|step| step.implies(did, pasid)) {
-            all = span == Span::ALL || spans.push(span).is_err();
+            all = span.is_all() || spans.push(span).is_err();
             if all {
                 break;
             }
         }
-        for span in if all { &[Span::ALL] } else { &*spans } {
-            ask_device(queue, &tag, None, *span);
+        let spans = if all { &[Span::ALL] } else { &*spans };
+        if spans.is_empty() {
+            continue;
+        }
+        if let Some(device) = tag.device() {
+            for span in spans {
+                ask(&device, pasid, *span, |desc| queue.push(desc));
+            }
         }
     }
 }

@@ -115,9 +115,6 @@ const DEV_TLB: Mask = [0xfff0_ffff_001f_f00f, !0xffe];
 const PASID_IOTLB: Mask = [0x000f_ffff_ffff_003f, !0xf80];
 const PASID_DEV_TLB: Mask = [0xffff_ffff_ffff_f1ff, !0x7fe];
 
-/// The largest address mask that leaves an address, which has 64 bits.
-const MAX_MASK: u32 = 51;
-
 impl Ask {
     /// Reads a descriptor of a queue of 256-bit ones, or of 128-bit ones (not `wide`).
     ///
@@ -127,19 +124,17 @@ impl Ask {
     #[inline(always)]
     pub(crate) fn read(words: &[u64; 4], wide: bool) -> Result<Self> {
         let [low, high, rest @ ..] = *words;
-        let mask = match (low & 0xf | low >> 5 & 0x70, wide) {
-            (2, _) => IOTLB,
-            (3, _) => DEV_TLB,
-            (6, true) => PASID_IOTLB,
-            (8, true) => PASID_DEV_TLB,
-            (1 | 4 | 5, _) | (7 | 9, true) => return Err(EOPNOTSUPP),
-            _ => return Err(EINVAL),
+        let only = |mask: Mask| {
+            let reserved = low & !mask[0] | high & !mask[1] | rest[0] | rest[1];
+            (reserved == 0).then_some(()).ok_or(EINVAL)
         };
-        if low & !mask[0] != 0 || high & !mask[1] != 0 || rest != [0; 2] {
-            return Err(EINVAL);
-        }
-        match low & 0xf {
-            3 => {
+        match (low & 0xf | low >> 5 & 0x70, wide) {
+            (2, _) => {
+                only(IOTLB)?;
+                Self::iotlb(false, IotlbLow::from_raw(low), IotlbHigh::from_raw(high))
+            }
+            (3, _) => {
+                only(DEV_TLB)?;
                 let low = DevTlbLow::from_raw(low);
                 Ok(Self::DevTlb {
                     sid: low.sid().into(),
@@ -147,7 +142,12 @@ impl Ask {
                     span: Span::from_ats(high, high & 1 != 0),
                 })
             }
-            8 => {
+            (6, true) => {
+                only(PASID_IOTLB)?;
+                Self::iotlb(true, IotlbLow::from_raw(low), IotlbHigh::from_raw(high))
+            }
+            (8, true) => {
+                only(PASID_DEV_TLB)?;
                 let low = PasidDevTlbLow::from_raw(low);
                 Ok(Self::DevTlb {
                     sid: low.sid().into(),
@@ -155,11 +155,8 @@ impl Ask {
                     span: Span::from_ats(high, high & 1 << 11 != 0),
                 })
             }
-            kind => Self::iotlb(
-                kind == 6,
-                IotlbLow::from_raw(low),
-                IotlbHigh::from_raw(high),
-            ),
+            (1 | 4 | 5, _) | (7 | 9, true) => Err(EOPNOTSUPP),
+            _ => Err(EINVAL),
         }
     }
 
@@ -171,18 +168,17 @@ impl Ask {
             (false, 1) => Ok(Self::AllDomains),
             (false, 2 | 3) => Ok(Self::Domain { did }),
             (true, granularity @ (2 | 3)) => {
-                let mask = u32::from(u8::from(high.mask()));
-                let span = if granularity == 2 || mask > MAX_MASK {
+                let span = if granularity == 2 {
                     Span::ALL
                 } else {
-                    let start = frame_addr(high.frame());
-                    Span::cover(start, start | ((1 << (mask + 12)) - 1))
+                    // A mask of more than 51 leaves no bit of the address.
+                    Span::block(frame_addr(high.frame()), u8::from(high.mask()).into())
                 };
                 Ok(Self::PasidIotlb {
                     did,
                     pasid: low.pasid(),
                     span,
-                    leaf: span != Span::ALL && high.hint().into_bool(),
+                    leaf: !span.is_all() && high.hint().into_bool(),
                 })
             }
             _ => Err(EINVAL),

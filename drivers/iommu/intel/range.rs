@@ -52,6 +52,26 @@ impl Span {
         }
     }
 
+    /// The block of 2^`order` pages that an address is in; everything where `order` is more than
+    /// 51.
+    #[inline(always)]
+    pub(crate) fn block(addr: u64, order: u32) -> Self {
+        if order >= Self::EVERYTHING {
+            return Self::ALL;
+        }
+        // INVARIANT: the bits below a multiple of its size are cleared.
+        Self {
+            start: addr & (u64::MAX << (PAGE_SHIFT + order)),
+            order,
+        }
+    }
+
+    /// Whether it is the whole address space.
+    #[inline]
+    pub(crate) fn is_all(self) -> bool {
+        self.order == Self::EVERYTHING
+    }
+
     /// First byte.
     pub(crate) fn start(self) -> u64 {
         self.start
@@ -64,11 +84,8 @@ impl Span {
 
     /// Its size as an address mask (AM), unless it is everything.
     pub(crate) fn mask(self) -> Option<Bounded<u64, 6>> {
-        if self.order == Self::EVERYTHING {
-            None
-        } else {
-            Bounded::try_new(self.order.into())
-        }
+        // What is less than 52 has six bits.
+        (!self.is_all()).then(|| Bounded::<u64, 6>::from_expr(u64::from(self.order) & 0x3f))
     }
 
     /// Its first page frame.

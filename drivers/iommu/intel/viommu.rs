@@ -350,7 +350,7 @@ impl<'a> GuestQueue<'a> {
 
     /// Translates descriptors up to one that is no good, or that is for all domains. With an error
     /// those in `steps` are to be done nonetheless.
-    #[inline(never)]
+    #[inline(always)]
     fn translate<T>(
         &self,
         descs: &[T],
@@ -404,27 +404,21 @@ impl<'a> GuestQueue<'a> {
         }))
     }
 
-    fn flush(&self, steps: &[Step]) -> (usize, Result) {
-        let share = &self.viommu.share;
-        cache::flush_for_guest(&share.second_stage(), share.unit(), steps)
-    }
-
     /// Has the hardware do steps. Those of a submission that failed are done again one by one,
     /// which does no harm and tells which it was.
     #[inline(never)]
     fn submit(&self, steps: &[Step]) -> (usize, Result) {
-        let mut done = 0;
+        let share = &self.viommu.share;
+        let (parent, unit) = (share.second_stage(), share.unit());
+        // Up to `again` they are done one by one.
+        let (mut done, mut again) = (0, 0);
         while done < steps.len() {
-            let (count, result) = self.flush(&steps[done..]);
-            if result.is_err() {
-                for step in &steps[done..done + count] {
-                    if let (_, Err(why)) = self.flush(core::slice::from_ref(step)) {
-                        return (done, Err(why));
-                    }
-                    done += 1;
-                }
-            } else {
-                done += count;
+            let alone = done < again;
+            let most = if alone { 1 } else { steps.len() - done };
+            match cache::flush_for_guest(&parent, unit, &steps[done..done + most]) {
+                (count, Ok(())) => done += count,
+                (_, Err(why)) if alone => return (done, Err(why)),
+                (count, Err(_)) => again = done + count,
             }
             if done < steps.len() {
                 if let Err(why) = pause() {

@@ -4,7 +4,6 @@
 
 use core::{
     marker::PhantomData,
-    mem::MaybeUninit,
     ptr::NonNull, //
 };
 
@@ -175,20 +174,6 @@ impl<'a> Device<'a> {
         // SAFETY: The device is there by the invariant; only a PCI device has ATS.
         let present = unsafe { bindings::vtd_is_present(self.as_raw()) };
         present.then(|| DevTlb::new(is.sid, is.pfsid, is.ats_qdep))
-    }
-
-    /// The same from what is known without asking the device, and whether it needs everything
-    /// twice. For hot paths: nothing else of the device is looked at.
-    pub(super) fn tlb(&self) -> Option<(DevTlb, bool)> {
-        let mut out = MaybeUninit::<bindings::vtd_tlb>::uninit();
-        // SAFETY: The device is there by the invariant, and its driver data is `info`.
-        if !unsafe { bindings::vtd_read_tlb(self.as_raw(), out.as_mut_ptr()) } {
-            return None;
-        }
-        // SAFETY: It was filled in.
-        let is = unsafe { out.assume_init() };
-        let tlb = DevTlb::new(is.sid, is.pfsid, is.ats_qdep.into());
-        Some((tlb, is.extra_inval))
     }
 
     /// Whom a change of one of its entries concerns.

@@ -8,6 +8,7 @@
 
 use core::{
     marker::PhantomData,
+    mem::MaybeUninit,
     ptr::NonNull, //
 };
 
@@ -85,11 +86,11 @@ impl Key {
 /// # Invariants
 ///
 /// Points to a tag that is not freed during `'a`.
-pub(crate) struct Tag<'a>(NonNull<bindings::cache_tag>, PhantomData<&'a ()>);
+pub(crate) struct Tag<'a>(*mut bindings::cache_tag, PhantomData<&'a ()>);
 
 impl<'a> Tag<'a> {
     fn as_raw(&self) -> *mut bindings::cache_tag {
-        self.0.as_ptr()
+        self.0
     }
 
     /// Where the cache is.
@@ -123,22 +124,25 @@ impl<'a> Tag<'a> {
         unsafe { Unit::from_raw(unit) }
     }
 
-    /// The device whose cache it is; none for a cache in the unit.
-    fn dev(&self) -> Option<Device<'a>> {
+    /// The device's cache, and whether it needs everything twice; none for a cache in the unit,
+    /// and while the device is not to be asked. For hot paths: the device itself is not asked, and
+    /// nothing else of it is looked at.
+    #[inline(always)]
+    pub(crate) fn device(&self) -> Option<(DevTlb, bool)> {
         if !self.kind().in_device() {
             return None;
         }
-        // SAFETY: By the invariant; does not change.
-        let dev = unsafe { (*self.as_raw()).dev };
-        // SAFETY: A device is released after it was detached, which took the tag away and waited
-        // for who uses it.
-        unsafe { Device::from_raw(dev) }
-    }
-
-    /// The device's cache, and whether it needs everything twice; none for a cache in the unit,
-    /// and while the device is not to be asked.
-    pub(crate) fn device(&self) -> Option<(DevTlb, bool)> {
-        self.dev()?.tlb()
+        let mut out = MaybeUninit::<bindings::vtd_tlb>::uninit();
+        // SAFETY: By the invariant the tag is there, and its device does not change. That is
+        // probed: it is released after it was detached, which took the tag away and waited for who
+        // uses it.
+        if !unsafe { bindings::vtd_read_tlb((*self.as_raw()).dev, out.as_mut_ptr()) } {
+            return None;
+        }
+        // SAFETY: It was filled in.
+        let is = unsafe { out.assume_init() };
+        let tlb = DevTlb::new(is.sid, is.pfsid, is.ats_qdep.into());
+        Some((tlb, is.extra_inval))
     }
 
     fn matches(&self, dev: &Device<'_>, key: Key) -> bool {
@@ -157,43 +161,55 @@ impl<'a> Tag<'a> {
 ///
 /// # Invariants
 ///
-/// `at` is none or a tag that is not freed during `'a`.
+/// `at` is `head`, that of a domain's list of tags, or the node of a tag in it that is not freed
+/// during `'a`.
 pub(crate) struct Tags<'a> {
-    domain: Domain<'a>,
-    at: Option<NonNull<bindings::cache_tag>>,
+    head: *mut bindings::list_head,
+    at: *mut bindings::list_head,
+    _tags: PhantomData<&'a ()>,
 }
 
 impl<'a> Iterator for Tags<'a> {
     type Item = Tag<'a>;
 
+    #[inline(always)]
     fn next(&mut self) -> Option<Tag<'a>> {
-        // SAFETY: The domain is there by the invariant.
-        let head = unsafe { &raw mut (*self.domain.as_raw()).cache_tags };
-        let at = self.at.map_or(head, |at| at.as_ptr().cast());
-        // SAFETY: By the invariant the tag is there. Others may link to it meanwhile.
-        let next = unsafe { (&raw const (*at).next).read_volatile() };
-        if core::ptr::eq(next, head) {
+        // SAFETY: By the invariant the node is there. Others may link to it meanwhile.
+        let next = unsafe { (&raw const (*self.at).next).read_volatile() };
+        if core::ptr::eq(next, self.head) {
             return None;
         }
         // `node` is the first member.
         const { assert!(core::mem::offset_of!(bindings::cache_tag, node) == 0) };
         // INVARIANT: A tag that is reached under RCU or the lock stays until that ends.
-        self.at = NonNull::new(next.cast());
+        self.at = next;
         // INVARIANT: It is the tag that was reached just now.
-        self.at.map(|at| Tag(at, PhantomData))
+        Some(Tag(next.cast(), PhantomData))
     }
 }
 
 impl<'a> Domain<'a> {
     /// Begins a walk over the tags.
+    #[inline]
     pub(crate) fn walk(&self) -> Walk<'_> {
         let rcu = rcu::read_lock();
         self.flushes().fetch_add(1, Full);
         Walk {
             domain: *self,
-            // SAFETY: No requirements.
-            traced: unsafe { bindings::vtd_flushes_traced() },
             _rcu: rcu,
+        }
+    }
+
+    /// The tags, for who keeps them from being freed.
+    #[inline]
+    fn tags(&self) -> Tags<'a> {
+        // SAFETY: The domain is there by the invariant.
+        let head = unsafe { &raw mut (*self.as_raw()).cache_tags };
+        // INVARIANT: None was reached yet.
+        Tags {
+            head,
+            at: head,
+            _tags: PhantomData,
         }
     }
 
@@ -222,24 +238,37 @@ impl<'a> Domain<'a> {
 /// see.
 pub(crate) struct Walk<'a> {
     domain: Domain<'a>,
-    traced: bool,
     _rcu: rcu::Guard,
 }
 
 impl Walk<'_> {
     /// The tags.
+    #[inline]
     pub(crate) fn tags(&self) -> Tags<'_> {
-        // INVARIANT: None.
-        Tags {
-            domain: self.domain,
-            at: None,
+        self.domain.tags()
+    }
+}
+
+/// The trace events of a flush.
+#[derive(Clone, Copy)]
+pub(crate) struct Trace {
+    on: bool,
+}
+
+impl Trace {
+    /// Looks whether anybody reads them.
+    #[inline]
+    pub(crate) fn new() -> Self {
+        Self {
+            // SAFETY: No requirements.
+            on: unsafe { bindings::vtd_flushes_traced() },
         }
     }
 
     /// The trace event of a flush. C calls the order `mask`.
     #[inline]
-    pub(crate) fn trace_flush(&self, tag: &Tag<'_>, (start, last): (u64, u64), span: Span) {
-        if !self.traced {
+    pub(crate) fn flush(self, tag: &Tag<'_>, (start, last): (u64, u64), span: Span) {
+        if !self.on {
             return;
         }
         let (addr, order) = (span.start() as usize, span.order() as usize);
@@ -251,8 +280,8 @@ impl Walk<'_> {
 
     /// The trace event of a flush of what was not present before.
     #[inline]
-    pub(crate) fn trace_flush_new(&self, tag: &Tag<'_>, (start, last): (u64, u64), span: Span) {
-        if !self.traced {
+    pub(crate) fn flush_new(self, tag: &Tag<'_>, (start, last): (u64, u64), span: Span) {
+        if !self.on {
             return;
         }
         let (addr, order) = (span.start() as usize, span.order() as usize);
@@ -278,11 +307,7 @@ pub(crate) struct Locked<'a> {
 
 impl<'a> Locked<'a> {
     fn iter(&self) -> Tags<'_> {
-        // INVARIANT: None.
-        Tags {
-            domain: self.domain,
-            at: None,
-        }
+        self.domain.tags()
     }
 
     /// Adds a tag, or a user to the one that is there. Tags of a unit are kept together, so that
@@ -393,7 +418,7 @@ impl Drop for New {
 /// `tag` points to a tag that is in no list, and was in that of `of` last.
 #[must_use]
 pub(crate) struct Removed<'a> {
-    tag: NonNull<bindings::cache_tag>,
+    tag: *mut bindings::cache_tag,
     of: Domain<'a>,
 }
 
@@ -415,6 +440,6 @@ pub(crate) fn settle<const N: usize>(gone: [Option<Removed<'_>>; N]) {
     }
     for removed in gone.into_iter().flatten() {
         // SAFETY: It is in no list, and who reached it before is done.
-        unsafe { bindings::vtd_tag_free(removed.tag.as_ptr()) };
+        unsafe { bindings::vtd_tag_free(removed.tag) };
     }
 }

@@ -160,6 +160,7 @@ impl<'a> Unit<'a> {
     /// `EINVAL` for a descriptor that the hardware refuses, `EIO` for what a unit without a queue
     /// cannot be told, `ETIMEDOUT` where a device that a descriptor is for is gone or does not
     /// answer (section 6.5.2.11): the other descriptors are done nonetheless.
+    #[inline]
     pub(crate) fn submit(&self, descs: &[Desc]) -> Result {
         if descs.is_empty() {
             return Ok(());
@@ -175,8 +176,7 @@ impl<'a> Unit<'a> {
         // SAFETY: The unit is there by the invariant; `qi` changes only while nothing is
         // attached.
         if unsafe { (*self.as_raw()).qi }.is_null() {
-            let by_register = |all: Result, desc| all.and(self.by_register(desc));
-            return descs.iter().fold(Ok(()), by_register);
+            return self.submit_by_registers(descs);
         }
         // `qi_submit_sync()` reads the descriptors only.
         let first: *mut bindings::qi_desc = descs.as_ptr().cast_mut().cast();
@@ -184,6 +184,17 @@ impl<'a> Unit<'a> {
         let count = descs.len() as c_uint;
         // SAFETY: `first` points to `count` descriptors of the layout that is checked below.
         to_result(unsafe { bindings::qi_submit_sync(self.as_raw(), first, count, 0) })
+    }
+
+    /// Does what registers can, and goes on where they cannot.
+    ///
+    /// # Errors
+    ///
+    /// `EIO`: there was something that they cannot.
+    #[cold]
+    fn submit_by_registers(&self, descs: &[Desc]) -> Result {
+        let by_register = |all: Result, desc| all.and(self.by_register(desc));
+        descs.iter().fold(Ok(()), by_register)
     }
 
     fn by_register(&self, desc: &Desc) -> Result {
