@@ -15,3 +15,6 @@ run()
 	echo "RIG-PROGRAM-END $_name $_rc"
 	return $_rc
 }
+
+# The words of `rig.args=-t,name` on the kernel's command line: for the suite's programs.
+rig_args() { sed -n 's/.*rig\.args=\([^ ]*\).*/\1/p' /proc/cmdline | tr , ' '; }
