@@ -2,15 +2,8 @@
 
 //! Context entries (sections 9.3 and 9.4): what names a device's PASID directory.
 //!
-//! An entry's life is a chain of steps, as that of a PASID entry is ([`crate::pasid`]):
-//!
-//! ```text
-//! Absent -> present;  Present -> Cleared -> Flushed -> Absent
-//! ```
-//!
-//! [`Absent`] and [`Present`] hold the unit's lock. While the hardware forgets an entry, and so
-//! without it, others find that [`State::Leaving`]: whoever shares its source-id and is being
-//! probed then. They spin, so whoever takes it down is not preempted.
+//! An entry's life is a chain of steps ([`crate::entry`]). While the hardware forgets an entry
+//! others find it leaving: whoever shares its source-id and is being probed then.
 
 use kernel::{
     bitfield,
@@ -21,20 +14,17 @@ use kernel::{
 
 use crate::{
     entries,
+    entry::{
+        self,
+        Format, //
+    },
     ffi::{
         self,
         device::Device,
-        preempt::NoPreempt,
-        table::Directory,
-        unit::Unit, //
+        table::Directory, //
     },
     flush_plan::Plan,
     invalidate::NO_PASID,
-    pasid::{
-        Hardware,
-        Leaving,
-        Locked, //
-    },
     pasid_entry::frame, //
 };
 
@@ -72,130 +62,59 @@ fn directory_size(max_pasid: u32) -> Bounded<u64, 3> {
     Bounded::try_new(size.into()).unwrap_or(Bounded::<u64, 3>::new::<7>())
 }
 
-/// The low word for a device.
-fn low(dev: &Device<'_>, dir: &Directory<'_>) -> Low {
+/// The entry of a device.
+fn of_device(dev: &Device<'_>, dir: &Directory<'_>) -> Context {
     let is = dev.snapshot();
-    Low::from_raw(0)
-        .with_directory(frame(dir.phys()))
-        .with_size(directory_size(dir.max_pasid()))
-        .with_device_tlb(is.ats_supported)
-        .with_pasid(is.pasid_supported)
-        .with_page_requests(is.pri_supported)
-        .with_present(true)
-}
-
-/// Whether P is 0 and more is left of an entry whose word 0 this is.
-fn leaving(word: u64) -> bool {
-    !Low::from_raw(word).present().into_bool() && word != 0
-}
-
-/// What an entry turned out to be. Its words are 0 and 1 of [`Hardware`].
-pub(crate) enum State<L: Locked> {
-    Absent(Absent<L>),
-    Present(Present<L>),
-    /// P is 0 and the words are there: somebody waits until the hardware has forgotten them.
-    Leaving(Leaving<L::Unlocked>),
-}
-
-impl<L: Locked> State<L> {
-    /// Looks at an entry.
-    pub(crate) fn of(hw: L) -> Self {
-        let word = hw.load(0);
-        if Low::from_raw(word).present().into_bool() {
-            Self::Present(Present { hw })
-        } else if leaving(word) {
-            Self::Leaving(Leaving::new(hw, leaving))
-        } else {
-            Self::Absent(Absent { hw })
-        }
+    Context {
+        low: Low::from_raw(0)
+            .with_directory(frame(dir.phys()))
+            .with_size(directory_size(dir.max_pasid()))
+            .with_device_tlb(is.ats_supported)
+            .with_pasid(is.pasid_supported)
+            .with_page_requests(is.pri_supported)
+            .with_present(true),
+        high: High::from_raw(0),
     }
 }
 
-/// P is 0 and nothing of it is cached, but that it was 0.
-#[must_use]
-pub(crate) struct Absent<L> {
-    hw: L,
+/// A context entry.
+#[derive(Clone, Copy)]
+pub(crate) struct Context {
+    low: Low,
+    high: High,
 }
 
-impl<L: Locked> Absent<L> {
-    /// Makes it present: P last. That it was absent may be cached: [`Plan::new_context`].
-    pub(crate) fn publish(mut self, low: Low) {
-        self.hw.store(1, 0);
-        self.hw.store(0, low.with_present(false).into_raw());
-        self.hw.write_back();
-        self.hw.order();
-        self.hw.store(0, low.into_raw());
-        self.hw.write_back();
-    }
-}
-
-/// P is 1 and the hardware may use it.
-#[must_use]
-pub(crate) struct Present<L> {
-    hw: L,
-}
-
-impl<L: Locked> Present<L> {
+impl Context {
     /// The domain-id of a legacy-mode entry.
-    pub(crate) fn did(&self) -> u16 {
-        High::from_raw(self.hw.load(1)).did().into()
+    fn did(&self) -> u16 {
+        self.high.did().into()
     }
 
     /// Whether it names the PASID directory at a physical address.
-    pub(crate) fn names(&self, directory: u64) -> bool {
-        Low::from_raw(self.hw.load(0)).directory() == frame(directory)
+    fn names(&self, directory: u64) -> bool {
+        self.low.directory() == frame(directory)
     }
+}
 
-    /// Clears P. The rest stays until nothing of it is cached.
-    pub(crate) fn clear(mut self) -> Cleared<L::Unlocked> {
-        let stays = NoPreempt::new();
-        let low = Low::from_raw(self.hw.load(0));
-        self.hw.store(0, low.with_present(false).into_raw());
-        self.hw.order();
-        self.hw.write_back();
-        Cleared {
-            hw: self.hw.unlock(),
-            stays,
+impl Format for Context {
+    type Words = [u64; 2];
+
+    const STAYS: u64 = 0;
+
+    fn read(load: impl Fn(usize) -> u64) -> Self {
+        Self {
+            low: Low::from_raw(load(0)),
+            high: High::from_raw(load(1)),
         }
     }
-}
 
-/// P is 0 and caches may hold what the entry said.
-#[must_use]
-pub(crate) struct Cleared<H> {
-    hw: H,
-    stays: NoPreempt,
-}
-
-impl<H: Hardware> Cleared<H> {
-    /// Invalidates it. See [`crate::pasid::Cleared::flush`] for what a failure means.
-    pub(crate) fn flush(mut self, plan: &Plan) -> (Flushed<H>, Result) {
-        let result = self.hw.flush(plan);
-        let flushed = Flushed {
-            hw: self.hw,
-            _stays: self.stays,
-        };
-        (flushed, result)
+    fn words(&self) -> Self::Words {
+        [self.low.into_raw(), self.high.into_raw()]
     }
 }
 
-/// P is 0, nothing is cached, the words are still there.
-#[must_use]
-pub(crate) struct Flushed<H> {
-    hw: H,
-    _stays: NoPreempt,
-}
-
-impl<H: Hardware> Flushed<H> {
-    /// Clears the words.
-    pub(crate) fn reset(self) -> Absent<H::Locked> {
-        let mut hw = self.hw.lock();
-        hw.store(1, 0);
-        hw.store(0, 0);
-        hw.write_back();
-        Absent { hw }
-    }
-}
+/// What a context entry turned out to be.
+type State<L> = entry::State<L, Context>;
 
 /// Names a PASID directory in the context entry of each source-id that the device's requests may
 /// come with.
@@ -217,22 +136,23 @@ pub(crate) fn set_up(dev: &Device<'_>) -> Result {
         Some(bridge)
             if bridge.unit() == unit && bridge.directory().is_some() && !bridge.inherited() =>
         {
-            name(&unit, bridge, dev, sid)
+            name(bridge, dev, sid)
         }
-        _ => name(&unit, dev, dev, sid),
+        _ => name(dev, dev, sid),
     })?;
     dev.each_source_id(|whose, sid| match whose {
-        Some(own) if own.is(dev) => name(&unit, dev, dev, sid),
+        Some(own) if own.is(dev) => name(dev, dev, sid),
         _ => Ok(()),
     })
 }
 
 /// Names the directory of `named` in the context entry of a source-id of `dev`. An entry that is
 /// there already is left alone.
-fn name(unit: &Unit<'_>, named: &Device<'_>, dev: &Device<'_>, sid: u16) -> Result {
+fn name(named: &Device<'_>, dev: &Device<'_>, sid: u16) -> Result {
+    let unit = dev.unit();
     let dir = named.directory().ok_or(ENODEV)?;
     let [bus, devfn] = sid.to_be_bytes();
-    let mut slot = ffi::context::entry(unit, bus, devfn, true).ok_or(ENOMEM)?;
+    let mut slot = ffi::context::entry(&unit, bus, devfn, true).ok_or(ENOMEM)?;
     let absent = loop {
         match State::of(slot) {
             State::Absent(absent) => break absent,
@@ -240,18 +160,20 @@ fn name(unit: &Unit<'_>, named: &Device<'_>, dev: &Device<'_>, sid: u16) -> Resu
             State::Present(_) if !unit.context_copied(bus, devfn) => return Ok(()),
             State::Present(inherited) => {
                 // The tables of the crashed kernel may be cached, and DMA may have been in flight.
-                let plan = Plan::inherited_context(sid, &dev.scope(NO_PASID));
-                let (flushed, result) = inherited.clear().flush(&plan);
+                let plan = |_: &_| Plan::inherited_context(sid, &dev.scope(NO_PASID));
+                let (flushed, result) = inherited.clear().flush_by(plan);
                 // The driver's probe has reset the device by now.
                 unit.forget_copied(bus, devfn);
-                let absent = flushed.reset();
+                let absent = flushed.reset_but(0);
                 result?;
                 break absent;
             }
         }
     };
-    absent.publish(low(named, &dir));
-    unit.flush(&Plan::new_context(sid, &unit.caps()))
+    absent
+        .publish(&of_device(named, &dir))
+        .announce_by(|_| Plan::new_context(sid, &unit.caps()))
+        .map_err(|(e, _)| e)
 }
 
 /// Clears all context entries that name the device's PASID directory, and its PASID entry before:
@@ -285,12 +207,13 @@ fn clear(dev: &Device<'_>, dir: &Directory<'_>, sid: u16) {
         return;
     };
     let present = match State::of(slot) {
-        State::Present(present) if present.names(dir.phys()) => present,
+        State::Present(present) if present.entry().names(dir.phys()) => present,
         _ => return,
     };
-    let did = present.did();
-    let (flushed, result) = present.clear().flush(&plan(dev, did, sid));
-    drop(flushed.reset());
+    let (flushed, result) = present
+        .clear()
+        .flush_by(|entry| plan(dev, entry.did(), sid));
+    drop(flushed.reset_but(0));
     if result.is_err() {
         dev.complain(c"context entry: invalidation failed");
     }
@@ -324,12 +247,15 @@ pub(crate) fn flush(dev: &Device<'_>, did: u16, sid: u16) -> Result {
 mod tests {
     use super::*;
     use crate::{
-        ffi::preempt,
-        pasid::recorder::{
-            Recorder,
-            Step,
-            NO_STEPS, //
-        }, //
+        entry::{
+            recorder::{
+                Recorder,
+                Step,
+                NO_STEPS, //
+            },
+            Hardware, //
+        },
+        ffi::preempt, //
     };
 
     #[test]
@@ -353,7 +279,10 @@ mod tests {
     /// A whole life, in caching mode: each write and each descriptor.
     #[test]
     fn life() {
-        let entry = Low::from_raw(0x7000 | 3 << 9 | 1 << 3 | 1);
+        let entry = Context {
+            low: Low::from_raw(0x7000 | 3 << 9 | 1 << 3 | 1),
+            high: High::from_raw(0),
+        };
         for fail in [false, true] {
             let (mut words, mut count) = ([0, 0], 0);
             let mut steps = NO_STEPS;
@@ -365,7 +294,7 @@ mod tests {
                 tell: true,
             };
             if let State::Absent(absent) = State::of(hw.lock()) {
-                absent.publish(entry);
+                drop(absent.publish(&entry));
             }
             let hw = Recorder {
                 words: &mut words,
@@ -381,11 +310,11 @@ mod tests {
             };
             match State::of(hw.lock()) {
                 State::Present(present) => {
-                    assert!(present.names(0x7000) && !present.names(0x8000));
-                    let plan = Plan::context(9, present.did(), &scope, false, false);
-                    let (flushed, result) = present.clear().flush(&plan);
+                    assert!(present.entry().names(0x7000) && !present.entry().names(0x8000));
+                    let plan = |was: &Context| Plan::context(9, was.did(), &scope, false, false);
+                    let (flushed, result) = present.clear().flush_by(plan);
                     assert_eq!(result.is_err(), fail);
-                    drop(flushed.reset());
+                    drop(flushed.reset_but(0));
                 }
                 State::Absent(_) | State::Leaving(_) => assert!(false),
             }
@@ -403,8 +332,8 @@ mod tests {
                 Step::Desc(9 << 32 | 0x31, 0),
                 Step::Desc(0x7, 0),
                 Step::Desc(0x22, 0),
-                Step::Store(1, 0),
                 Step::Store(0, 0),
+                Step::Store(1, 0),
                 Step::WriteBack,
             ];
             assert_eq!(count, want.len());

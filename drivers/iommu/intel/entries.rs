@@ -12,6 +12,7 @@ use kernel::{
 };
 
 use crate::{
+    entry::Hardware,
     ffi::{
         device::Device,
         domain::{
@@ -24,10 +25,7 @@ use crate::{
         user::HwptVtdS1, //
     },
     invalidate::pasid as checked,
-    pasid::{
-        Hardware,
-        State, //
-    },
+    pasid::State,
     pasid_entry::{
         Entry,
         FirstStage,

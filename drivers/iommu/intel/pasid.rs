@@ -1,29 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The life of a PASID table entry, as a chain of steps that consume one another.
-//!
-//! ```text
-//! Absent -> Fresh -> Present -> Changed -> (flushed) Present
-//!                    Present -> Cleared -> Flushed -> Absent
-//! ```
-//!
-//! Software owns an entry while P is 0 and nothing of it is cached; hardware may read it at any
-//! other time (section 6.5.3.3). So P is written last and cleared first, and between P=0 and the
-//! reuse of the words stands the invalidation. There is no other way round: each step takes the
-//! one before.
-//!
-//! Writing takes the unit's lock, which [`Absent`] and [`Present`] hold, of the very unit whose the
-//! entry is. Invalidating must not, since it waits for the hardware; meanwhile others find the
-//! entry [`State::Leaving`], and keep off. Some of them wait for its end and cannot sleep, so
-//! whoever takes an entry down is not preempted until it is done: [`Cleared`] and [`Flushed`] have
-//! a [`NoPreempt`].
-
-use core::hint::spin_loop;
+//! The life of a PASID table entry: [`crate::entry`], and what this kind has besides. Of an absent
+//! one FPD may be left behind, and two flags of a present one change in place.
 
 use kernel::prelude::*;
 
 use crate::{
-    ffi::preempt::NoPreempt,
+    entry::{
+        self,
+        Format,
+        Hardware,
+        Locked, //
+    },
     flush_plan::{
         Plan,
         Scope, //
@@ -37,381 +25,91 @@ use crate::{
     },
 };
 
-/// An entry's place in memory and the hardware that reads it. A PASID entry has [`WORDS`] words, a
-/// context entry two.
-pub(crate) trait Hardware: Sized {
-    /// The same with the lock held under which the entry is written.
-    type Locked: Locked<Unlocked = Self>;
+impl Format for Entry {
+    type Words = [u64; WORDS];
 
-    /// Takes that lock.
-    fn lock(self) -> Self::Locked;
+    /// FPD.
+    const STAYS: u64 = 1 << 1;
 
-    /// Reads a word.
-    fn load(&self, word: usize) -> u64;
-
-    /// Invalidates.
-    ///
-    /// # Errors
-    ///
-    /// Those of the invalidation queue.
-    fn flush(&mut self, plan: &Plan) -> Result;
-}
-
-/// An entry with the lock held under which it is written; dropping it unlocks.
-pub(crate) trait Locked: Sized {
-    /// The same without the lock.
-    type Unlocked: Hardware<Locked = Self>;
-
-    /// Gives the lock back.
-    fn unlock(self) -> Self::Unlocked;
-
-    /// Reads a word.
-    fn load(&self, word: usize) -> u64;
-
-    /// Writes a word, whole.
-    fn store(&mut self, word: usize, value: u64);
-
-    /// Makes the hardware see what was stored before it sees what is stored next.
-    fn order(&mut self);
-
-    /// Writes the processor's cache back, where the hardware does not look into it.
-    fn write_back(&mut self);
-}
-
-fn read<L: Locked>(hw: &L) -> Entry {
-    Entry {
-        low: Low::from_raw(hw.load(0)),
-        mid: Mid::from_raw(hw.load(1)),
-        high: High::from_raw(hw.load(2)),
-    }
-}
-
-/// Whether P is 0 and more than FPD is left of an entry whose word 0 this is.
-fn leaving(word: u64) -> bool {
-    let low = Low::from_raw(word);
-    !low.present().into_bool() && low.with_fpd(false).into_raw() != 0
-}
-
-/// What an entry turned out to be.
-pub(crate) enum State<L: Locked> {
-    Absent(Absent<L>),
-    Present(Present<L>),
-    /// P is 0 and the words are there: somebody waits until the hardware has forgotten them.
-    Leaving(Leaving<L::Unlocked>),
-}
-
-impl<L: Locked> State<L> {
-    /// Looks at an entry.
-    pub(crate) fn of(hw: L) -> Self {
-        let entry = read(&hw);
-        if entry.present() {
-            Self::Present(Present { hw, entry })
-        } else if leaving(entry.low.into_raw()) {
-            Self::Leaving(Leaving::new(hw, leaving))
-        } else {
-            Self::Absent(Absent { hw, low: entry.low })
-        }
-    }
-}
-
-/// P is 0, and somebody is about to clear the rest. Of a PASID entry or of a context entry.
-#[must_use]
-pub(crate) struct Leaving<H> {
-    hw: H,
-    /// Whether word 0 says that it is so still.
-    still: fn(u64) -> bool,
-}
-
-impl<H: Hardware> Leaving<H> {
-    /// Gives the lock back, which who clears the rest needs.
-    pub(crate) fn new(hw: H::Locked, still: fn(u64) -> bool) -> Self {
+    fn read(load: impl Fn(usize) -> u64) -> Self {
         Self {
-            hw: hw.unlock(),
-            still,
+            low: Low::from_raw(load(0)),
+            mid: Mid::from_raw(load(1)),
+            high: High::from_raw(load(2)),
         }
     }
 
-    /// Returns when nobody is any more, with the lock: soon, as that processor is not preempted.
-    pub(crate) fn wait(self) -> H::Locked {
-        while (self.still)(self.hw.load(0)) {
-            spin_loop();
-        }
-        self.hw.lock()
+    fn words(&self) -> Self::Words {
+        Self::words(self)
     }
 }
 
-/// P is 0, nothing is cached, and nothing but FPD is left in it.
-#[must_use]
-pub(crate) struct Absent<L> {
-    hw: L,
-    low: Low,
-}
+/// What a PASID entry turned out to be.
+pub(crate) type State<L> = entry::State<L, Entry>;
 
-impl<L: Locked> Absent<L> {
+impl<L: Locked> entry::Absent<L, Entry> {
     /// Whether its faults are not reported, as is left behind when a process goes away that a
     /// device worked for.
     pub(crate) fn faults_off(&self) -> bool {
-        self.low.fpd().into_bool()
+        Low::from_raw(self.stayed()).fpd().into_bool()
     }
 
     /// Clears all of it, FPD too.
     pub(crate) fn reset(mut self) {
-        wipe(&mut self.hw, Low::from_raw(0));
-    }
-
-    /// Makes it present: everything else first, P last.
-    pub(crate) fn publish(mut self, entry: &Entry) -> Fresh<L::Unlocked> {
-        let words = entry.words();
-        for (n, word) in words.iter().enumerate().skip(1) {
-            self.hw.store(n, *word);
-        }
-        self.hw.store(0, entry.low.with_present(false).into_raw());
-        self.hw.write_back();
-        self.hw.order();
-        self.hw.store(0, entry.low.into_raw());
-        self.hw.write_back();
-        Fresh {
-            hw: self.hw.unlock(),
-            entry: *entry,
-        }
+        self.wipe(0);
     }
 }
 
-/// P is 1, and the hardware may have cached that it was not.
-#[must_use]
-pub(crate) struct Fresh<H> {
-    hw: H,
-    entry: Entry,
-}
-
-impl<H: Hardware> Fresh<H> {
+impl<H: Hardware> entry::Fresh<H, Entry> {
     /// Invalidates what says that the entry is absent.
     ///
     /// # Errors
     ///
     /// Those of the invalidation queue, with the entry, which is present nonetheless.
-    pub(crate) fn announce(mut self, scope: &Scope) -> Result<(), (Error, Present<H::Locked>)> {
-        let plan = Plan::change(&Entry::EMPTY, &self.entry, scope);
-        self.hw.flush(&plan).map_err(|e| {
-            let present = Present {
-                hw: self.hw.lock(),
-                entry: self.entry,
-            };
-            (e, present)
-        })
+    pub(crate) fn announce(
+        self,
+        scope: &Scope,
+    ) -> Result<(), (Error, entry::Present<H::Locked, Entry>)> {
+        self.announce_by(|new| Plan::change(&Entry::EMPTY, new, scope))
     }
 }
 
-/// P is 1 and hardware may use it.
-#[must_use]
-pub(crate) struct Present<L> {
-    hw: L,
-    entry: Entry,
-}
-
-impl<L: Locked> Present<L> {
-    /// What it says.
-    pub(crate) fn entry(&self) -> &Entry {
-        &self.entry
-    }
-
-    /// Clears P. The rest stays until nothing of it is cached.
-    pub(crate) fn clear(mut self) -> Cleared<L::Unlocked> {
-        let stays = NoPreempt::new();
-        self.hw
-            .store(0, self.entry.low.with_present(false).into_raw());
-        self.hw.order();
-        self.hw.write_back();
-        Cleared {
-            hw: self.hw.unlock(),
-            entry: self.entry,
-            stays,
-        }
-    }
-
+impl<L: Locked> entry::Present<L, Entry> {
     /// Turns the second stage's accessed and dirty flags on or off (SSADE), which is one word.
-    pub(crate) fn set_dirty_tracking(mut self, on: bool) -> Changed<L::Unlocked> {
-        let old = self.entry;
-        self.entry.low = old.low.with_ssade(on);
-        self.hw.store(0, self.entry.low.into_raw());
-        self.changed(old)
+    pub(crate) fn set_dirty_tracking(self, on: bool) -> entry::Changed<L::Unlocked, Entry> {
+        let low = self.entry().low.with_ssade(on);
+        self.change(0, low.into_raw())
     }
 
     /// Makes all accesses to pages snooped (PGSNP), which is one word.
-    pub(crate) fn force_snoop(mut self) -> Changed<L::Unlocked> {
-        let old = self.entry;
-        self.entry.mid = old.mid.with_pgsnp(true);
-        self.hw.store(1, self.entry.mid.into_raw());
-        self.changed(old)
-    }
-
-    fn changed(mut self, old: Entry) -> Changed<L::Unlocked> {
-        self.hw.write_back();
-        Changed {
-            hw: self.hw.unlock(),
-            old,
-            new: self.entry,
-        }
+    pub(crate) fn force_snoop(self) -> entry::Changed<L::Unlocked, Entry> {
+        let mid = self.entry().mid.with_pgsnp(true);
+        self.change(1, mid.into_raw())
     }
 }
 
-/// P is 1 and caches may hold what the entry said before.
-#[must_use]
-pub(crate) struct Changed<H> {
-    hw: H,
-    old: Entry,
-    new: Entry,
-}
-
-impl<H: Hardware> Changed<H> {
+impl<H: Hardware> entry::Changed<H, Entry> {
     /// Invalidates what the entry said before.
     ///
     /// # Errors
     ///
     /// Those of the invalidation queue.
-    pub(crate) fn flush(mut self, scope: &Scope) -> Result {
-        self.hw.flush(&Plan::change(&self.old, &self.new, scope))
+    pub(crate) fn flush(self, scope: &Scope) -> Result {
+        self.flush_by(|old, new| Plan::change(old, new, scope))
     }
 }
 
-/// P is 0 and caches may hold what the entry said.
-#[must_use]
-pub(crate) struct Cleared<H> {
-    hw: H,
-    entry: Entry,
-    stays: NoPreempt,
-}
-
-impl<H: Hardware> Cleared<H> {
-    /// Invalidates the entry. What the hardware refuses it will refuse again, and the rest of a
-    /// submission is done nonetheless ([`crate::ffi::unit::Unit::submit`]), so the words may be
-    /// reused after a failure too; the error is for the caller to tell.
-    pub(crate) fn flush(mut self, scope: &Scope) -> (Flushed<H>, Result) {
-        let plan = Plan::change(&self.entry, &Entry::EMPTY, scope);
-        let result = self.hw.flush(&plan);
-        let flushed = Flushed {
-            hw: self.hw,
-            _stays: self.stays,
-        };
-        (flushed, result)
+impl<H: Hardware> entry::Cleared<H, Entry> {
+    /// Invalidates the entry, see [`Self::flush_by`].
+    pub(crate) fn flush(self, scope: &Scope) -> (entry::Flushed<H, Entry>, Result) {
+        self.flush_by(|old| Plan::change(old, &Entry::EMPTY, scope))
     }
 }
 
-/// P is 0, nothing is cached, the words are still there.
-#[must_use]
-pub(crate) struct Flushed<H> {
-    hw: H,
-    _stays: NoPreempt,
-}
-
-impl<H: Hardware> Flushed<H> {
+impl<H: Hardware> entry::Flushed<H, Entry> {
     /// Clears the words; `faults_off` leaves FPD behind.
     pub(crate) fn reset(self, faults_off: bool) {
-        wipe(&mut self.hw.lock(), Low::from_raw(0).with_fpd(faults_off));
-    }
-}
-
-/// Clears all words of an absent entry but for what `low` holds.
-fn wipe<L: Locked>(hw: &mut L, low: Low) {
-    hw.store(0, low.into_raw());
-    for n in 1..WORDS {
-        hw.store(n, 0);
-    }
-    hw.write_back();
-}
-
-/// What a test gives a chain of steps instead of hardware.
-#[cfg(CONFIG_INTEL_IOMMU_RUST_KUNIT_TEST)]
-pub(crate) mod recorder {
-    use super::*;
-
-    /// What happened to an entry, in order.
-    #[derive(Clone, Copy, PartialEq, Eq)]
-    pub(crate) enum Step {
-        Nothing,
-        Store(usize, u64),
-        Order,
-        WriteBack,
-        Flush(usize),
-        WriteBuffer,
-        Desc(u64, u64),
-    }
-
-    /// Before anything happened.
-    pub(crate) const NO_STEPS: [Step; 48] = [Step::Nothing; 48];
-
-    /// Memory that remembers, and a queue that can fail.
-    pub(crate) struct Recorder<'a, const N: usize> {
-        pub(crate) words: &'a mut [u64; N],
-        pub(crate) steps: &'a mut [Step; 48],
-        pub(crate) count: &'a mut usize,
-        pub(crate) fail: bool,
-        /// Note what is flushed, too.
-        pub(crate) tell: bool,
-    }
-
-    impl<const N: usize> Recorder<'_, N> {
-        fn note(&mut self, step: Step) {
-            self.steps[*self.count] = step;
-            *self.count += 1;
-        }
-    }
-
-    impl<'a, const N: usize> Hardware for Recorder<'a, N> {
-        type Locked = LockedRecorder<'a, N>;
-
-        fn lock(self) -> LockedRecorder<'a, N> {
-            LockedRecorder(self)
-        }
-
-        fn load(&self, word: usize) -> u64 {
-            self.words[word]
-        }
-
-        fn flush(&mut self, plan: &Plan) -> Result {
-            self.note(Step::Flush(plan.batch.len()));
-            if self.tell {
-                if plan.write_buffer {
-                    self.note(Step::WriteBuffer);
-                }
-                for desc in plan.batch.iter() {
-                    self.note(Step::Desc(desc.0[0], desc.0[1]));
-                }
-            }
-            if self.fail {
-                Err(EIO)
-            } else {
-                Ok(())
-            }
-        }
-    }
-
-    pub(crate) struct LockedRecorder<'a, const N: usize>(Recorder<'a, N>);
-
-    impl<'a, const N: usize> Locked for LockedRecorder<'a, N> {
-        type Unlocked = Recorder<'a, N>;
-
-        fn unlock(self) -> Recorder<'a, N> {
-            self.0
-        }
-
-        fn load(&self, word: usize) -> u64 {
-            self.0.load(word)
-        }
-
-        fn store(&mut self, word: usize, value: u64) {
-            // Never a word of an entry that is present, but for those that change in place.
-            self.0.words[word] = value;
-            self.0.note(Step::Store(word, value));
-        }
-
-        fn order(&mut self) {
-            self.0.note(Step::Order);
-        }
-
-        fn write_back(&mut self) {
-            self.0.note(Step::WriteBack);
-        }
+        drop(self.reset_but(if faults_off { Entry::STAYS } else { 0 }));
     }
 }
 
@@ -422,17 +120,15 @@ mod tests {
 
     use kernel::num::Bounded;
 
-    use super::{
-        recorder::{
+    use super::*;
+    use crate::{
+        caps::Caps,
+        entry::recorder::{
             LockedRecorder,
             Recorder,
             Step,
             NO_STEPS, //
         },
-        *, //
-    };
-    use crate::{
-        caps::Caps,
         ffi::preempt,
         invalidate::{
             DevTlb,

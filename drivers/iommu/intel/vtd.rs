@@ -8,7 +8,7 @@
 //! |---|---|
 //! | words of the hardware | [`caps`], [`pasid_entry`], [`context`], [`invalidate`] |
 //! | decisions, no side effects | [`flush_plan`], [`range`] |
-//! | the life of an entry, and what is done with it | [`pasid`], [`entries`] |
+//! | the life of an entry, and what is done with it | [`entry`], [`pasid`], [`entries`] |
 //! | caches of a domain, user's page tables | [`cache`], [`nested`] |
 //! | a guest that has a VT-d | [`guest`], [`fault`], [`viommu`] |
 //! | the hardware's caches, for tests | [`cache_model`] |
@@ -29,6 +29,7 @@ mod cache_model;
 mod caps;
 mod context;
 mod entries;
+mod entry;
 mod fault;
 mod ffi;
 mod flush_plan;

@@ -20,11 +20,11 @@ use super::unit::{
     Unit, //
 };
 use crate::{
-    flush_plan::Plan,
-    pasid::{
+    entry::{
         Hardware,
         Locked, //
     },
+    flush_plan::Plan,
 };
 
 /// The `N` words of an entry, `N` being a power of two.
@@ -86,7 +86,7 @@ impl<'a, const N: usize> Hardware for Words<'a, N> {
 /// There is no writing without that lock, nor with that of another unit:
 ///
 /// ```ignore,compile_fail,E0599
-/// use crate::{ffi::words::Words, pasid::Locked};
+/// use crate::{entry::Locked, ffi::words::Words};
 ///
 /// fn misuse(entry: &mut Words<'_, 8>) {
 ///     entry.store(0, 0);
