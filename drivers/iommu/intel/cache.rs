@@ -29,13 +29,13 @@ use crate::{
         },
         unit::Unit, //
     },
+    gather::RANGES,
     invalidate::{
         Batch,
         Desc,
         DevTlb,
         Pasid, //
     },
-    nested::RANGES,
     range::{
         Range,
         Span, //
@@ -533,8 +533,8 @@ mod tests {
             Model, //
         },
         ffi::stack::Stack,
-        invalidate::NO_PASID,
-        nested::Gathered, //
+        gather::Gathered,
+        invalidate::NO_PASID, //
     };
 
     /// The address of everything (section 6.5.2.5), with S.

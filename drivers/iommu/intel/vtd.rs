@@ -7,7 +7,7 @@
 //! | layer | files |
 //! |---|---|
 //! | words of the hardware | [`caps`], [`pasid_entry`], [`context`], [`invalidate`] |
-//! | decisions, no side effects | [`flush_plan`], [`range`] |
+//! | decisions, no side effects | [`flush_plan`], [`range`], [`gather`] |
 //! | the life of an entry, and what is done with it | [`entry`], [`pasid`], [`entries`] |
 //! | caches of a domain, user's page tables | [`cache`], [`nested`] |
 //! | a guest that has a VT-d | [`guest`], [`fault`], [`viommu`] |
@@ -33,6 +33,7 @@ mod entry;
 mod fault;
 mod ffi;
 mod flush_plan;
+mod gather;
 mod guest;
 mod invalidate;
 mod nested;
