@@ -179,44 +179,48 @@ fn name(named: &Device<'_>, dev: &Device<'_>, sid: u16) -> Result {
 /// Clears all context entries that name the device's PASID directory, and its PASID entry before:
 /// a device for which firmware has reserved memory is attached to the identity domain when it
 /// goes, so that entry is present, and caches hold it.
-pub(crate) fn tear_down(dev: &Device<'_>) {
+///
+/// # Errors
+///
+/// The first of the invalidation queue; the entries are absent nonetheless.
+pub(crate) fn tear_down(dev: &Device<'_>) -> Result {
     let Some(dir) = dev.directory() else {
-        return;
+        return Ok(());
     };
-    if entries::tear_down(dev, RID, false).is_err() {
-        dev.complain(c"PASID entry: invalidation failed");
-    }
-    // Nothing fails.
-    let _ = dev.each_source_id(|_, sid| {
-        clear(dev, &dir, sid);
+    let mut result = entries::tear_down(dev, RID, false);
+    dev.each_source_id(|_, sid| {
+        result = result.and(clear(dev, &dir, sid));
         Ok(())
-    });
+    })?;
     if dev.is_bridge() {
         // In whose name it forwarded is not known any more: its secondary bus went before it.
         for bus in 0..=u8::MAX {
-            clear(dev, &dir, u16::from(bus) << 8);
+            result = result.and(clear(dev, &dir, u16::from(bus) << 8));
         }
     }
+    result
 }
 
 /// Clears the context entry of a source-id if it names the directory of `dev`.
-fn clear(dev: &Device<'_>, dir: &Directory<'_>, sid: u16) {
+///
+/// # Errors
+///
+/// Those of the invalidation queue; the entry is absent nonetheless.
+fn clear(dev: &Device<'_>, dir: &Directory<'_>, sid: u16) -> Result {
     let unit = dev.unit();
     let [bus, devfn] = sid.to_be_bytes();
     let Some(slot) = ffi::context::entry(&unit, bus, devfn, false) else {
-        return;
+        return Ok(());
     };
     let present = match State::of(slot) {
         State::Present(present) if present.entry().names(dir.phys()) => present,
-        _ => return,
+        _ => return Ok(()),
     };
     let (flushed, result) = present
         .clear()
         .flush_by(|entry| plan(dev, entry.did(), sid));
     drop(flushed.reset_but(0));
-    if result.is_err() {
-        dev.complain(c"context entry: invalidation failed");
-    }
+    result
 }
 
 /// What the end of a context entry takes, when no PASID entry below it is present any more.

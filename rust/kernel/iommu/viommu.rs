@@ -485,10 +485,12 @@ impl<T: ViommuOps> ViommuTable<T> {
     /// Called by iommufd on a vIOMMU that has this table.
     unsafe extern "C" fn destroy(core: *mut bindings::iommufd_viommu) {
         let this: *mut Viommu<T> = core.cast();
-        // SAFETY: Nobody else refers to it, and iommufd frees the memory right after.
-        unsafe { (*this).data.assume_init_drop() };
-        // SAFETY: As above; a mapping would.
-        unsafe { unmap_pages(this) };
+        // SAFETY: Nobody else refers to it, as a mapping of its pages would, and iommufd frees the
+        // memory right after.
+        unsafe {
+            (*this).data.assume_init_drop();
+            unmap_pages(this);
+        }
     }
 
     /// # Safety

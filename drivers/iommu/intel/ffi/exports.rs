@@ -48,19 +48,28 @@ unsafe fn on<'a>(dev: *mut bindings::device, f: impl FnOnce(&Device<'a>) -> Resu
     f(&dev.ok_or(ENODEV)?)
 }
 
-/// The same for a caller who cannot be told: an error is in the log.
+/// The same for a caller who cannot be told: an error is in the log. With a device that is not
+/// probed there is nothing to be done.
 ///
 /// # Safety
 ///
-/// As for [`on`].
+/// `dev` is a device behind an IOMMU of this driver that is not released meanwhile.
 unsafe fn tell<'a>(dev: *mut bindings::device, what: &CStr, f: impl FnOnce(&Device<'a>) -> Result) {
-    // SAFETY: The same is asked for here. A device that is not probed has nothing to be done.
-    let _ = unsafe { on(dev, |dev| f(dev).inspect_err(|_| dev.complain(what))) };
+    // SAFETY: The device is one of this driver's, and stays as long as `f` runs.
+    if let Some(dev) = unsafe { Device::from_raw(dev) } {
+        if f(&dev).is_err() {
+            dev.complain(what);
+        }
+    }
 }
 
-/// For flushes whose callers cannot be told: a refused descriptor is in the log already, with what
-/// the hardware said of it (`qi_dump_fault()` of `dmar.c`).
-fn logged(_of_the_queue: Result) {}
+/// For flushes whose callers cannot be told. What the hardware said of a descriptor that it refused
+/// is in the log already (`qi_dump_fault()` of `dmar.c`).
+fn logged(result: Result) {
+    if let Err(e) = result {
+        pr_debug!("a flush failed: {e:?}\n");
+    }
+}
 
 /// # Safety
 ///
@@ -76,13 +85,11 @@ unsafe extern "C" fn intel_pasid_alloc_table(dev: *mut bindings::device) -> c_in
 /// `dev` is being released; no context entry names its directory, and no PASID entry is present.
 #[export]
 unsafe extern "C" fn intel_pasid_free_table(dev: *mut bindings::device) {
-    // SAFETY: The device is there until its release ends, and its tables are nobody's any more.
-    let _ = unsafe {
-        on(dev, |dev| {
-            table::free(dev);
-            Ok(())
-        })
-    };
+    // SAFETY: The device is there until its release ends.
+    if let Some(dev) = unsafe { Device::from_raw(dev) } {
+        // SAFETY: Its tables are nobody's any more.
+        unsafe { table::free(&dev) };
+    }
 }
 
 /// # Safety
@@ -235,11 +242,12 @@ unsafe extern "C" fn intel_pasid_setup_sm_context(dev: *mut bindings::device) ->
 #[export]
 unsafe extern "C" fn intel_pasid_teardown_sm_context(dev: *mut bindings::device) {
     // SAFETY: The device is there until its release ends.
-    let _ = unsafe {
-        on(dev, |dev| {
-            context::tear_down(dev);
-            Ok(())
-        })
+    unsafe {
+        tell(
+            dev,
+            c"context entry: invalidation failed",
+            context::tear_down,
+        )
     };
 }
 
@@ -310,15 +318,13 @@ unsafe extern "C" fn cache_tag_unassign_domain(
     dev: *mut bindings::device,
     pasid: bindings::ioasid_t,
 ) {
-    // SAFETY: Who detaches a device from a domain keeps both, and gives the id back afterwards.
-    let _ = unsafe {
-        on(dev, |dev| {
-            let domain = Domain::from_raw(domain);
-            let on_unit = OnUnit::new(domain, &domain, &dev.unit());
-            cache::unassign_domain(&on_unit, dev, pasid);
-            Ok(())
-        })
-    };
+    // SAFETY: Who detaches a device from a domain keeps both.
+    let (dev, domain) = unsafe { (Device::from_raw(dev), Domain::from_raw(domain)) };
+    if let Some(dev) = dev {
+        // SAFETY: The id on the unit is given back afterwards.
+        let on_unit = unsafe { OnUnit::new(domain, &domain, &dev.unit()) };
+        cache::unassign_domain(&on_unit, &dev, pasid);
+    }
 }
 
 /// # Safety

@@ -70,10 +70,8 @@ impl<'a> Unit<'a> {
 
     /// What it can do; does not change.
     pub(crate) fn caps(&self) -> Caps {
-        // SAFETY: The unit is there by the invariant; `cap` was set before anybody got it.
-        let cap = unsafe { (*self.as_raw()).cap };
-        // SAFETY: The same of `ecap`.
-        let ecap = unsafe { (*self.as_raw()).ecap };
+        // SAFETY: The unit is there by the invariant; both were set before anybody got it.
+        let (cap, ecap) = unsafe { ((*self.as_raw()).cap, (*self.as_raw()).ecap) };
         Caps::new(cap, ecap)
     }
 

@@ -217,6 +217,7 @@ unsafe extern "C" fn intel_iommu_viommu_init(
     parent: *mut bindings::iommu_domain,
     user_data: *const bindings::iommu_user_data,
 ) -> c_int {
-    // SAFETY: The same is asked for here.
+    // SAFETY: iommufd has set `viommu` up in as much memory as `init()` wants, and keeps all three
+    // until this returns.
     unsafe { init::<Vtd>(viommu, parent, user_data) }
 }
