@@ -7,32 +7,125 @@
 //! mutex is dropped around the callback, as undoing pins takes it; the map's semaphore is taken
 //! for reading inside it.
 //!
-//! Moving to another IOAS is a [`Change`]: everything that can fail is done before it begins, so
-//! that an access is never left with half of a new IOAS.
-//!
-//! [`Change`]: crate::ffi::access::Change
+//! On the way from one IOAS to another new pins are refused, and old ones can still be undone.
+//! Everything that can fail is done before, so that an access is never left with half of a new
+//! IOAS.
 
 use crate::{
     area::last_of,
     ffi::{
-        access::{
+        client::{
             map::{
                 Buffer,
                 Map,
                 PageSlots,
                 Span, //
             },
-            Access,
-            Client,
-            Locked, //
+            Client, //
         },
-        context::Ctx,
+        context::{
+            Ctx,
+            CtxRef, //
+        },
         ioas::Ioas,
-        typed::Hold, //
+        object::Object,
+        typed::{
+            begins_with_head,
+            Hold,
+            Reserved, //
+        }, //
     },
     object::lend, //
 };
-use kernel::prelude::*;
+use core::pin::Pin;
+use kernel::{
+    new_mutex,
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::{
+        Mutex,
+        MutexGuard, //
+    }, //
+};
+
+/// A driver's way to an IOAS, or the kernel's own.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Access {
+    #[pin]
+    object: Object,
+    /// None for the kernel's own, whose pins keep memory mapped.
+    client: Option<Client>,
+    iova_alignment: usize,
+    #[pin]
+    place: Mutex<Place>,
+    /// The kernel's own do not keep it: they are part of other objects.
+    context: Option<CtxRef>,
+}
+
+begins_with_head!(Access, object);
+
+/// Where an access is.
+struct Place {
+    /// The IOAS that pins can be undone in, and the access's number on the list there.
+    ioas: Option<(Hold<Ioas>, u32)>,
+    /// It is on its way to another: nothing can be pinned there any more.
+    moves: bool,
+}
+
+impl Place {
+    /// Where pins can be undone.
+    fn unpin_ioas(&self) -> Option<&Ioas> {
+        self.ioas.as_ref().map(|(ioas, _)| &**ioas)
+    }
+
+    /// Where pages can be pinned.
+    fn ioas(&self) -> Option<&Ioas> {
+        self.unpin_ioas().filter(|_| !self.moves)
+    }
+}
+
+impl Access {
+    fn lock(&self) -> MutexGuard<'_, Place> {
+        self.place.lock()
+    }
+
+    /// The context; `None` for the kernel's own.
+    pub(crate) fn ctx(&self) -> Option<&Ctx> {
+        self.context.as_deref()
+    }
+
+    /// What mappings must be aligned to for it, in bytes.
+    pub(crate) fn iova_alignment(&self) -> usize {
+        self.iova_alignment
+    }
+
+    /// Whether it is the kernel's own.
+    fn is_internal(&self) -> bool {
+        self.client.is_none()
+    }
+
+    /// Whether its driver said that it would pin pages, and can be told to stop.
+    fn may_pin(&self) -> bool {
+        self.iova_alignment == PAGE_SIZE && self.client.as_ref().is_none_or(Client::can_unmap)
+    }
+
+    /// Has the driver undo its pins in a range, if it can be told.
+    pub(crate) fn unmap(&self, iova: usize, length: usize) {
+        if let Some(client) = &self.client {
+            client.unmap(iova, length);
+        }
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Access {
+    fn drop(self: Pin<&mut Self>) {
+        let place = self.lock();
+        if place.ioas().is_some() {
+            kernel::warn_on!(change(&self, place, None).is_err());
+        }
+    }
+}
 
 /// Makes an access for a driver, or for the kernel itself. The hold is the caller's, until it
 /// destroys it.
@@ -41,7 +134,17 @@ use kernel::prelude::*;
 ///
 /// `ENOMEM`; `EBUSY` when all ids are in use.
 pub(crate) fn create(ctx: &Ctx, client: Option<Client>) -> Result<Hold<Access>> {
-    let access = Access::reserve(ctx, client)?;
+    let copies = client.as_ref().is_some_and(|it| !it.needs_pin_pages());
+    let access = Reserved::new(
+        ctx,
+        pin_init!(Access {
+            object <- Object::new(),
+            iova_alignment: if copies { 1 } else { PAGE_SIZE },
+            place <- new_mutex!(Place { ioas: None, moves: false }, "iommufd_access"),
+            context: client.as_ref().map(|_| CtxRef::new(ctx)),
+            client,
+        }),
+    )?;
     let hold = Hold::new(&*access);
     access.publish();
     Ok(hold)
@@ -51,40 +154,43 @@ pub(crate) fn create(ctx: &Ctx, client: Option<Client>) -> Result<Hold<Access>> 
 ///
 /// # Errors
 ///
-/// `EBUSY`: it is moving already; what [`Locked::begin`] says.
-fn change(access: Locked<'_>, new: Option<&Ioas>) -> Result {
-    let (ioas, old) = (access.ioas(), access.unpin_ioas());
-    let same = |a: Option<&Ioas>, b: Option<&Ioas>| match (a, b) {
-        (Some(a), Some(b)) => core::ptr::eq(a, b),
-        (None, None) => true,
-        _ => false,
-    };
-    if !same(ioas, old) {
+/// `EBUSY`: it is moving already; `EADDRINUSE`: something is mapped that is not aligned well
+/// enough; `ENOMEM`. Nothing has changed then.
+fn change<'a>(
+    access: &'a Access,
+    mut place: MutexGuard<'a, Place>,
+    new: Option<&Ioas>,
+) -> Result {
+    if place.moves {
         return Err(EBUSY);
     }
-    if same(ioas, new) {
+    if place.ioas().map(core::ptr::from_ref) == new.map(core::ptr::from_ref) {
         return Ok(());
     }
-    let has_old = old.is_some();
-    let change = access.begin(new)?;
+    let new = match new {
+        Some(ioas) => Some((Hold::new(ioas), ioas.iopt().add_access(access)?)),
+        None => None,
+    };
     // Nothing can fail any more.
-    if has_old { change.drain() } else { change }.finish();
-    Ok(())
-}
-
-/// Takes an access that is being destroyed off its IOAS.
-pub(crate) fn leave(access: &Access) {
-    let locked = access.lock();
-    if locked.ioas().is_some() {
-        kernel::warn_on!(change(locked, None).is_err());
+    place.moves = true;
+    if place.ioas.is_some() && access.client.as_ref().is_some_and(Client::can_unmap) {
+        // Undoing pins takes the mutex.
+        drop(place);
+        access.unmap(0, usize::MAX);
+        place = access.lock();
     }
+    if let Some((old, number)) = core::mem::replace(&mut place.ioas, new) {
+        old.iopt().remove_access(number);
+    }
+    place.moves = false;
+    Ok(())
 }
 
 /// Takes an access off its IOAS, on which it is.
 pub(crate) fn detach(access: &Access) {
-    let locked = access.lock();
-    if !kernel::warn_on!(locked.ioas().is_none()) {
-        kernel::warn_on!(change(locked, None).is_err());
+    let place = access.lock();
+    if !kernel::warn_on!(place.ioas().is_none()) {
+        kernel::warn_on!(change(access, place, None).is_err());
     }
 }
 
@@ -92,13 +198,13 @@ pub(crate) fn detach(access: &Access) {
 ///
 /// # Errors
 ///
-/// `EINVAL`: it is on one, which is a bug of the caller's; what [`Locked::begin`] says.
+/// `EINVAL`: it is on one, which is a bug of the caller's; what [`change`] says.
 pub(crate) fn attach(access: &Access, ioas: &Ioas) -> Result {
-    let locked = access.lock();
-    if kernel::warn_on!(locked.ioas().is_some()) {
+    let place = access.lock();
+    if kernel::warn_on!(place.ioas().is_some()) {
         return Err(EINVAL);
     }
-    change(locked, Some(ioas))
+    change(access, place, Some(ioas))
 }
 
 /// The same, by the IOAS's id.
@@ -108,27 +214,27 @@ pub(crate) fn attach(access: &Access, ioas: &Ioas) -> Result {
 /// As [`attach`]; `ENOENT`: there is no such IOAS.
 pub(crate) fn attach_id(access: &Access, id: u32) -> Result {
     let ctx = access.ctx().ok_or(EINVAL)?;
-    let locked = access.lock();
-    if kernel::warn_on!(locked.ioas().is_some()) {
+    let place = access.lock();
+    if kernel::warn_on!(place.ioas().is_some()) {
         return Err(EINVAL);
     }
     let ioas = lend::<Ioas>(ctx, id)?;
-    change(locked, Some(&ioas))
+    change(access, place, Some(&ioas))
 }
 
 /// Moves an access from its IOAS to another.
 ///
 /// # Errors
 ///
-/// `ENOENT`: it is on none, or there is no such IOAS; what [`Locked::begin`] says.
+/// `ENOENT`: it is on none, or there is no such IOAS; what [`change`] says.
 pub(crate) fn replace_id(access: &Access, id: u32) -> Result {
     let ctx = access.ctx().ok_or(EINVAL)?;
-    let locked = access.lock();
-    if locked.ioas().is_none() {
+    let place = access.lock();
+    if place.ioas().is_none() {
         return Err(ENOENT);
     }
     let ioas = lend::<Ioas>(ctx, id)?;
-    change(locked, Some(&ioas))
+    change(access, place, Some(&ioas))
 }
 
 /// Calls `f` for each mapping in a range.
@@ -169,8 +275,8 @@ pub(crate) fn unpin(access: &Access, iova: usize, length: usize) {
         kernel::warn_on!(true);
         return;
     };
-    let locked = access.lock();
-    match locked.unpin_ioas() {
+    let place = access.lock();
+    match place.unpin_ioas() {
         Some(ioas) => unpin_range(&ioas.read(), iova, last, access.is_internal()),
         None => {
             kernel::warn_on!(true);
@@ -212,8 +318,8 @@ pub(crate) fn pin(
     }
     let last = last_of(iova, length)?;
     let lock = access.is_internal();
-    let locked = access.lock();
-    let map = locked.ioas().ok_or(ENOENT)?.read();
+    let place = access.lock();
+    let map = place.ioas().ok_or(ENOENT)?.read();
     for_each_span(&map, iova, last, |span| {
         check(span, flags, true)?;
         span.pin(out, flags, lock)
@@ -241,8 +347,8 @@ pub(crate) fn copy(
     flags: u32,
 ) -> Result {
     let last = last_of(iova, length)?;
-    let locked = access.lock();
-    let map = locked.ioas().ok_or(ENOENT)?.read();
+    let place = access.lock();
+    let map = place.ioas().ok_or(ENOENT)?.read();
     for_each_span(&map, iova, last, |span| {
         check(span, flags, false)?;
         span.copy(buffer, flags)

@@ -305,7 +305,7 @@ fn exchange(
 /// Lets go of a hwpt that nothing is attached to any more by the caller's doing. One that the
 /// kernel made for attachments is destroyed after the last. No lock may be held.
 pub(crate) fn release(ctx: &Ctx, hwpt: Hold<Hwpt>) {
-    if hwpt.is_automatic() {
+    if hwpt.is_auto_domain() {
         hwpt.put_and_try_destroy(ctx);
     }
 }

@@ -7,12 +7,11 @@
 
 use crate::{
     ffi::{
-        eventq::NewQueue,
-        fault::{
-            FaultQueue,
-            Group,
-            Handle,
-            Waiting, //
+        eventq::{
+            EventQ,
+            Fops,
+            NewQueue,
+            Queue, //
         },
         handlers::{
             self,
@@ -23,6 +22,17 @@ use crate::{
                 HwptPageResponse,
                 HwptPgfault, //
             }, //
+        },
+        iopf::{
+            Group,
+            GroupList,
+            Handle,
+            Responses,
+            Waiting, //
+        },
+        typed::{
+            begins_with_head,
+            Reserved, //
         },
         ucmd::{
             fault_in,
@@ -36,19 +46,85 @@ use crate::{
         New, //
     }, //
 };
-use core::mem::size_of;
-use kernel::prelude::*;
+use core::{
+    mem::size_of,
+    pin::Pin, //
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        Mutex,
+        MutexGuard, //
+    }, //
+};
+
+/// A fault queue.
+#[pin_data(PinnedDrop)]
+pub(crate) struct FaultQueue {
+    #[pin]
+    common: EventQ<GroupList>,
+    /// Serialises reading and answering, too.
+    #[pin]
+    responses: Mutex<Responses>,
+}
+
+begins_with_head!(FaultQueue, common);
+
+static FOPS: Fops = Fops::new::<FaultQueue>();
+
+impl Queue for FaultQueue {
+    type List = GroupList;
+    const NAME: &'static CStr = c"[iommufd-pgfault]";
+    const FOPS: &'static Fops = &FOPS;
+    const WRITABLE: bool = true;
+
+    fn common(&self) -> &EventQ<GroupList> {
+        &self.common
+    }
+
+    fn is_empty(&self) -> bool {
+        self.common.lock().is_empty()
+    }
+
+    fn read(&self, to: usize, count: usize) -> Result<usize> {
+        read(self, to, count)
+    }
+
+    fn write(&self, from: usize, count: usize) -> Result<usize> {
+        write(self, from, count)
+    }
+}
+
+impl FaultQueue {
+    /// Serialises reading and answering. May sleep.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Responses> {
+        self.responses.lock()
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for FaultQueue {
+    fn drop(self: Pin<&mut Self>) {
+        answer_all(&self, None);
+    }
+}
 
 impl Ioctl for FaultAlloc {
     const NUMBER: u32 = handlers::number(uapi::CMD_FAULT_QUEUE_ALLOC);
     const MIN_SIZE: usize = end_of!(FaultAlloc, out_fault_fd);
-    type Answer<'a> = New<NewQueue<'a>>;
+    type Answer<'a> = New<NewQueue<'a, FaultQueue>>;
 
     fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result<Self::Answer<'a>> {
         if ucmd.flags != 0 {
             return Err(EOPNOTSUPP);
         }
-        let fault = FaultQueue::build(ucmd.ctx())?;
+        let ctx = ucmd.ctx();
+        let init = pin_init!(FaultQueue {
+            common <- EventQ::new(ctx, GroupList::new()),
+            responses <- new_mutex!(Responses::new(), "fault->mutex"),
+        });
+        let fault = NewQueue::new(Reserved::new(ctx, init)?)?;
         ucmd.out_fault_id = fault.id();
         ucmd.out_fault_fd = fault.descriptor();
         Ok(New(fault))
@@ -62,8 +138,8 @@ const ANSWER: usize = size_of::<HwptPageResponse>();
 
 /// Queues a group for user space.
 pub(crate) fn deliver(fault: &FaultQueue, group: Group) {
-    fault.push(group);
-    fault.queue().wake();
+    fault.common.lock().as_mut().push_back(group);
+    fault.common.wake();
 }
 
 /// Reads as many whole groups as fit.
@@ -113,13 +189,13 @@ fn read_resident(
     done: &mut usize,
 ) -> Result<(), Stop> {
     let mut responses = fault.lock();
-    while let Some(group) = fault.pop() {
+    while let Some(group) = pop(fault) {
         let length = group.count() * MESSAGE;
         let (stop, group) = if length > count - *done {
             // More fits another time, but a buffer too small for one group never will.
-            (Stop::For(EINVAL), group)
+            (Stop::For(EINVAL), Some(group))
         } else {
-            match responses.insert(group) {
+            match responses.as_mut().insert(group) {
                 Ok(waiting) => match hand_out(&waiting, to.wrapping_add(*done)) {
                     Ok(()) => {
                         *done += length;
@@ -127,13 +203,20 @@ fn read_resident(
                     }
                     Err(_) => (Stop::Absent(length), waiting.take_back()),
                 },
-                Err((e, group)) => (Stop::For(e), group),
+                Err((e, group)) => (Stop::For(e), Some(group)),
             }
         };
-        fault.put_back(group);
+        if let Some(group) = group {
+            fault.common.lock().as_mut().push_front(group);
+        }
         return Err(stop);
     }
     Ok(())
+}
+
+/// Takes the first group of what is to be read.
+fn pop(fault: &FaultQueue) -> Option<Group> {
+    fault.common.lock().as_mut().pop_front()
 }
 
 /// Copies a group's messages.
@@ -173,7 +256,7 @@ fn answer(fault: &FaultQueue, from: usize) -> Result {
     }
     // Who ends the attachment waits for the mutex, and with it until this group is answered.
     let mut responses = fault.lock();
-    let group = responses.take(response.cookie).ok_or(EINVAL)?;
+    let group = responses.as_mut().take(response.cookie).ok_or(EINVAL)?;
     group.respond(response.code);
     Ok(())
 }
@@ -186,8 +269,9 @@ fn is_code(code: u32) -> bool {
 /// Answers all groups of a queue, or all of one attachment, read or not: invalid.
 pub(crate) fn answer_all(fault: &FaultQueue, handle: Option<Handle>) {
     let mut responses = fault.lock();
-    drop(fault.pop_all(handle));
-    drop(responses.take_all(handle));
+    let unread = fault.common.lock().as_mut().take_all(handle);
+    drop(unread);
+    drop(responses.as_mut().take_all(handle));
 }
 
 #[cfg(CONFIG_KUNIT = "y")]

@@ -22,9 +22,9 @@ pub(crate) fn should_fail() -> bool {
     false
 }
 
-pub(crate) mod access;
 pub(crate) mod attach;
 pub(crate) mod charge;
+pub(crate) mod client;
 pub(crate) mod context;
 pub(crate) mod count;
 pub(crate) mod destroy;
@@ -34,13 +34,13 @@ pub(crate) mod dmabuf;
 pub(crate) mod domain;
 pub(crate) mod eventq;
 pub(crate) mod exports;
-pub(crate) mod fault;
 pub(crate) mod file;
 pub(crate) mod group;
 pub(crate) mod handlers;
 pub(crate) mod hw_queue;
 pub(crate) mod hwpt;
 pub(crate) mod ioas;
+pub(crate) mod iopf;
 pub(crate) mod kinds;
 pub(crate) mod memory;
 #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
@@ -57,7 +57,7 @@ pub(crate) mod table;
 pub(crate) mod typed;
 pub(crate) mod ucmd;
 pub(crate) mod vdevice;
-pub(crate) mod veventq;
+pub(crate) mod vevent;
 pub(crate) mod vfio;
 pub(crate) mod viommu;
 mod xarray;

@@ -15,6 +15,7 @@
 //! UAPI: [`include/uapi/linux/iommufd.h`](srctree/include/uapi/linux/iommufd.h)
 
 use crate::{
+    fault::FaultQueue,
     ffi::{
         context::Ctx,
         device::Device,
@@ -23,7 +24,6 @@ use crate::{
             UserArray,
             UserData, //
         },
-        fault::FaultQueue,
         handlers::{
             self,
             end_of, //
@@ -195,7 +195,7 @@ pub(crate) fn new_paging<'a, 'l>(
         },
         enforce_cache_coherency,
         nest_parent: flags & uapi::NEST_PARENT != 0,
-        automatic: request.automatic,
+        auto_domain: request.auto_domain,
     };
     NewPaging::new(ctx, ioas, parts)
 }
@@ -208,7 +208,7 @@ pub(crate) struct PagingRequest<'a> {
     /// What the driver's part of the user API carries.
     pub(crate) data: Option<&'a UserData>,
     /// Whether the kernel makes it for an attachment to an IOAS.
-    pub(crate) automatic: bool,
+    pub(crate) auto_domain: bool,
 }
 
 /// Has the device's driver make a domain on a nest parent.
@@ -224,7 +224,7 @@ fn nested_domain(
     if !driver.nests() {
         return Err(EOPNOTSUPP);
     }
-    if parent.is_automatic() || !parent.is_nest_parent() || !parent.domain().is_of(driver) {
+    if parent.is_auto_domain() || !parent.is_nest_parent() || !parent.domain().is_of(driver) {
         return Err(EINVAL);
     }
     driver.alloc_nested(device.dev(), parent.domain(), driver_flags(flags), data)
@@ -285,7 +285,7 @@ fn alloc_paging<'a>(
     let request = PagingRequest {
         flags: cmd.flags,
         data: (!data.is_empty()).then_some(data),
-        automatic: false,
+        auto_domain: false,
     };
     let mut new = new_paging(ctx, &ioas, &device, &request)?;
     drop(device);

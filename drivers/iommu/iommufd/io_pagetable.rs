@@ -14,12 +14,13 @@
 //! them without any.
 
 use crate::{
+    access,
     area::{
         last_of,
         Extent, //
     },
     ffi::{
-        access::AccessList,
+        client::AccessList,
         context::Ctx,
         dirty::{
             self,
@@ -870,10 +871,10 @@ impl IoPagetable {
     /// # Errors
     ///
     /// `EADDRINUSE`: something is mapped that is not aligned well enough; `ENOMEM`.
-    pub(crate) fn add_access(&self, add: impl FnOnce(&AccessList) -> Result<u32>) -> Result<u32> {
+    pub(crate) fn add_access(&self, access: &access::Access) -> Result<u32> {
         let domains = self.domains.write();
         let mut iovas = self.write();
-        let id = add(&self.accesses)?;
+        let id = self.accesses.add(access)?;
         self.realign(&domains, &mut iovas)
             .inspect_err(|_| self.accesses.remove(id))?;
         Ok(id)

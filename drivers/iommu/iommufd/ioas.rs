@@ -30,9 +30,10 @@ use crate::{
             self as memory,
             Ioas, //
         },
-        object::{
-            Built,
-            Loan, //
+        object::Loan,
+        typed::{
+            Head,
+            Reserved, //
         },
         ucmd::{
             read_struct,
@@ -64,7 +65,7 @@ use kernel::prelude::*;
 /// An IOAS that is complete, and not to be found.
 pub(crate) struct NewIoas<'a> {
     ctx: &'a Ctx,
-    ioas: Built<'a>,
+    ioas: Reserved<'a, Ioas>,
 }
 
 impl Publish for NewIoas<'_> {

@@ -93,7 +93,7 @@ fn automatic(
     how: How,
 ) -> Result<(u32, Option<Hold<Hwpt>>)> {
     let ioas = ioas.lock();
-    for hwpt in ioas.hwpts().filter(|hwpt| hwpt.is_automatic()) {
+    for hwpt in ioas.hwpts().filter(|hwpt| hwpt.is_auto_domain()) {
         // One that is being destroyed is as good as gone.
         let Some(hwpt) = Loan::<'_, PagingHwpt>::of(ctx, hwpt.object()) else {
             continue;
@@ -105,7 +105,7 @@ fn automatic(
         }
     }
     let request = PagingRequest {
-        automatic: true,
+        auto_domain: true,
         ..Default::default()
     };
     let new = new_paging(ctx, &ioas, device, &request)?;

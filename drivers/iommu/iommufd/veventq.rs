@@ -20,7 +20,7 @@ use crate::{
             write_struct,
             Ucmd, //
         },
-        veventq::{
+        vevent::{
             Taken,
             VeventQ, //
         }, //
@@ -40,7 +40,7 @@ const MAX_DEPTH: u32 = 1 << 19;
 impl Ioctl for VeventqAlloc {
     const NUMBER: u32 = handlers::number(uapi::CMD_VEVENTQ_ALLOC);
     const MIN_SIZE: usize = end_of!(VeventqAlloc, out_veventq_fd);
-    type Answer<'a> = New<NewQueue<'a>>;
+    type Answer<'a> = New<NewQueue<'a, VeventQ>>;
 
     fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result<Self::Answer<'a>> {
         check(ucmd)?;
@@ -50,7 +50,7 @@ impl Ioctl for VeventqAlloc {
         if queues.has(ucmd.type_) {
             return Err(EEXIST);
         }
-        let queue = queues.build(ctx, ucmd.type_, ucmd.veventq_depth)?;
+        let queue = NewQueue::new(queues.reserve(ctx, ucmd.type_, ucmd.veventq_depth)?)?;
         ucmd.out_veventq_id = queue.id();
         ucmd.out_veventq_fd = queue.descriptor();
         Ok(New(queue))

@@ -28,6 +28,7 @@ use crate::{
         },
         ioas::Ioas,
         object::Loan,
+        typed::Head,
         ucmd::{
             read_struct,
             write_bytes,
@@ -73,7 +74,7 @@ fn compat_ioas(ctx: &Ctx) -> Result<Loan<'_, Ioas>> {
 ///
 /// `ENODEV` when there is none.
 pub(crate) fn ioas_id(ctx: &Ctx) -> Result<u32> {
-    Ok(compat_ioas(ctx)?.object().id())
+    Ok(compat_ioas(ctx)?.id())
 }
 
 /// Makes the container one for devices without an IOMMU.
@@ -107,7 +108,7 @@ pub(crate) fn create_ioas(ctx: &Ctx) -> Result {
     if ctx.has_live_vfio_ioas(&locked) {
         return Ok(());
     }
-    ctx.set_new_vfio_ioas(&ioas, &locked);
+    ctx.set_vfio_ioas(Some(&ioas), &locked);
     ioas.publish();
     Ok(())
 }

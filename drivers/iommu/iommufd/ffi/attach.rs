@@ -14,13 +14,11 @@
 
 use super::{
     device::Device,
-    fault::{
-        self,
-        FaultQueue, //
-    },
     hwpt::Hwpt,
+    iopf,
     typed::Hold, //
 };
+use crate::fault::FaultQueue;
 use core::{
     mem::ManuallyDrop,
     ptr::NonNull, //
@@ -168,7 +166,7 @@ impl Handle {
         if let Some(raw) = self.raw {
             if let Some(queue) = self.hwpt.fault() {
                 // SAFETY: By the type invariant it is valid; only the address is taken.
-                let handle = fault::Handle(unsafe { &raw mut (*raw.as_ptr()).handle });
+                let handle = iopf::Handle(unsafe { &raw mut (*raw.as_ptr()).handle });
                 crate::fault::answer_all(queue, Some(handle));
             }
             // SAFETY: It came from a `KBox`. By the caller nobody finds it. The core waited for who

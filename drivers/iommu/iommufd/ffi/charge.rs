@@ -5,14 +5,10 @@
 use super::{
     context::Ctx,
     ioas::Ioas,
-    object::Kind,
-    pages::Pages, //
+    pages::Pages,
+    typed::Hold, //
 };
 use crate::io_pagetable::Iovas;
-use core::{
-    marker::PhantomData,
-    ptr::NonNull, //
-};
 use kernel::{
     alloc::flags::__GFP_NOWARN,
     prelude::*,
@@ -33,23 +29,7 @@ pub(crate) struct AllIoas<'a> {
 struct LockedIoas<'a> {
     // In drop order: the lock, then the count that keeps it.
     iovas: WriteGuard<'a, Iovas>,
-    _held: Held<'a>,
-}
-
-/// A hold on an IOAS.
-struct Held<'a>(NonNull<Ioas>, PhantomData<&'a Ctx>);
-
-impl Held<'_> {
-    fn get(&self) -> &Ioas {
-        // SAFETY: The count in `users` keeps it.
-        unsafe { self.0.as_ref() }
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.get().object().users().dec();
-    }
+    _held: Hold<Ioas>,
 }
 
 impl<'a> AllIoas<'a> {
@@ -67,7 +47,7 @@ impl<'a> AllIoas<'a> {
         let mut from = 0;
         while let Some(held) = next(ctx, &mut from) {
             // SAFETY: `held` outlives the guard: it is dropped after it.
-            let ioas = unsafe { held.0.as_ref() };
+            let ioas = unsafe { &*core::ptr::from_ref::<Ioas>(&*held) };
             let ioas = LockedIoas {
                 iovas: ioas.iopt().write_nested(&this._creation),
                 _held: held,
@@ -94,12 +74,12 @@ impl<'a> AllIoas<'a> {
 }
 
 /// Takes a hold on the next IOAS from `from` on.
-fn next<'a>(ctx: &'a Ctx, from: &mut usize) -> Option<Held<'a>> {
+fn next(ctx: &Ctx, from: &mut usize) -> Option<Hold<Ioas>> {
     let locked = ctx.objects().lock();
     while let Some(object) = locked.next(*from) {
         *from = object.id() as usize + 1;
-        if object.kind() == Ioas::ID && object.users().inc_not_zero() {
-            return Some(Held(NonNull::from(object).cast(), PhantomData));
+        if let Some(ioas) = Hold::of_found(object) {
+            return Some(ioas);
         }
     }
     None

@@ -13,9 +13,12 @@ use super::{
         Table, //
     }, //
 };
-use core::ptr::{
-    self,
-    NonNull, //
+use core::{
+    ops::Deref,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -176,6 +179,54 @@ impl Ctx {
         };
         // SAFETY: A byte that is read and written whole.
         unsafe { ptr::write_volatile(&raw mut (*self.as_raw()).account_mode, mode as u8) }
+    }
+}
+
+/// A reference to the file of a context, which keeps the context.
+///
+/// # Invariants
+///
+/// This owns one reference.
+pub(crate) struct CtxRef(NonNull<Ctx>);
+
+// SAFETY: Files are counted atomically, and may be let go of by any thread.
+unsafe impl Send for CtxRef {}
+// SAFETY: It gives a `&Ctx` at most.
+unsafe impl Sync for CtxRef {}
+
+impl CtxRef {
+    /// Keeps a context.
+    pub(crate) fn new(ctx: &Ctx) -> Self {
+        // SAFETY: The context is open.
+        unsafe { bindings::get_file((*ctx.as_raw()).file) };
+        // INVARIANT: taken just now.
+        Self(NonNull::from(ctx))
+    }
+
+    /// Takes a reference over.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns a reference to this context, and gives it away.
+    pub(super) unsafe fn adopt(ctx: NonNull<Ctx>) -> Self {
+        // INVARIANT: By the caller.
+        Self(ctx)
+    }
+}
+
+impl Deref for CtxRef {
+    type Target = Ctx;
+
+    fn deref(&self) -> &Ctx {
+        // SAFETY: By the type invariant.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for CtxRef {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::fput((*self.as_raw()).file) };
     }
 }
 

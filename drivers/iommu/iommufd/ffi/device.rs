@@ -9,7 +9,10 @@
 
 use super::{
     attach::Pasid,
-    context::Ctx,
+    context::{
+        Ctx,
+        CtxRef, //
+    },
     domain::{
         Driver,
         PhysDev, //
@@ -21,12 +24,9 @@ use super::{
         Locked, //
     },
     hwpt::Viommu,
-    object::{
-        Kind,
-        KindId,
-        Object, //
-    },
+    object::Object,
     typed::{
+        begins_with_head,
         downcast,
         Head,
         Hold,
@@ -45,6 +45,7 @@ use core::{
         offset_of,
         size_of, //
     },
+    pin::Pin,
     ptr::{
         self,
         NonNull, //
@@ -92,37 +93,16 @@ pub(crate) fn set_out_type(cmd: &mut uapi::HwInfo, kind: u32) {
     cmd.__bindgen_anon_1.out_data_type = kind;
 }
 
-/// A reference to the file of a context, which keeps the context.
-///
-/// # Invariants
-///
-/// This owns one reference.
-pub(super) struct CtxRef(NonNull<bindings::iommufd_ctx>);
-
-impl CtxRef {
-    pub(super) fn new(ctx: &Ctx) -> Self {
-        // SAFETY: The context is open.
-        unsafe { bindings::iommufd_ctx_get(ctx.as_raw()) };
-        // INVARIANT: taken just now.
-        Self(NonNull::from(ctx).cast())
-    }
-}
-
-impl Drop for CtxRef {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant.
-        unsafe { bindings::iommufd_ctx_put(self.0.as_ptr()) };
-    }
-}
-
 /// `struct iommufd_device`: a device, bound to a context.
 ///
 /// # Invariants
 ///
 /// `ictx` lives until it is destroyed, `dev` as long as this. `vdev` and `destroying` are guarded
 /// by the mutex of the group; the rest does not change once it is published.
+#[pin_data(PinnedDrop)]
 #[repr(C)]
 pub(crate) struct Device {
+    #[pin]
     object: Object,
     ictx: NonNull<bindings::iommufd_ctx>,
     group: GroupRef,
@@ -133,7 +113,7 @@ pub(crate) struct Device {
     destroying: UnsafeCell<bool>,
     // What C does not need to know.
     owner: Option<DmaOwner<'static>>,
-    context: UnsafeCell<Option<CtxRef>>,
+    context: Option<CtxRef>,
     // Keeps `dev`.
     _dev: ARef<kernel::device::Device>,
 }
@@ -160,12 +140,7 @@ static_assert!(size_of::<Device>() >= size_of::<bindings::iommufd_device>());
 unsafe impl Send for Device {}
 // SAFETY: As above.
 unsafe impl Sync for Device {}
-// SAFETY: It begins with the head.
-unsafe impl Head for Device {}
-// SAFETY: Only `reserve()` makes objects of this kind.
-unsafe impl Kind for Device {
-    const ID: KindId = KindId(bindings::iommufd_object_type_IOMMUFD_OBJ_DEVICE);
-}
+begins_with_head!(Device, object);
 
 /// What a device is made of.
 pub(crate) struct Parts<'a> {
@@ -190,38 +165,30 @@ impl Device {
     ) -> Result<Reserved<'a, Self>> {
         // The selftest's devices go away with the context, so they cannot keep it.
         let context = (!dev.is_mock()).then(|| CtxRef::new(ctx));
-        let init = |this: *mut Self| {
-            let enforces = parts.enforce_cache_coherency;
-            // SAFETY: `this` is zeroed memory for a device, ours alone. The owner lasts until the
-            // device is destroyed, which its driver has done before it lets go of the device.
-            unsafe {
-                (&raw mut (*this).ictx).write(NonNull::from(ctx).cast());
-                (&raw mut (*this).dev).write(NonNull::from(dev).cast());
-                (&raw mut (*this).group).write(parts.group);
-                (&raw mut (*this).enforce_cache_coherency).write(enforces);
-                (&raw mut (*this).owner)
-                    .cast::<Option<DmaOwner<'_>>>()
-                    .write(parts.owner);
-                (&raw mut (*this).context).write(UnsafeCell::new(context));
-                (&raw mut (*this)._dev).write(dev.as_device().into());
-            }
+        // SAFETY: It lasts until the device is destroyed, which its driver has done before it lets
+        // go of the device.
+        let owner = unsafe {
+            core::mem::transmute::<Option<DmaOwner<'_>>, Option<DmaOwner<'static>>>(parts.owner)
         };
-        // SAFETY: `init` fills in all fields but those that may be zero.
-        unsafe { Reserved::new(ctx, init) }
+        let kept = dev.as_device().into();
+        let init = pin_init!(Self {
+            object <- Object::new(),
+            ictx: NonNull::from(ctx).cast(),
+            group: parts.group,
+            group_item: Opaque::zeroed(),
+            dev: NonNull::from(dev).cast(),
+            enforce_cache_coherency: parts.enforce_cache_coherency,
+            vdev: UnsafeCell::new(ptr::null_mut()),
+            destroying: UnsafeCell::new(false),
+            owner,
+            context,
+            _dev: kept,
+        });
+        Reserved::new(ctx, init)
     }
 
     pub(super) fn as_raw(&self) -> *mut bindings::iommufd_device {
         ptr::from_ref(self).cast_mut().cast()
-    }
-
-    /// Takes its reference to the context over.
-    ///
-    /// # Safety
-    ///
-    /// Only for who unbinds the device.
-    unsafe fn take_context(&self) -> Option<CtxRef> {
-        // SAFETY: By the caller nobody else looks at the field.
-        unsafe { (*self.context.get()).take() }
     }
 
     /// The context that it is bound to.
@@ -300,11 +267,12 @@ impl Device {
     }
 }
 
-impl Drop for Device {
-    fn drop(&mut self) {
+#[pinned_drop]
+impl PinnedDrop for Device {
+    fn drop(self: Pin<&mut Self>) {
         // Before the group, which goes before the context: that one the caller has, see
         // `iommufd_device_unbind`.
-        self.owner = None;
+        *self.project().owner = None;
     }
 }
 
@@ -365,13 +333,10 @@ pub(crate) unsafe extern "C" fn iommufd_device_unbind(idev: *mut bindings::iommu
     let device = unsafe { &*idev.cast::<Device>() };
     // SAFETY: As above; bind gave the caller a hold.
     let device = unsafe { Hold::adopt(device) };
-    // The context may be gone with the device's reference, which therefore goes last.
-    //
-    // SAFETY: By the contract of this function.
-    let _context = unsafe { device.take_context() };
-    // SAFETY: The reference keeps it. The selftest's devices have none, and are unbound by ioctls
-    // of the context or by its end.
+    // SAFETY: This keeps it, as the device's own reference may be the last one. The selftest's
+    // devices have none, and are unbound by ioctls of the context or by its end.
     let ctx = unsafe { Ctx::from_raw(device.ictx.as_ptr()) };
+    let _context = device.context.as_ref().map(|_| CtxRef::new(ctx));
     device::unbind(ctx, device);
 }
 
@@ -481,26 +446,4 @@ pub(crate) unsafe extern "C" fn iommufd_device_detach(
     if let Some(hwpt) = attach::detach(device, pasid) {
         attach::release(device.ctx(), hwpt);
     }
-}
-
-/// Has vIOMMUs let go of a device that is about to be destroyed.
-///
-/// # Safety
-///
-/// `obj` is a device on which the caller has a count.
-#[export]
-pub(crate) unsafe extern "C" fn iommufd_device_pre_destroy(obj: *mut bindings::iommufd_object) {
-    // SAFETY: By the contract of this function.
-    device::let_go(unsafe { &*obj.cast() });
-}
-
-/// Destroys a device.
-///
-/// # Safety
-///
-/// `obj` is a device that the caller gives away.
-#[export]
-pub(crate) unsafe extern "C" fn iommufd_device_destroy(obj: *mut bindings::iommufd_object) {
-    // SAFETY: By the contract of this function.
-    unsafe { obj.cast::<Device>().drop_in_place() };
 }

@@ -2,191 +2,192 @@
 
 //! Event queues as files: what fault queues and vEVENTQs have in common.
 //!
-//! A queue is an object with an anonymous file. The file holds the object (one `users`) and the
-//! context; the object knows the file only until user space has it.
+//! A queue is an object with an anonymous file. The file holds the object and the context.
 //!
 //! Lock order: the queue's spinlock is a leaf.
 //!
 //! C header: [`include/linux/anon_inodes.h`](srctree/include/linux/anon_inodes.h)
 
 use super::{
-    context::Ctx,
+    context::{
+        Ctx,
+        CtxRef, //
+    },
     file::LocalModule,
     object::{
-        Built,
+        Kind,
         Object, //
+    },
+    typed::{
+        Head,
+        Hold,
+        Reserved, //
     }, //
 };
 use crate::ioctl::Publish;
 use core::{
-    marker::PhantomData,
-    mem,
-    ptr, //
+    mem::{
+        self,
+        offset_of,
+        size_of, //
+    },
+    ptr::{
+        self,
+        NonNull, //
+    }, //
 };
 use kernel::{
     bindings,
     c_str,
-    error::{
-        from_err_ptr,
-        from_result, //
-    },
+    error::from_err_ptr,
     fs::file::{
         File,
         FileDescriptorReservation, //
     },
+    interop::list::CListHead,
+    new_spinlock,
     prelude::*,
+    static_assert,
     static_lock_class,
-    sync::aref::ARef,
-    types::{
-        NotThreadSafe,
-        Opaque, //
+    sync::{
+        aref::ARef,
+        SpinLock,
+        SpinLockGuard, //
     },
+    types::Opaque,
     ModuleMetadata, //
 };
 
-/// `struct iommufd_eventq`, the head of both kinds of queue.
+/// A `wait_queue_head_t` that files are polled by, as long as what it is in.
+#[pin_data]
 #[repr(transparent)]
-pub(crate) struct EventQ(Opaque<bindings::iommufd_eventq>);
+pub(crate) struct WaitQueue {
+    #[pin]
+    head: Opaque<bindings::wait_queue_head_t>,
+}
 
-// SAFETY: Its list has a lock.
-unsafe impl Sync for EventQ {}
+// SAFETY: It has a lock.
+unsafe impl Send for WaitQueue {}
+// SAFETY: It has a lock.
+unsafe impl Sync for WaitQueue {}
 
-/// The queue's list is locked. Nothing may sleep.
-#[must_use]
-pub(crate) struct Locked<'a>(&'a EventQ, PhantomData<NotThreadSafe>);
-
-impl EventQ {
-    /// # Safety
-    ///
-    /// `ptr` must be an initialised queue that stays valid for `'a`.
-    pub(super) unsafe fn from_raw<'a>(ptr: *mut bindings::iommufd_eventq) -> &'a Self {
-        // SAFETY: By the caller; the layouts are the same.
-        unsafe { &*ptr.cast() }
+impl WaitQueue {
+    fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            head <- Opaque::ffi_init(|head| {
+                let name = c_str!("eventq->wait_queue").as_char_ptr();
+                // SAFETY: Memory for one, which does not move; the name and the class are static.
+                unsafe {
+                    bindings::__init_waitqueue_head(head, name, static_lock_class!().as_ptr())
+                }
+            }),
+        })
     }
 
-    fn as_raw(&self) -> *mut bindings::iommufd_eventq {
-        self.0.get()
+    /// Wakes who polls.
+    fn wake(&self) {
+        let (head, state) = (self.head.get(), bindings::TASK_INTERRUPTIBLE);
+        // SAFETY: It is initialised.
+        unsafe { bindings::__wake_up(head, state, 1, ptr::null_mut()) };
+    }
+}
+
+/// What both kinds of queue begin with. `L` is the list of what is to be read.
+///
+/// As `struct iommufd_eventq` has it, where `L` is a `list_head`: `iommufd_driver` appends events.
+///
+/// # Invariants
+///
+/// The queue's file has a reference to `ctx`.
+#[pin_data]
+#[repr(C)]
+pub(crate) struct EventQ<L> {
+    #[pin]
+    object: Object,
+    ctx: NonNull<Ctx>,
+    _file: usize,
+    #[pin]
+    deliver: SpinLock<L>,
+    #[pin]
+    wait: WaitQueue,
+}
+
+static_assert!(size_of::<EventQ<CListHead>>() == size_of::<bindings::iommufd_eventq>());
+static_assert!(
+    offset_of!(EventQ<CListHead>, deliver) == offset_of!(bindings::iommufd_eventq, lock)
+);
+static_assert!(
+    offset_of!(EventQ<CListHead>, wait) == offset_of!(bindings::iommufd_eventq, wait_queue)
+);
+
+// SAFETY: It begins with one.
+unsafe impl<L> Head for EventQ<L> {}
+// SAFETY: Contexts are `Sync`, and the list has a lock.
+unsafe impl<L: Send> Send for EventQ<L> {}
+// SAFETY: As above.
+unsafe impl<L: Send> Sync for EventQ<L> {}
+
+impl<L> EventQ<L> {
+    /// A queue of a context, whose list is `deliver`.
+    pub(crate) fn new<I: PinInit<L>>(ctx: &Ctx, deliver: I) -> impl PinInit<Self> + use<I, L> {
+        let ctx = NonNull::from(ctx);
+        pin_init!(Self {
+            object <- Object::new(),
+            ctx,
+            _file: 0,
+            deliver <- new_spinlock!(deliver, "eventq->lock"),
+            wait <- WaitQueue::new(),
+        })
     }
 
-    fn object(&self) -> &Object {
-        // SAFETY: The head is as valid as the whole.
-        unsafe { Object::from_raw(&raw mut (*self.as_raw()).obj) }
-    }
-
-    /// Locks the list of what is to be read.
-    pub(crate) fn lock(&self) -> Locked<'_> {
-        // SAFETY: Initialised in `init`.
-        unsafe { bindings::spin_lock(&raw mut (*self.as_raw()).lock) };
-        Locked(self, PhantomData)
+    /// Locks the list of what is to be read. Nothing may sleep.
+    pub(crate) fn lock(&self) -> SpinLockGuard<'_, L> {
+        self.deliver.lock()
     }
 
     /// Wakes who polls.
     pub(crate) fn wake(&self) {
-        // SAFETY: Initialised in `init`.
-        unsafe {
-            bindings::__wake_up(
-                &raw mut (*self.as_raw()).wait_queue,
-                bindings::TASK_INTERRUPTIBLE,
-                1,
-                ptr::null_mut(),
-            )
-        };
-    }
-
-    /// Initialises everything but the file.
-    ///
-    /// # Safety
-    ///
-    /// `raw` must be the zeroed queue of an object that nobody else knows yet.
-    pub(super) unsafe fn init(raw: *mut bindings::iommufd_eventq) {
-        // SAFETY: By the caller; it stays where it is. The name and the class are static.
-        unsafe {
-            bindings::__spin_lock_init(
-                &raw mut (*raw).lock,
-                c_str!("eventq->lock").as_char_ptr(),
-                static_lock_class!().as_ptr(),
-            )
-        };
-        // SAFETY: As above.
-        unsafe { bindings::INIT_LIST_HEAD(&raw mut (*raw).deliver) };
-        // SAFETY: As above.
-        unsafe {
-            bindings::__init_waitqueue_head(
-                &raw mut (*raw).wait_queue,
-                c_str!("eventq->wait_queue").as_char_ptr(),
-                static_lock_class!().as_ptr(),
-            )
-        };
-    }
-
-    /// Makes the file and reserves a descriptor for it. Until [`Descriptor::install`] the queue's
-    /// object owns the file, so that dropping the object drops the file first.
-    ///
-    /// # Errors
-    ///
-    /// `ENFILE`, `EMFILE`, `ENOMEM`.
-    pub(super) fn make_file<O: Ops>(&self, ctx: &Ctx) -> Result<Descriptor> {
-        // SAFETY: The name and the operations are static; the queue stays while the file has its
-        // count on it, which it gets below.
-        let file = from_err_ptr(unsafe {
-            bindings::anon_inode_getfile(
-                O::NAME.as_char_ptr(),
-                &raw const O::FOPS.0,
-                self.as_raw().cast(),
-                bindings::O_RDWR as c_int,
-            )
-        })?;
-        // SAFETY: The queue is ours alone until it is published.
-        unsafe { (*self.as_raw()).ictx = ctx.as_raw() };
-        // SAFETY: As above.
-        unsafe { (*self.as_raw()).filep = file };
-        // The file's reference to the context.
-        //
-        // SAFETY: The context is open; the callee gives the reference back in `release`.
-        unsafe { bindings::iommufd_ctx_get(ctx.as_raw()) };
-        self.object().users().inc();
-        Ok(Descriptor {
-            fd: FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?,
-            file,
-        })
-    }
-}
-
-impl Locked<'_> {
-    /// The head of the list.
-    pub(super) fn list(&mut self) -> *mut bindings::list_head {
-        // SAFETY: Initialised in `init`; only the address is taken.
-        unsafe { &raw mut (*self.0.as_raw()).deliver }
-    }
-
-    /// The first entry.
-    pub(super) fn first(&mut self) -> Option<*mut bindings::list_head> {
-        let head = self.list();
-        // SAFETY: The list is initialised and locked.
-        let first = unsafe { (*head).next };
-        (!ptr::eq(first, head)).then_some(first)
-    }
-
-    pub(crate) fn is_empty(&mut self) -> bool {
-        self.first().is_none()
-    }
-}
-
-impl Drop for Locked<'_> {
-    fn drop(&mut self) {
-        // SAFETY: This value is the proof that it is held.
-        unsafe { bindings::spin_unlock(&raw mut (*self.0.as_raw()).lock) }
+        self.wait.wake();
     }
 }
 
 /// A queue that is complete, and not to be found, with its file. Dropping it undoes both.
-pub(crate) struct NewQueue<'a> {
+pub(crate) struct NewQueue<'a, T: Queue> {
     // In drop order.
-    pub(super) descriptor: Descriptor,
-    pub(super) queue: Built<'a>,
+    descriptor: Descriptor,
+    queue: Reserved<'a, T>,
 }
 
-impl NewQueue<'_> {
+impl<'a, T: Queue> NewQueue<'a, T> {
+    /// Makes the file and reserves a descriptor for it.
+    ///
+    /// # Errors
+    ///
+    /// `ENFILE`, `EMFILE`, `ENOMEM`.
+    pub(crate) fn new(queue: Reserved<'a, T>) -> Result<Self> {
+        // SAFETY: The name and the operations are static; the queue stays while the file has its
+        // count on it, which it gets below.
+        let file = from_err_ptr(unsafe {
+            bindings::anon_inode_getfile(
+                T::NAME.as_char_ptr(),
+                &raw const T::FOPS.0,
+                ptr::from_ref::<T>(&queue).cast_mut().cast(),
+                bindings::O_RDWR as c_int,
+            )
+        })?;
+        // INVARIANT: Made just now.
+        let file = NewFile(file);
+        // SAFETY: The ioctl that makes the queue is one of the context, which is open.
+        let ctx = unsafe { queue.common().ctx.as_ref() };
+        // The file's references, which `release` gives back.
+        mem::forget((CtxRef::new(ctx), Hold::<T>::new(&queue)));
+        let fd = FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?;
+        Ok(Self {
+            descriptor: Descriptor { fd, file },
+            queue,
+        })
+    }
+
     /// The number that user space will know it by.
     pub(crate) fn id(&self) -> u32 {
         self.queue.id()
@@ -198,7 +199,7 @@ impl NewQueue<'_> {
     }
 }
 
-impl Publish for NewQueue<'_> {
+impl<T: Queue> Publish for NewQueue<'_, T> {
     fn publish(self) -> Result {
         self.queue.publish();
         self.descriptor.install();
@@ -206,11 +207,28 @@ impl Publish for NewQueue<'_> {
     }
 }
 
+/// A file that nobody else has yet.
+///
+/// # Invariants
+///
+/// This owns the only reference.
+struct NewFile(*mut bindings::file);
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        // Its release gives the hold on the queue's object back, so it has to run before the object
+        // is freed, not whenever the work queue comes to it.
+        //
+        // SAFETY: By the type invariant; this is no atomic context.
+        unsafe { bindings::__fput_sync(self.0) };
+    }
+}
+
 /// A descriptor that is reserved for a queue's file, but not yet open.
 #[must_use]
-pub(super) struct Descriptor {
+struct Descriptor {
     fd: FileDescriptorReservation,
-    file: *mut bindings::file,
+    file: NewFile,
 }
 
 impl Descriptor {
@@ -222,15 +240,18 @@ impl Descriptor {
     /// Opens it: from here on user space has the file. The object must have been published, or be
     /// sure to be.
     fn install(self) {
+        let file = mem::ManuallyDrop::new(self.file);
         // SAFETY: It was made by `make_file`, and is not null.
-        let file = unsafe { ptr::NonNull::new_unchecked(self.file.cast::<File>()) };
-        // SAFETY: The reference that the queue's object had until now.
+        let file = unsafe { ptr::NonNull::new_unchecked(file.0.cast::<File>()) };
+        // SAFETY: The reference that was `self.file`'s.
         self.fd.fd_install(unsafe { ARef::from_raw(file) });
     }
 }
 
 /// A kind of queue as a file.
-pub(super) trait Ops: 'static {
+pub(crate) trait Queue: Kind {
+    /// What is to be read.
+    type List: 'static;
     /// The file's name, as `/proc` shows it.
     const NAME: &'static CStr;
     /// The one static that tells such files from others.
@@ -238,37 +259,43 @@ pub(super) trait Ops: 'static {
     /// Whether it can be written to.
     const WRITABLE: bool;
 
+    /// What both kinds have.
+    fn common(&self) -> &EventQ<Self::List>;
+
+    /// Whether there is nothing to be read.
+    fn is_empty(&self) -> bool;
+
     /// Copies events to the user address `to`; returns how many of `count` bytes.
     ///
     /// # Errors
     ///
     /// As [`crate::fault`] and [`crate::veventq`] say.
-    fn read(queue: &EventQ, to: usize, count: usize) -> Result<usize>;
+    fn read(&self, to: usize, count: usize) -> Result<usize>;
 
     /// Takes answers from the user address `from`; returns how many of `count` bytes.
     ///
     /// # Errors
     ///
     /// As [`crate::fault`] says.
-    fn write(queue: &EventQ, from: usize, count: usize) -> Result<usize>;
+    fn write(&self, from: usize, count: usize) -> Result<usize>;
 }
 
 /// File operations in a static, which lies where nobody can write.
 #[repr(transparent)]
-pub(super) struct Fops(bindings::file_operations);
+pub(crate) struct Fops(bindings::file_operations);
 
 // SAFETY: Nobody changes them, and what they point to are functions and the module.
 unsafe impl Sync for Fops {}
 
 impl Fops {
-    pub(super) const fn new<O: Ops>() -> Self {
+    pub(crate) const fn new<T: Queue>() -> Self {
         Self(bindings::file_operations {
             owner: LocalModule::THIS_MODULE.as_ptr(),
             open: Some(bindings::nonseekable_open),
-            read: Some(read::<O>),
-            write: if O::WRITABLE { Some(write::<O>) } else { None },
-            poll: Some(poll::<O>),
-            release: Some(release),
+            read: Some(read::<T>),
+            write: if T::WRITABLE { Some(write::<T>) } else { None },
+            poll: Some(poll::<T>),
+            release: Some(release::<T>),
             // SAFETY: Null function pointers are absent operations.
             ..unsafe { mem::zeroed() }
         })
@@ -277,12 +304,10 @@ impl Fops {
 
 /// # Safety
 ///
-/// `file` must be an open file of a queue.
-unsafe fn queue_of<'a>(file: *mut bindings::file) -> &'a EventQ {
-    // SAFETY: By the caller; it does not change.
-    let queue = unsafe { (*file).private_data }.cast();
-    // SAFETY: Such files have their queue there, and a count on it.
-    unsafe { EventQ::from_raw(queue) }
+/// `file` must be an open file of a queue of kind `T`.
+unsafe fn queue_of<'a, T: Queue>(file: *mut bindings::file) -> &'a T {
+    // SAFETY: Such files have their queue there, for good, and a count on it.
+    unsafe { &*(*file).private_data.cast() }
 }
 
 fn transferred(result: Result<usize>) -> isize {
@@ -295,7 +320,7 @@ fn transferred(result: Result<usize>) -> isize {
 /// # Safety
 ///
 /// The VFS calls it on an open file of a queue.
-unsafe extern "C" fn read<O: Ops>(
+unsafe extern "C" fn read<T: Queue>(
     file: *mut bindings::file,
     to: *mut c_char,
     count: usize,
@@ -306,13 +331,13 @@ unsafe extern "C" fn read<O: Ops>(
         return ESPIPE.to_errno() as isize;
     }
     // SAFETY: By the contract of the function.
-    transferred(O::read(unsafe { queue_of(file) }, to.addr(), count))
+    transferred(unsafe { queue_of::<T>(file) }.read(to.addr(), count))
 }
 
 /// # Safety
 ///
 /// The VFS calls it on an open file of a queue.
-unsafe extern "C" fn write<O: Ops>(
+unsafe extern "C" fn write<T: Queue>(
     file: *mut bindings::file,
     from: *const c_char,
     count: usize,
@@ -323,22 +348,22 @@ unsafe extern "C" fn write<O: Ops>(
         return ESPIPE.to_errno() as isize;
     }
     // SAFETY: By the contract of the function.
-    transferred(O::write(unsafe { queue_of(file) }, from.addr(), count))
+    transferred(unsafe { queue_of::<T>(file) }.write(from.addr(), count))
 }
 
 /// # Safety
 ///
 /// The VFS calls it on an open file of a queue.
-unsafe extern "C" fn poll<O: Ops>(
+unsafe extern "C" fn poll<T: Queue>(
     file: *mut bindings::file,
-    wait: *mut bindings::poll_table_struct,
+    table: *mut bindings::poll_table_struct,
 ) -> bindings::__poll_t {
     // SAFETY: By the contract of the function.
-    let queue = unsafe { queue_of(file) };
-    // SAFETY: As above; the wait queue lives as long as the queue, which the file holds.
-    unsafe { bindings::poll_wait(file, &raw mut (*queue.as_raw()).wait_queue, wait) };
-    let mut events = if O::WRITABLE { bindings::POLLOUT } else { 0 };
-    if !queue.lock().is_empty() {
+    let queue = unsafe { queue_of::<T>(file) };
+    // SAFETY: The wait queue lives as long as the queue, which the file holds.
+    unsafe { bindings::poll_wait(file, queue.common().wait.head.get(), table) };
+    let mut events = if T::WRITABLE { bindings::POLLOUT } else { 0 };
+    if !queue.is_empty() {
         events |= bindings::POLLIN | bindings::POLLRDNORM;
     }
     events
@@ -347,16 +372,12 @@ unsafe extern "C" fn poll<O: Ops>(
 /// # Safety
 ///
 /// The VFS calls it once, when the last reference to a queue's file is gone.
-unsafe extern "C" fn release(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-    from_result(|| {
-        // SAFETY: By the contract of the function.
-        let queue = unsafe { queue_of(file) };
-        // SAFETY: Set in `make_file`.
-        let ctx = unsafe { (*queue.as_raw()).ictx };
-        // Without this count the queue may go at any time.
-        queue.object().users().dec();
-        // SAFETY: The file's reference to the context, taken in `make_file`.
-        unsafe { bindings::iommufd_ctx_put(ctx) };
-        Ok(0)
-    })
+unsafe extern "C" fn release<T: Queue>(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+    // SAFETY: By the contract of the function.
+    let queue = unsafe { queue_of::<T>(file) };
+    // SAFETY: By the type invariant the file has one.
+    let _ctx = unsafe { CtxRef::adopt(queue.common().ctx) };
+    // SAFETY: `NewQueue::new` gave the file one. Without it the queue may go at any time.
+    drop(unsafe { Hold::adopt(queue) });
+    0
 }

@@ -8,10 +8,7 @@
 //! C header: [`include/linux/iommufd.h`](srctree/include/linux/iommufd.h)
 
 use super::{
-    access::{
-        map::PageSlots,
-        Access, //
-    },
+    client::map::PageSlots,
     context::Ctx,
     handlers::uapi::HwQueueAlloc,
     hwpt::Viommu,
@@ -28,7 +25,10 @@ use super::{
     viommu::checked, //
 };
 use crate::{
-    access,
+    access::{
+        self,
+        Access, //
+    },
     hw_queue::whole_pages, //
 };
 use core::{

@@ -15,7 +15,6 @@ use super::{
         UserArray,
         UserData, //
     },
-    fault::FaultQueue,
     ioas::Ioas,
     object::{
         Kind,
@@ -24,6 +23,7 @@ use super::{
     },
     space::Locked,
     typed::{
+        begins_with_head,
         downcast,
         Head,
         Hold,
@@ -31,17 +31,20 @@ use super::{
     },
     ucmd::UserStruct,
 };
+use crate::fault::FaultQueue;
 use core::{
     mem::{
         offset_of,
         size_of,
         ManuallyDrop, //
     },
+    pin::Pin,
     ptr::NonNull, //
 };
 use kernel::{
     bindings,
     error::to_result,
+    interop::list::CListHead,
     prelude::*,
     static_assert,
     types::Opaque, //
@@ -78,11 +81,6 @@ unsafe impl UserStruct for uapi::GetDirtyBitmap {}
 unsafe impl UserStruct for uapi::HwptInvalidate {}
 // SAFETY: As above.
 unsafe impl UserStruct for uapi::SetDirtyTracking {}
-
-// SAFETY: It has locks of its own, and is not bound to a thread.
-unsafe impl Send for FaultQueue {}
-// SAFETY: The C structure begins with the head.
-unsafe impl Head for FaultQueue {}
 
 /// `struct iommufd_viommu`: a share of the hardware, given to a virtual machine.
 #[repr(transparent)]
@@ -152,8 +150,10 @@ impl Viommu {
 ///
 /// It is the beginning of a [`PagingHwpt`] or of a [`NestedHwpt`], as its kind says, and does not
 /// change once it is published. While `fault` is there the domain has a fault handler.
+#[pin_data]
 #[repr(C)]
 pub(crate) struct Hwpt {
+    #[pin]
     object: Object,
     domain: Domain,
     fault: Option<Hold<FaultQueue>>,
@@ -164,8 +164,7 @@ static_assert!(size_of::<Hwpt>() == size_of::<bindings::iommufd_hw_pagetable>())
 static_assert!(offset_of!(Hwpt, domain) == offset_of!(bindings::iommufd_hw_pagetable, domain));
 static_assert!(offset_of!(Hwpt, fault) == offset_of!(bindings::iommufd_hw_pagetable, fault));
 
-// SAFETY: It begins with the head.
-unsafe impl Head for Hwpt {}
+begins_with_head!(Hwpt, object);
 
 impl Hwpt {
     /// Any hwpt, paging or nested.
@@ -175,23 +174,21 @@ impl Hwpt {
             .or_else(|| downcast::<NestedHwpt>(object).map(|hwpt| &hwpt.common))
     }
 
-    /// Fills in what hwpts have in common.
-    ///
-    /// # Safety
-    ///
-    /// `this` is zeroed memory for a hwpt, with its head in place.
-    unsafe fn init(this: *mut Self, parts: Parts) {
-        // SAFETY: By the contract of this function `this` is where the domain will be.
-        unsafe { parts.domain.set_hwpt(this) };
+    /// What hwpts have in common.
+    fn new(parts: Parts) -> impl PinInit<Self> {
         if parts.fault.is_some() {
             parts.domain.set_fault_handler();
         }
-        // SAFETY: By the contract of this function.
-        unsafe { (&raw mut (*this).domain).write(parts.domain) };
-        // SAFETY: As above.
-        unsafe { (&raw mut (*this).fault).write(parts.fault) };
-        // SAFETY: As above.
-        unsafe { (&raw mut (*this).pasid_compat).write(parts.pasid_compat) };
+        pin_init!(&this in Self {
+            object <- Object::new(),
+            domain: {
+                // SAFETY: This is where the domain will be, for good.
+                unsafe { parts.domain.set_hwpt(this.as_ptr()) };
+                parts.domain
+            },
+            fault: parts.fault,
+            pasid_compat: parts.pasid_compat,
+        })
     }
 
     pub(super) fn as_raw(&self) -> *mut bindings::iommufd_hw_pagetable {
@@ -228,8 +225,8 @@ impl Hwpt {
     }
 
     /// Whether the kernel made it for an attachment to an IOAS, and destroys it after the last.
-    pub(crate) fn is_automatic(&self) -> bool {
-        downcast::<PagingHwpt>(&self.object).is_some_and(PagingHwpt::is_automatic)
+    pub(crate) fn is_auto_domain(&self) -> bool {
+        downcast::<PagingHwpt>(&self.object).is_some_and(PagingHwpt::is_auto_domain)
     }
 }
 
@@ -243,40 +240,32 @@ pub(crate) struct Parts {
     pub(crate) pasid_compat: bool,
 }
 
-/// The bits of the C structure's bit field.
-const AUTO_DOMAIN: u8 = 1 << 0;
-const ENFORCE_CACHE_COHERENCY: u8 = 1 << 1;
-const IS_NEST_PARENT: u8 = 1 << 2;
-
 /// `struct iommufd_hwpt_paging`: a page table that follows an IOAS.
 ///
 /// # Invariants
 ///
 /// While `item` is on the list of the IOAS, the domain has all that the IOAS maps.
+#[pin_data(PinnedDrop)]
 #[repr(C)]
 pub(crate) struct PagingHwpt {
+    #[pin]
     common: Hwpt,
     ioas: Hold<Ioas>,
-    flags: u8,
-    item: Opaque<bindings::list_head>,
+    auto_domain: bool,
+    enforce_cache_coherency: bool,
+    nest_parent: bool,
+    #[pin]
+    item: CListHead,
     present_sw_msi: Opaque<bindings::iommufd_sw_msi_maps>,
 }
 
 static_assert!(size_of::<PagingHwpt>() == size_of::<bindings::iommufd_hwpt_paging>());
-static_assert!(offset_of!(PagingHwpt, ioas) == offset_of!(bindings::iommufd_hwpt_paging, ioas));
 static_assert!(
-    offset_of!(PagingHwpt, item) == offset_of!(bindings::iommufd_hwpt_paging, hwpt_item)
-);
-static_assert!(
-    offset_of!(PagingHwpt, flags) == offset_of!(bindings::iommufd_hwpt_paging, _bitfield_1)
+    offset_of!(PagingHwpt, present_sw_msi)
+        == offset_of!(bindings::iommufd_hwpt_paging, present_sw_msi)
 );
 
-// SAFETY: It begins with the head.
-unsafe impl Head for PagingHwpt {}
-// SAFETY: Only `reserve()` makes objects of this kind.
-unsafe impl Kind for PagingHwpt {
-    const ID: KindId = KindId(bindings::iommufd_object_type_IOMMUFD_OBJ_HWPT_PAGING);
-}
+begins_with_head!(PagingHwpt, common);
 
 /// What a paging hwpt is made of.
 pub(crate) struct PagingParts {
@@ -287,35 +276,21 @@ pub(crate) struct PagingParts {
     /// Whether nested hwpts can be made on it.
     pub(crate) nest_parent: bool,
     /// Whether the kernel makes it for an attachment to an IOAS.
-    pub(crate) automatic: bool,
+    pub(crate) auto_domain: bool,
 }
 
 impl PagingHwpt {
     fn reserve<'a>(ctx: &'a Ctx, ioas: &Ioas, parts: PagingParts) -> Result<Reserved<'a, Self>> {
-        let mut flags = 0;
-        for (is_set, bit) in [
-            (parts.automatic, AUTO_DOMAIN),
-            (parts.enforce_cache_coherency, ENFORCE_CACHE_COHERENCY),
-            (parts.nest_parent, IS_NEST_PARENT),
-        ] {
-            flags |= if is_set { bit } else { 0 };
-        }
-        let init = |this: *mut Self| {
-            // SAFETY: `this` is zeroed memory for a hwpt.
-            unsafe { Hwpt::init(this.cast(), parts.common) };
-            // SAFETY: As above.
-            unsafe { (&raw mut (*this).ioas).write(Hold::new(ioas)) };
-            // SAFETY: As above.
-            unsafe { (&raw mut (*this).flags).write(flags) };
-            // SAFETY: As above; only the address is taken.
-            let item: *mut bindings::list_head = unsafe { &raw mut (*this).item }.cast();
-            // SAFETY: As above. An item that is on no list leads to itself.
-            unsafe { (*item).next = item };
-            // SAFETY: As above.
-            unsafe { (*item).prev = item };
-        };
-        // SAFETY: `init` fills in all fields; what is left is a bitmap, which may be zero.
-        unsafe { Reserved::new(ctx, init) }
+        let init = pin_init!(Self {
+            common <- Hwpt::new(parts.common),
+            ioas: Hold::new(ioas),
+            auto_domain: parts.auto_domain,
+            enforce_cache_coherency: parts.enforce_cache_coherency,
+            nest_parent: parts.nest_parent,
+            item <- CListHead::new(),
+            present_sw_msi: Opaque::zeroed(),
+        });
+        Reserved::new(ctx, init)
     }
 
     /// The IOAS that it follows.
@@ -339,13 +314,13 @@ impl PagingHwpt {
     }
 
     /// Whether the kernel made it for an attachment to an IOAS.
-    pub(crate) fn is_automatic(&self) -> bool {
-        self.flags & AUTO_DOMAIN != 0
+    pub(crate) fn is_auto_domain(&self) -> bool {
+        self.auto_domain
     }
 
     /// Whether nested hwpts can be made on it.
     pub(crate) fn is_nest_parent(&self) -> bool {
-        self.flags & IS_NEST_PARENT != 0
+        self.nest_parent
     }
 
     /// Begins or ends recording what is written to.
@@ -369,21 +344,19 @@ impl PagingHwpt {
 
     /// Whether it enforces that DMA is coherent with caches.
     pub(crate) fn is_coherent(&self) -> bool {
-        self.flags & ENFORCE_CACHE_COHERENCY != 0
+        self.enforce_cache_coherency
     }
 
     /// Where the link of an IOAS's list is.
     pub(super) const ITEM: usize = offset_of!(Self, item);
 
     pub(super) fn item(&self) -> *mut bindings::list_head {
-        self.item.get()
+        self.item.as_raw()
     }
 
     /// Whether it is on its IOAS's list. Who asks has the hwpt for itself.
     fn is_listed(&self) -> bool {
-        let item = self.item();
-        // SAFETY: Only who has the hwpt for itself changes whether it is on a list.
-        !core::ptr::eq(unsafe { (*item).next }, item)
+        self.item.is_linked()
     }
 
     /// Maps what the IOAS has and puts the hwpt on its list.
@@ -402,10 +375,11 @@ impl PagingHwpt {
     }
 }
 
-impl Drop for PagingHwpt {
-    fn drop(&mut self) {
+#[pinned_drop]
+impl PinnedDrop for PagingHwpt {
+    fn drop(self: Pin<&mut Self>) {
         if self.is_listed() {
-            self.ioas.lock().unlink(self);
+            self.ioas.lock().unlink(&self);
             self.ioas.remove_domain(self.domain());
         }
     }
@@ -521,8 +495,10 @@ impl Drop for Below {
 }
 
 /// `struct iommufd_hwpt_nested`: a user's page table on top of a paging hwpt.
+#[pin_data]
 #[repr(C)]
 pub(crate) struct NestedHwpt {
+    #[pin]
     common: Hwpt,
     below: Below,
 }
@@ -535,12 +511,7 @@ static_assert!(
     offset_of!(NestedHwpt, below.viommu) == offset_of!(bindings::iommufd_hwpt_nested, viommu)
 );
 
-// SAFETY: It begins with the head.
-unsafe impl Head for NestedHwpt {}
-// SAFETY: Only `reserve()` makes objects of this kind.
-unsafe impl Kind for NestedHwpt {
-    const ID: KindId = KindId(bindings::iommufd_object_type_IOMMUFD_OBJ_HWPT_NESTED);
-}
+begins_with_head!(NestedHwpt, common);
 
 impl NestedHwpt {
     /// Puts the parts together.
@@ -549,14 +520,11 @@ impl NestedHwpt {
     ///
     /// `ENOMEM`; `EBUSY` when all ids are in use.
     pub(crate) fn reserve(ctx: &Ctx, below: Below, parts: Parts) -> Result<Reserved<'_, Self>> {
-        let init = |this: *mut Self| {
-            // SAFETY: `this` is zeroed memory for a hwpt.
-            unsafe { Hwpt::init(this.cast(), parts) };
-            // SAFETY: As above.
-            unsafe { (&raw mut (*this).below).write(below) };
-        };
-        // SAFETY: `init` fills in all fields.
-        unsafe { Reserved::new(ctx, init) }
+        let init = pin_init!(Self {
+            common <- Hwpt::new(parts),
+            below,
+        });
+        Reserved::new(ctx, init)
     }
 
     /// Its domain.
@@ -570,26 +538,4 @@ impl NestedHwpt {
         // SAFETY: By the type invariant of `Below` it cannot be freed.
         unsafe { self.below.parent.as_ref() }
     }
-}
-
-/// Destroys a paging hwpt that was published.
-///
-/// # Safety
-///
-/// As the C prototype asks for.
-#[export]
-pub(crate) unsafe extern "C" fn iommufd_hwpt_paging_destroy(obj: *mut bindings::iommufd_object) {
-    // SAFETY: The table gives the object away; it is complete and of this kind.
-    unsafe { obj.cast::<PagingHwpt>().drop_in_place() };
-}
-
-/// Destroys a nested hwpt.
-///
-/// # Safety
-///
-/// As the C prototype asks for.
-#[export]
-pub(crate) unsafe extern "C" fn iommufd_hwpt_nested_destroy(obj: *mut bindings::iommufd_object) {
-    // SAFETY: The table gives the object away; it is complete and of this kind.
-    unsafe { obj.cast::<NestedHwpt>().drop_in_place() };
 }

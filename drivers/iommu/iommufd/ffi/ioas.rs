@@ -6,46 +6,40 @@ use super::{
     context::Ctx,
     handlers::uapi,
     object::{
-        Built,
-        Kind,
-        KindId,
         Loan,
         Object, //
+    },
+    typed::{
+        begins_with_head,
+        Reserved, //
     },
     ucmd::Ucmd, //
 };
 use crate::io_pagetable::IoPagetable;
-use core::{
-    marker::PhantomPinned,
-    mem::size_of, //
-};
+use core::pin::Pin;
 use kernel::{
     bindings,
-    c_str,
+    interop::list::CListHead,
+    new_mutex,
     prelude::*,
-    static_lock_class,
-    sync::rwsem::RwSem,
-    types::Opaque, //
+    sync::{
+        rwsem::RwSem,
+        Mutex, //
+    }, //
 };
-use pin_init::PinInit;
 
 /// An I/O address space.
-#[repr(C)]
+#[pin_data(PinnedDrop)]
 pub(crate) struct Ioas {
-    head: Opaque<bindings::iommufd_object>,
-    pub(super) mutex: Opaque<bindings::mutex>,
-    pub(super) hwpts: Opaque<bindings::list_head>,
+    #[pin]
+    object: Object,
+    #[pin]
+    pub(super) hwpts: Mutex<CListHead>,
+    #[pin]
     iopt: IoPagetable,
-    _pin: PhantomPinned,
 }
 
-// SAFETY: What it is made of has locks.
-unsafe impl Sync for Ioas {}
-
-// SAFETY: Objects of this kind are made below only.
-unsafe impl Kind for Ioas {
-    const ID: KindId = KindId(bindings::iommufd_object_type_IOMMUFD_OBJ_IOAS);
-}
+begins_with_head!(Ioas, object);
 
 impl Ioas {
     /// Its IOVAs.
@@ -53,51 +47,26 @@ impl Ioas {
         &self.iopt
     }
 
-    /// Its head.
-    pub(crate) fn object(&self) -> &Object {
-        // SAFETY: The head is first, and as valid as the whole.
-        unsafe { Object::from_raw(self.head.get()) }
-    }
-
     /// Makes one that is complete, but not visible.
     ///
     /// # Errors
     ///
     /// `ENOMEM`; `EBUSY` when all ids are in use.
-    pub(crate) fn build(ctx: &Ctx) -> Result<Built<'_>> {
-        let object = ctx.reserve(size_of::<Self>(), Self::ID)?;
-        let raw = object.as_raw().cast::<Self>();
-        // SAFETY: Zeroed memory of that size, ours alone, which stays where it is; this has no way
-        // to fail.
-        let Ok(()) = unsafe { IoPagetable::new().__init(&raw mut (*raw).iopt) };
-        // SAFETY: As above.
-        unsafe { bindings::INIT_LIST_HEAD((*raw).hwpts.get()) };
-        // SAFETY: As above; the name and the class are static.
-        unsafe {
-            bindings::__mutex_init(
-                (*raw).mutex.get(),
-                c_str!("ioas->mutex").as_char_ptr(),
-                static_lock_class!().as_ptr(),
-            )
-        };
-        // SAFETY: Initialised just now.
-        Ok(unsafe { object.built() })
+    pub(crate) fn build(ctx: &Ctx) -> Result<Reserved<'_, Self>> {
+        let init = pin_init!(Self {
+            object <- Object::new(),
+            hwpts <- new_mutex!(CListHead::new(), "ioas->mutex"),
+            iopt <- IoPagetable::new(),
+        });
+        Reserved::new(ctx, init)
     }
 }
 
-/// Releases what an IOAS holds.
-///
-/// # Safety
-///
-/// `obj` must be an IOAS that nobody else refers to.
-pub(super) unsafe extern "C" fn destroy(obj: *mut bindings::iommufd_object) {
-    let raw = obj.cast::<Ioas>();
-    // SAFETY: By the caller.
-    crate::ioas::unmap_at_end(unsafe { &*raw });
-    // SAFETY: By the caller; nothing is mapped any more, and nobody looks at it again.
-    unsafe { (&raw mut (*raw).iopt).drop_in_place() };
-    // SAFETY: By the caller.
-    unsafe { bindings::mutex_destroy((*raw).mutex.get()) };
+#[pinned_drop]
+impl PinnedDrop for Ioas {
+    fn drop(self: Pin<&mut Self>) {
+        crate::ioas::unmap_at_end(&self);
+    }
 }
 
 impl Ctx {

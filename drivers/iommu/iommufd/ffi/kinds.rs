@@ -1,31 +1,44 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What each kind of object does at the end of its life.
+//! Which type each kind of object is, and what becomes of it at its end.
 
 use super::{
-    fault,
+    device::Device,
     hw_queue,
-    ioas,
-    object::KindId,
+    hwpt::{
+        NestedHwpt,
+        PagingHwpt, //
+    },
+    ioas::Ioas,
+    object::{
+        Kind,
+        KindId,
+        Object, //
+    },
+    typed::downcast,
     vdevice,
-    veventq,
+    vevent::VeventQ,
     viommu, //
 };
-use core::mem::offset_of;
+#[cfg(CONFIG_IOMMUFD_TEST)]
+use crate::ffi::selftest::object::SelftestObject;
+use crate::{
+    access::Access,
+    fault::FaultQueue, //
+};
 use kernel::bindings;
 
 type Op = unsafe extern "C" fn(*mut bindings::iommufd_object);
 
-/// The operations of a kind. Each op takes a valid object of its kind that is not freed meanwhile.
+/// The operations of a kind.
 pub(super) struct Ops {
     /// Stops long-time users before destroy waits for them; may run more than once.
-    pub(super) pre_destroy: Option<Op>,
-    /// Releases what the object holds, not its memory.
+    pub(super) pre_destroy: Option<fn(&Object)>,
+    /// Releases what the object holds, not its memory. For an object of this kind that nobody else
+    /// uses.
     pub(super) destroy: Op,
     /// The same for an object that never was published, where that differs.
     pub(super) abort: Option<Op>,
-    /// Where the `struct file *` of an event queue is.
-    pub(super) file_offset: Option<usize>,
 }
 
 impl Ops {
@@ -34,7 +47,6 @@ impl Ops {
             pre_destroy: None,
             destroy,
             abort: None,
-            file_offset: None,
         }
     }
 }
@@ -42,49 +54,82 @@ impl Ops {
 const COUNT: usize = bindings::iommufd_object_type_IOMMUFD_OBJ_MAX as usize;
 
 /// `IOMMUFD_OBJ_NONE` is in no table, so that it is never destroyed.
-///
+extern "C" fn none(_: *mut bindings::iommufd_object) {}
+
 /// # Safety
 ///
-/// None is asked for.
-unsafe extern "C" fn none(_: *mut bindings::iommufd_object) {}
+/// `object` is a `T` that nobody else uses, and is not used again.
+unsafe extern "C" fn drop_as<T>(object: *mut bindings::iommufd_object) {
+    // SAFETY: By the contract of this function.
+    unsafe { object.cast::<T>().drop_in_place() };
+}
+
+/// The kinds that are Rust values, made by [`Reserved`](super::typed::Reserved) and dropped at
+/// their end.
+macro_rules! kinds {
+    ($($(#[$cfg:meta])* $id:ident => $type:ty,)*) => {
+        $(
+            $(#[$cfg])*
+            // SAFETY: Only `Reserved` makes objects of this kind, of this type: a kind that is
+            // here twice does not compile.
+            unsafe impl Kind for $type {
+                const ID: KindId = KindId(bindings::$id);
+            }
+        )*
+
+        const _: () = {
+            #[allow(dead_code, non_camel_case_types)]
+            enum Once {
+                $($(#[$cfg])* $id,)*
+            }
+        };
+
+        const fn values(mut ops: [Ops; COUNT]) -> [Ops; COUNT] {
+            $(
+                $(#[$cfg])*
+                {
+                    ops[bindings::$id as usize] = Ops::new(drop_as::<$type>);
+                }
+            )*
+            ops
+        }
+    };
+}
+
+kinds! {
+    iommufd_object_type_IOMMUFD_OBJ_ACCESS => Access,
+    iommufd_object_type_IOMMUFD_OBJ_DEVICE => Device,
+    iommufd_object_type_IOMMUFD_OBJ_FAULT => FaultQueue,
+    iommufd_object_type_IOMMUFD_OBJ_HWPT_NESTED => NestedHwpt,
+    iommufd_object_type_IOMMUFD_OBJ_HWPT_PAGING => PagingHwpt,
+    iommufd_object_type_IOMMUFD_OBJ_IOAS => Ioas,
+    iommufd_object_type_IOMMUFD_OBJ_VEVENTQ => VeventQ,
+    #[cfg(CONFIG_IOMMUFD_TEST)]
+    iommufd_object_type_IOMMUFD_OBJ_SELFTEST => SelftestObject,
+}
 
 static OPS: [Ops; COUNT] = {
-    let mut ops = [const { Ops::new(none) }; COUNT];
+    let mut ops = values([const { Ops::new(none) }; COUNT]);
 
-    ops[bindings::iommufd_object_type_IOMMUFD_OBJ_ACCESS as usize] =
-        Ops::new(bindings::iommufd_access_destroy_object);
-    ops[bindings::iommufd_object_type_IOMMUFD_OBJ_DEVICE as usize] = Ops {
-        pre_destroy: Some(bindings::iommufd_device_pre_destroy),
-        ..Ops::new(bindings::iommufd_device_destroy)
-    };
-    ops[bindings::iommufd_object_type_IOMMUFD_OBJ_FAULT as usize] = Ops {
-        file_offset: Some(offset_of!(bindings::iommufd_fault, common.filep)),
-        ..Ops::new(fault::destroy)
-    };
+    ops[bindings::iommufd_object_type_IOMMUFD_OBJ_DEVICE as usize].pre_destroy = Some(let_go);
+    // What begins with the core's part and ends with the driver's.
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_HW_QUEUE as usize] =
         Ops::new(hw_queue::destroy_hw_queue);
-    ops[bindings::iommufd_object_type_IOMMUFD_OBJ_HWPT_PAGING as usize] =
-        Ops::new(bindings::iommufd_hwpt_paging_destroy);
-    ops[bindings::iommufd_object_type_IOMMUFD_OBJ_HWPT_NESTED as usize] =
-        Ops::new(bindings::iommufd_hwpt_nested_destroy);
-    ops[bindings::iommufd_object_type_IOMMUFD_OBJ_IOAS as usize] = Ops::new(ioas::destroy);
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_VDEVICE as usize] = Ops {
         abort: Some(vdevice::abort_vdevice),
         ..Ops::new(vdevice::destroy_vdevice)
     };
-    ops[bindings::iommufd_object_type_IOMMUFD_OBJ_VEVENTQ as usize] = Ops {
-        file_offset: Some(offset_of!(bindings::iommufd_veventq, common.filep)),
-        ..Ops::new(veventq::destroy)
-    };
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_VIOMMU as usize] =
         Ops::new(viommu::destroy_viommu);
-    #[cfg(CONFIG_IOMMUFD_TEST)]
-    {
-        ops[bindings::iommufd_object_type_IOMMUFD_OBJ_SELFTEST as usize] =
-            Ops::new(bindings::iommufd_selftest_destroy);
-    }
     ops
 };
+
+/// Has vIOMMUs let go of a device.
+fn let_go(object: &Object) {
+    if let Some(device) = downcast::<Device>(object) {
+        crate::device::let_go(device);
+    }
+}
 
 pub(super) fn ops(kind: KindId) -> &'static Ops {
     // PANIC: Objects are only made with a kind of the enumeration.

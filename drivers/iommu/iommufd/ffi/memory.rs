@@ -58,7 +58,7 @@ unsafe impl Sync for Caches {}
 
 static CACHES: Caches = Caches(UnsafeCell::new([ptr::null_mut(); CLASSES.len()]));
 
-/// What [`alloc`] leaves alone, at the beginning of an object: its `wait_cnt`.
+/// What [`alloc_zeroed`] leaves alone, at the beginning of an object: its `wait_cnt`.
 const LEFT_ALONE: usize = size_of::<bindings::refcount_t>();
 const _: () = assert!(offset_of!(bindings::iommufd_object, wait_cnt) == 0);
 
@@ -118,12 +118,12 @@ pub(super) unsafe fn exit() {
     }
 }
 
-/// Zeroed memory for an object of `size` bytes, its head among them; `None` when there is none, or
-/// it would be larger than the largest class, which is a driver's bug.
+/// Memory for an object of `size` bytes, its head among them; `None` when there is none, or it
+/// would be larger than the largest class, which is a driver's bug. Only `wait_cnt` is initialised.
 ///
 /// Somebody who has not noticed yet that it was freed may try to get a count on what was there
 /// before, so `wait_cnt` must stay zero until all of the object is ready to be found. It is zero
-/// already, and not written: not even another zero may be, as it is looked at atomically.
+/// already; who writes it again does so atomically.
 pub(super) fn alloc(size: usize) -> Option<NonNull<bindings::iommufd_object>> {
     let class = CLASSES.iter().position(|class| size <= class.size);
     if kernel::warn_on_once!(class.is_none()) {
@@ -134,13 +134,19 @@ pub(super) fn alloc(size: usize) -> Option<NonNull<bindings::iommufd_object>> {
     let cache = unsafe { (*CACHES.0.get())[class] };
     // SAFETY: The cache is there as long as the module.
     let raw = unsafe { bindings::kmem_cache_alloc_noprof(cache, bindings::GFP_KERNEL_ACCOUNT) };
-    let raw = NonNull::new(raw.cast::<u8>())?;
-    // SAFETY: The memory of the class has room for that many, and an object begins with its head.
-    // Of what it was before `wait_cnt` alone is looked at.
-    unsafe { raw.add(LEFT_ALONE).write_bytes(0, size - LEFT_ALONE) };
+    let raw = NonNull::new(raw.cast::<bindings::iommufd_object>())?;
     // A reference to the head leads to all of it, see `Object::as_raw`.
     raw.as_ptr().expose_provenance();
-    Some(raw.cast())
+    Some(raw)
+}
+
+/// The same, and all of it zero.
+pub(super) fn alloc_zeroed(size: usize) -> Option<NonNull<bindings::iommufd_object>> {
+    let raw = alloc(size)?;
+    // SAFETY: The memory of the class has room for that many, and an object begins with its head.
+    // Of what it was before `wait_cnt` alone is looked at.
+    unsafe { raw.cast::<u8>().add(LEFT_ALONE).write_bytes(0, size - LEFT_ALONE) };
+    Some(raw)
 }
 
 /// Frees an object's memory.

@@ -9,7 +9,8 @@ use super::{
     count::Count,
     kinds,
     memory,
-    table::Table, //
+    table::Table,
+    typed::Head, //
 };
 use crate::ioctl::Publish;
 use core::{
@@ -25,6 +26,10 @@ use kernel::{
     bindings,
     prelude::*,
     types::Opaque, //
+};
+use pin_init::{
+    raw_init,
+    PinInit, //
 };
 
 /// The kinds of objects, `enum iommufd_object_type`.
@@ -54,6 +59,24 @@ unsafe impl Sync for Object {}
 unsafe impl Send for Object {}
 
 impl Object {
+    /// The head of an object in the making: of no kind, in no table, and not to be found.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        let init = |head: *mut Self| {
+            let raw = head.cast::<bindings::iommufd_object>();
+            // SAFETY: By the contract of an initialiser it is memory for a head, of which, if it
+            // is [`memory`]'s, others look at `wait_cnt` alone, which is a count and stays zero.
+            unsafe {
+                Count::from_raw(&raw mut (*raw).wait_cnt).set(0);
+                Count::from_raw(&raw mut (*raw).users).set(1);
+                (*raw).type_ = bindings::iommufd_object_type_IOMMUFD_OBJ_NONE;
+                (*raw).id = 0;
+            }
+            Ok(())
+        };
+        // SAFETY: All fields are initialised.
+        unsafe { pin_init::pin_init_from_closure(init) }
+    }
+
     /// # Safety
     ///
     /// `ptr` must be an object that stays valid for `'a`, by a count, a lock or RCU.
@@ -101,8 +124,7 @@ impl Object {
     /// Stops those who may hold the object for long (`pre_destroy` of its kind).
     pub(super) fn pre_destroy(&self) {
         if let Some(op) = kinds::ops(self.kind()).pre_destroy {
-            // SAFETY: The object is valid and of the kind that the op is for.
-            unsafe { op(self.as_raw()) }
+            op(self);
         }
     }
 
@@ -121,8 +143,8 @@ impl Object {
 ///
 /// # Safety
 ///
-/// Every object of kind `ID` must be a valid `Self`, with the object's head first.
-pub(crate) unsafe trait Kind {
+/// Every object of kind `ID` must be a valid `Self`.
+pub(crate) unsafe trait Kind: Head {
     /// The kind, or [`KindId::ANY`].
     const ID: KindId;
 }
@@ -294,18 +316,35 @@ impl<'a> Unpublished<'a> {
     ///
     /// `ENOMEM`; `EBUSY` when all ids are in use.
     pub(super) fn new(table: &'a Table, size: usize, kind: KindId) -> Result<Self> {
-        let raw = memory::alloc(size).ok_or(ENOMEM)?;
-        // SAFETY: Zeroed memory is a valid head, and nobody else knows of it.
-        let object = unsafe { Object::from_raw(raw.as_ptr()) };
-        object.users().set(1);
-        // SAFETY: Nobody looks at the type of an object that is in no table.
-        unsafe { (*raw.as_ptr()).type_ = kind.0 };
-        if let Err(e) = table.insert(object) {
+        let raw = memory::alloc_zeroed(size).ok_or(ENOMEM)?;
+        // SAFETY: There is room for a head, and nobody else knows of it.
+        unsafe { raw_init(raw.as_ptr().cast(), Object::new()) };
+        // SAFETY: It was made just now, and is in no table.
+        unsafe { Self::insert(table, raw, kind) }.inspect_err(|_| {
             // SAFETY: It came from there, and nobody refers to it.
-            unsafe { memory::free(raw) };
-            return Err(e);
-        }
-        // INVARIANT: Just made so.
+            unsafe { memory::free(raw) }
+        })
+    }
+
+    /// Gives an object its kind and an id.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; `EBUSY` when all ids are in use. The object is the caller's again then.
+    ///
+    /// # Safety
+    ///
+    /// `raw` is [`memory`]'s, begins with a new head, and belongs to the caller, who gives it away.
+    pub(super) unsafe fn insert(
+        table: &'a Table,
+        raw: NonNull<bindings::iommufd_object>,
+        kind: KindId,
+    ) -> Result<Self> {
+        // SAFETY: By the caller nobody looks at the type of an object that is in no table.
+        unsafe { (*raw.as_ptr()).type_ = kind.0 };
+        // SAFETY: By the caller it is an object.
+        table.insert(unsafe { Object::from_raw(raw.as_ptr()) })?;
+        // INVARIANT: By the caller, and as the table refers to it now.
         Ok(Self {
             raw,
             table,
@@ -378,17 +417,6 @@ impl Deref for Built<'_> {
 impl Drop for Built<'_> {
     fn drop(&mut self) {
         let ops = kinds::ops(self.kind());
-        if let Some(offset) = ops.file_offset {
-            // SAFETY: The kind has a file pointer there.
-            let file = unsafe { *self.as_raw().byte_add(offset).cast::<*mut bindings::file>() };
-            if !file.is_null() {
-                // The release of an event file gives its hold on the object back, so it has to
-                // run before the object is freed, not whenever the work queue comes to it.
-                //
-                // SAFETY: Nobody else has the file yet, and this is no atomic context.
-                unsafe { bindings::__fput_sync(file) };
-            }
-        }
         // SAFETY: The object is valid, of the kind that the op is for, and ours alone.
         unsafe { (ops.abort.unwrap_or(ops.destroy))(self.as_raw()) };
         // SAFETY: It is not used any more.

@@ -14,7 +14,7 @@
 //! Nothing that takes something away can fail or needs memory.
 
 use super::{
-    access::map::PageSlots,
+    client::map::PageSlots,
     dmabuf::Attachment,
     payer::{
         Mode,

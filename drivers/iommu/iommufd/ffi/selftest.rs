@@ -149,17 +149,6 @@ pub(crate) unsafe extern "C" fn iommufd_test(ucmd: *mut bindings::iommufd_ucmd) 
     from_result(|| selftest::test_ioctl::run(&mut ucmd))
 }
 
-/// Takes a mock device down.
-///
-/// # Safety
-///
-/// `obj` is an `IOMMUFD_OBJ_SELFTEST`, and its id is gone.
-#[export]
-pub(crate) unsafe extern "C" fn iommufd_selftest_destroy(obj: *mut bindings::iommufd_object) {
-    // SAFETY: By the contract of this function.
-    unsafe { object::destroy(obj) };
-}
-
 /// Makes a random IOVA one that may be mapped.
 ///
 /// # Safety

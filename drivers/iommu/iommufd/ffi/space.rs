@@ -14,8 +14,7 @@ use super::{
         PhysDev, //
     },
     hwpt::PagingHwpt,
-    ioas::Ioas,
-    typed::Head,
+    ioas::Ioas, //
 };
 use crate::{
     ffi::{
@@ -33,30 +32,17 @@ use kernel::{
         CListHead, //
     },
     prelude::*,
-    sync::{
-        lock::{
-            mutex::MutexBackend,
-            Guard, //
-        },
-        Mutex, //
-    },
+    sync::MutexGuard,
     types::Opaque, //
 };
 use pin_init::stack_pin_init;
 
-// SAFETY: It has locks of its own, and is not bound to a thread.
-unsafe impl Send for Ioas {}
-// SAFETY: The C structure begins with the head.
-unsafe impl Head for Ioas {}
-
 impl Ioas {
     /// Takes the mutex.
     pub(crate) fn lock(&self) -> Locked<'_> {
-        // SAFETY: It is initialised as long as the IOAS lives.
-        let mutex = unsafe { Mutex::<()>::from_raw(self.mutex.get()) };
         Locked {
             ioas: self,
-            _guard: mutex.lock(),
+            list: self.hwpts.lock(),
         }
     }
 
@@ -191,7 +177,7 @@ fn each_region(dev: &PhysDev, f: &mut dyn FnMut(&bindings::iommu_resv_region) ->
 /// An IOAS whose mutex is held.
 pub(crate) struct Locked<'a> {
     ioas: &'a Ioas,
-    _guard: Guard<'a, (), MutexBackend>,
+    list: MutexGuard<'a, CListHead>,
 }
 
 impl Locked<'_> {
@@ -200,23 +186,20 @@ impl Locked<'_> {
         self.ioas
     }
 
-    fn list(&self) -> *mut bindings::list_head {
-        self.ioas.hwpts.get()
-    }
-
     /// The hwpts on this IOAS, in the order in which they were made. Some may be on their way out:
     /// they cannot be freed while the mutex is held, but their counts may be zero.
     pub(crate) fn hwpts(&self) -> impl Iterator<Item = &PagingHwpt> {
         // SAFETY: The list is initialised and guarded by the mutex; all on it are paging hwpts,
         // linked by this field, which leave it before they are freed.
-        let list = unsafe { CList::<PagingHwpt, { PagingHwpt::ITEM }>::from_raw(self.list()) };
+        let list =
+            unsafe { CList::<PagingHwpt, { PagingHwpt::ITEM }>::from_raw(self.list.as_raw()) };
         list.iter()
     }
 
     /// Puts a hwpt on the list, which it is not on yet.
     pub(super) fn link(&self, hwpt: &PagingHwpt) {
         // SAFETY: The mutex guards the list and the links of all on it; the hwpt is on none.
-        unsafe { bindings::list_add_tail(hwpt.item(), self.list()) };
+        unsafe { bindings::list_add_tail(hwpt.item(), self.list.as_raw()) };
     }
 
     /// Takes a hwpt off the list that it is on.

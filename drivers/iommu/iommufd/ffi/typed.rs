@@ -10,10 +10,12 @@
 use super::{
     context::Ctx,
     destroy,
+    memory,
     object::{
         Built,
         Kind,
-        Object, //
+        Object,
+        Unpublished, //
     },
 };
 use core::{
@@ -26,6 +28,10 @@ use core::{
     ptr::NonNull, //
 };
 use kernel::prelude::*;
+use pin_init::{
+    raw_init,
+    PinInit, //
+};
 
 /// A structure that begins with an object's head.
 ///
@@ -49,6 +55,23 @@ pub(crate) unsafe trait Head: Sized {
 
 // SAFETY: It is the head.
 unsafe impl Head for Object {}
+
+/// Implements [`Head`] for a structure whose field at offset 0 does so already.
+macro_rules! begins_with_head {
+    ($type:ty, $field:ident) => {
+        const _: () = {
+            assert!(core::mem::offset_of!($type, $field) == 0);
+            // The field is a head, or begins with one.
+            const fn check(of: &$type) -> &impl $crate::ffi::typed::Head {
+                &of.$field
+            }
+            let _ = check;
+        };
+        // SAFETY: As was found right above.
+        unsafe impl $crate::ffi::typed::Head for $type {}
+    };
+}
+pub(crate) use begins_with_head;
 
 /// The whole object, if it is of this kind.
 #[inline]
@@ -98,6 +121,19 @@ impl<T: Head> Hold<T> {
         // INVARIANT: this is the count.
         of.object().users().inc();
         Self(NonNull::from(of))
+    }
+
+    /// Holds on to an object that is of this kind and not on its way out, of a locked table.
+    pub(crate) fn of_found(object: &Object) -> Option<Self>
+    where
+        T: Kind,
+    {
+        let of = downcast::<T>(object)?;
+        // INVARIANT: this is the count.
+        object
+            .users()
+            .inc_not_zero()
+            .then(|| Self(NonNull::from(of)))
     }
 
     /// Takes over a count that the caller has.
@@ -171,22 +207,29 @@ pub(crate) struct Reserved<'a, T: Kind> {
 }
 
 impl<'a, T: Kind> Reserved<'a, T> {
-    /// Reserves an id and memory, and has `init` fill in all of it but the head.
+    /// Makes an object by its initialiser, whose head is [`Object::new`], and gives it an id.
     ///
     /// # Errors
     ///
     /// `ENOMEM`; `EBUSY` when all ids are in use.
-    ///
-    /// # Safety
-    ///
-    /// `init` gets zeroed memory for a `T` and leaves a complete one.
-    pub(super) unsafe fn new(ctx: &'a Ctx, init: impl FnOnce(*mut T)) -> Result<Self> {
-        let object = ctx.reserve(size_of::<T>(), T::ID)?;
-        init(object.as_raw().cast());
-        // INVARIANT: by the contract of this function.
+    pub(crate) fn new(ctx: &'a Ctx, init: impl PinInit<T>) -> Result<Self> {
+        let raw = memory::alloc(size_of::<T>()).ok_or(ENOMEM)?;
+        // SAFETY: There is room for a `T`, which does not move; others look at its `wait_cnt` at
+        // most, which the initialiser of the head leaves zero.
+        unsafe { raw_init(raw.as_ptr().cast::<T>(), init) };
+        // SAFETY: It is new, and its head is, too.
+        let object = unsafe { Unpublished::insert(ctx.objects(), raw, T::ID) };
+        // SAFETY: It is complete, and this is what the operations of its kind expect.
+        let object = object.map(|object| unsafe { object.built() });
+        let object = object.inspect_err(|_| {
+            // SAFETY: Nobody else knows of it.
+            unsafe { raw.cast::<T>().drop_in_place() };
+            // SAFETY: As above; it is not used again.
+            unsafe { memory::free(raw) };
+        })?;
+        // INVARIANT: It was made just now.
         Ok(Self {
-            // SAFETY: It is complete.
-            object: unsafe { object.built() },
+            object,
             _complete: PhantomData,
         })
     }

@@ -10,11 +10,11 @@ use super::{
     hwpt::PagingHwpt,
     ioas::Ioas,
     object::{
-        Built,
         Loan,
         Object, //
     },
-    table::Locked, //
+    table::Locked,
+    typed::Head, //
 };
 use crate::vfio_compat;
 use core::ptr;
@@ -47,17 +47,11 @@ impl Ctx {
         self.lend_vfio_ioas(locked).is_some()
     }
 
-    /// Sets or clears the container's IOAS.
-    pub(crate) fn set_vfio_ioas(&self, ioas: Option<&Loan<'_, Ioas>>, _locked: &Locked<'_>) {
+    /// Sets or clears the container's IOAS, which is in the table, or about to be.
+    pub(crate) fn set_vfio_ioas(&self, ioas: Option<&Ioas>, _locked: &Locked<'_>) {
         let raw = ioas.map_or(ptr::null_mut(), |ioas| ioas.object().as_raw().cast());
         // SAFETY: The field is guarded by the table's lock; a loan keeps the IOAS in the table.
         unsafe { (*self.as_raw()).vfio_ioas = raw };
-    }
-
-    /// Sets the container's IOAS to one that is about to be published.
-    pub(crate) fn set_new_vfio_ioas(&self, ioas: &Built<'_>, _locked: &Locked<'_>) {
-        // SAFETY: The field is guarded by the table's lock.
-        unsafe { (*self.as_raw()).vfio_ioas = ioas.as_raw().cast() };
     }
 
     /// Whether the container is for devices without an IOMMU.

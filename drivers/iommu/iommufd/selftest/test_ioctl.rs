@@ -35,7 +35,6 @@ use crate::{
                 domain,
                 physical,
                 IoasExt,
-                Reserved,
                 SelftestObject,
                 Ucmd, //
             },
@@ -169,13 +168,14 @@ fn add_reserved(ucmd: &mut Ucmd<'_>) -> Result {
 ///
 /// See [`Binding::new`] and [`Binding::attach`].
 fn mock_domain(ucmd: &mut Ucmd<'_>, flags: u32) -> Result {
-    let object = Reserved::new(ucmd.ctx())?;
+    let object = SelftestObject::reserve(ucmd.ctx())?;
     let (binding, idev_id) = Binding::new(ucmd.ctx(), flags)?;
     let hwpt_id = binding.attach(NO_PASID, ucmd.cmd().id)?;
     // Three of four members: what MOCK_DOMAIN does not have stays as it was.
     ucmd.cmd().set_args(&[object.id(), hwpt_id, idev_id])?;
     ucmd.respond()?;
-    object.publish(binding);
+    object.set(binding);
+    object.publish();
     Ok(())
 }
 

@@ -16,8 +16,13 @@ use crate::{
         object::{
             Kind,
             KindId,
-            Unpublished, //
+            Object, //
         },
+        typed::{
+            begins_with_head,
+            Head,
+            Reserved, //
+        }, //
     },
     io_pagetable::Owner,
     object::lend,
@@ -46,6 +51,7 @@ use kernel::{
         },
     },
     prelude::*,
+    sync::SetOnce,
     types::Opaque,
     uaccess::{
         UserPtr,
@@ -145,6 +151,8 @@ impl PagingExt for PagingHwpt {
 #[repr(transparent)]
 struct RawHwQueue(Opaque<bindings::iommufd_hw_queue>);
 
+// SAFETY: The C structure begins with the head.
+unsafe impl Head for RawHwQueue {}
 // SAFETY: It wraps what such objects begin with.
 unsafe impl Kind for RawHwQueue {
     const ID: KindId = KindId(bindings::iommufd_object_type_IOMMUFD_OBJ_HW_QUEUE);
@@ -213,15 +221,35 @@ impl<T: ViommuOps> QueueExt for NewHwQueue<'_, T> {
 }
 
 /// A mock device in a context: what user space destroys to be rid of it.
-#[repr(C)]
+#[pin_data]
 pub(crate) struct SelftestObject {
-    object: Opaque<bindings::iommufd_object>,
-    binding: Option<Pin<KBox<Binding>>>,
+    #[pin]
+    object: Object,
+    binding: SetOnce<Pin<KBox<Binding>>>,
 }
 
-// SAFETY: Such objects are only made by `Reserved`, with this layout.
-unsafe impl Kind for SelftestObject {
-    const ID: KindId = KindId(bindings::iommufd_object_type_IOMMUFD_OBJ_SELFTEST);
+begins_with_head!(SelftestObject, object);
+
+impl SelftestObject {
+    /// Takes an id for a device that does not exist yet.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, and `EBUSY` when all are taken.
+    pub(crate) fn reserve(ctx: &Ctx) -> Result<Reserved<'_, Self>> {
+        Reserved::new(
+            ctx,
+            pin_init!(Self {
+                object <- Object::new(),
+                binding: SetOnce::new(),
+            }),
+        )
+    }
+
+    /// The device, once, before it is known by the id.
+    pub(crate) fn set(&self, binding: Pin<KBox<Binding>>) {
+        self.binding.populate(binding);
+    }
 }
 
 impl Deref for SelftestObject {
@@ -231,51 +259,6 @@ impl Deref for SelftestObject {
         // PANIC: only an object with a binding is published.
         self.binding.as_ref().unwrap()
     }
-}
-
-/// An id of a mock device that does not exist yet. Dropping it gives the id back.
-///
-/// # Invariants
-///
-/// It is a `SelftestObject` without a binding.
-pub(crate) struct Reserved<'a>(Unpublished<'a>);
-
-impl<'a> Reserved<'a> {
-    /// Takes an id.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`, and `EBUSY` when all are taken.
-    pub(crate) fn new(ctx: &'a Ctx) -> Result<Self> {
-        // INVARIANT: all zero, there is no binding.
-        ctx.reserve(size_of::<SelftestObject>(), SelftestObject::ID)
-            .map(Self)
-    }
-
-    /// The id.
-    pub(crate) fn id(&self) -> u32 {
-        self.0.id()
-    }
-
-    /// Makes the device known by its id.
-    pub(crate) fn publish(self, binding: Pin<KBox<Binding>>) {
-        let object: *mut SelftestObject = self.0.as_raw().cast();
-        // SAFETY: By the type invariant it is one, and nobody else knows it.
-        unsafe { (&raw mut (*object).binding).write(Some(binding)) };
-        // SAFETY: It is complete now.
-        unsafe { self.0.built() }.publish();
-    }
-}
-
-/// Takes the mock device of an object down.
-///
-/// # Safety
-///
-/// `object` is a `SelftestObject` that nobody refers to any more.
-pub(super) unsafe fn destroy(object: *mut bindings::iommufd_object) {
-    let object: *mut SelftestObject = object.cast();
-    // SAFETY: The object is there, and nobody else uses it.
-    unsafe { (*object).binding = None };
 }
 
 /// One test ioctl.

@@ -10,13 +10,18 @@ use super::{
         Buffer,
         PageSlots, //
     },
-    Access,
     Client, //
 };
 use crate::{
-    access,
+    access::{
+        self,
+        Access, //
+    },
     ffi::{
-        context::Ctx,
+        context::{
+            Ctx,
+            CtxRef, //
+        },
         errno,
         typed::{
             Head,
@@ -24,6 +29,7 @@ use crate::{
         }, //
     }, //
 };
+use core::ptr::NonNull;
 use kernel::{
     bindings,
     prelude::*, //
@@ -43,6 +49,9 @@ pub(crate) unsafe extern "C" fn iommufd_access_create(
 ) -> *mut bindings::iommufd_access {
     // SAFETY: By the contract of this function.
     let ctx = unsafe { Ctx::from_raw(ictx) };
+    let Some(ops) = NonNull::new(ops.cast_mut()) else {
+        return EINVAL.to_ptr();
+    };
     // INVARIANT: by the contract of this function.
     match access::create(ctx, Some(Client { ops, data })) {
         Ok(access) => {
@@ -65,13 +74,11 @@ pub(crate) unsafe extern "C" fn iommufd_access_destroy(access: *mut bindings::io
     let access = unsafe { &*access.cast::<Access>() };
     // SAFETY: As above; create gave the caller a hold.
     let access = unsafe { Hold::adopt(access) };
-    // The context may be gone with the access's reference, which therefore goes last.
-    //
-    // SAFETY: By the contract of this function.
-    let _context = unsafe { access.take_context() };
-    // SAFETY: The reference keeps it.
-    let ctx = unsafe { Ctx::from_raw(access.ictx) };
-    kernel::warn_on!(access.destroy(ctx, false).is_err());
+    // The access's own reference may be the last one.
+    let Some(ctx) = access.ctx().map(CtxRef::new) else {
+        return;
+    };
+    kernel::warn_on!(access.destroy(&ctx, false).is_err());
 }
 
 /// Takes an access off its IOAS.
@@ -168,15 +175,4 @@ pub(crate) unsafe extern "C" fn iommufd_access_rw(
     // SAFETY: By the contract of this function.
     let access = unsafe { &*access.cast() };
     errno(access::copy(access, iova, length, &mut buffer, flags))
-}
-
-/// Destroys an access.
-///
-/// # Safety
-///
-/// `obj` is an access that the caller gives away.
-#[export]
-pub(crate) unsafe extern "C" fn iommufd_access_destroy_object(obj: *mut bindings::iommufd_object) {
-    // SAFETY: By the contract of this function.
-    unsafe { obj.cast::<Access>().drop_in_place() };
 }

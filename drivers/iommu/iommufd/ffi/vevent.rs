@@ -12,22 +12,23 @@ use super::{
     eventq::{
         EventQ,
         Fops,
-        NewQueue,
-        Ops, //
+        Queue, //
     },
     handlers::uapi::{
         VeventHeader,
         VEVENTQ_FLAG_LOST_EVENTS, //
     },
     hwpt::Viommu,
-    object::{
-        Kind,
-        KindId, //
-    },
-    typed::Head, //
+    typed::{
+        begins_with_head,
+        Hold,
+        Reserved, //
+    }, //
 };
 use core::{
-    mem::size_of,
+    cell::UnsafeCell,
+    mem::offset_of,
+    pin::Pin,
     ptr::{
         self,
         NonNull, //
@@ -35,8 +36,12 @@ use core::{
 };
 use kernel::{
     bindings,
-    interop::list::clist_create,
+    interop::list::{
+        CList,
+        CListHead, //
+    },
     prelude::*,
+    static_assert,
     sync::rwsem::{
         RwSem,
         WriteGuard, //
@@ -66,12 +71,8 @@ impl<'a> Queues<'a> {
     /// Whether there is a queue of this type.
     pub(crate) fn has(&self, type_: u32) -> bool {
         // SAFETY: The list is initialised and locked, and its entries are vEVENTQs.
-        let queues =
-            unsafe { clist_create!(self.list(), VeventQ, bindings::iommufd_veventq, node) };
-        // SAFETY: As above; the type is set before a queue is put on the list.
-        queues
-            .iter()
-            .any(|queue| unsafe { (*queue.as_raw()).type_ } == type_)
+        let queues = unsafe { CList::<VeventQ, { offset_of!(VeventQ, node) }>::from_raw(self.list()) };
+        queues.iter().any(|queue| queue.type_ == type_)
     }
 
     fn list(&self) -> *mut bindings::list_head {
@@ -79,65 +80,111 @@ impl<'a> Queues<'a> {
         unsafe { &raw mut (*self.viommu.as_raw()).veventqs }
     }
 
-    /// Makes a queue and its file, in the list but not visible to user space yet.
+    /// Makes a queue, in the list but not visible to user space yet.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, `ENFILE`, `EMFILE`; `EBUSY` when all ids are in use.
-    pub(crate) fn build(self, ctx: &Ctx, type_: u32, depth: u32) -> Result<NewQueue<'_>> {
-        let object = ctx.reserve(size_of::<bindings::iommufd_veventq>(), VeventQ::ID)?;
-        let raw = object.as_raw().cast::<bindings::iommufd_veventq>();
-        self.viommu.object().users().inc();
-        // SAFETY: Zeroed memory of that size, ours alone, which stays where it is.
-        unsafe { EventQ::init(&raw mut (*raw).common) };
-        // SAFETY: As above.
-        unsafe { (*raw).type_ = type_ };
-        // SAFETY: As above.
-        unsafe { (*raw).viommu = self.viommu.as_raw() };
-        // SAFETY: As above.
-        unsafe { (*raw).depth = depth };
-        // SAFETY: As above.
-        unsafe { (*raw).lost_events_header.header.flags = VEVENTQ_FLAG_LOST_EVENTS };
+    /// `ENOMEM`; `EBUSY` when all ids are in use.
+    pub(crate) fn reserve<'c>(
+        self,
+        ctx: &'c Ctx,
+        type_: u32,
+        depth: u32,
+    ) -> Result<Reserved<'c, VeventQ>> {
+        let queue = Reserved::new(
+            ctx,
+            pin_init!(VeventQ {
+                common <- EventQ::new(ctx, CListHead::new()),
+                viommu: Hold::new(self.viommu),
+                node <- CListHead::new(),
+                type_,
+                depth,
+                num_events: UnsafeCell::new(0),
+                sequence: UnsafeCell::new(0),
+                lost <- lost_events(),
+            }),
+        )?;
         // SAFETY: The list is locked, and the queue is on none.
-        unsafe { bindings::list_add_tail(&raw mut (*raw).node, self.list()) };
+        unsafe { bindings::list_add_tail(queue.node.as_raw(), self.list()) };
         // From here on drivers find it. What fails takes the lock again to undo this.
-        drop(self);
-        // SAFETY: Initialised just now; there is no file yet, which is fine.
-        let queue = unsafe { object.built() };
-        // SAFETY: As above.
-        let descriptor = unsafe { &*raw.cast::<VeventQ>() }
-            .queue()
-            .make_file::<VeventQ>(ctx)?;
-        Ok(NewQueue { descriptor, queue })
+        Ok(queue)
     }
 }
 
-/// `struct iommufd_veventq`.
-#[repr(transparent)]
-pub(crate) struct VeventQ(Opaque<bindings::iommufd_veventq>);
+/// As `struct iommufd_veventq` has it: `iommufd_driver` appends events.
+#[pin_data(PinnedDrop)]
+#[repr(C)]
+pub(crate) struct VeventQ {
+    #[pin]
+    common: EventQ<CListHead>,
+    viommu: Hold<Viommu>,
+    #[pin]
+    node: CListHead,
+    type_: u32,
+    depth: u32,
+    num_events: UnsafeCell<u32>,
+    sequence: UnsafeCell<u32>,
+    /// The entry for lost events.
+    #[pin]
+    lost: Opaque<bindings::iommufd_vevent>,
+}
 
-// SAFETY: What it is made of has locks.
+macro_rules! assert_offsets {
+    ($($ours:ident = $theirs:ident),* $(,)?) => {
+        $(static_assert!(
+            offset_of!(VeventQ, $ours) == offset_of!(bindings::iommufd_veventq, $theirs)
+        );)*
+    };
+}
+assert_offsets!(
+    viommu = viommu,
+    node = node,
+    type_ = type_,
+    depth = depth,
+    num_events = num_events,
+    sequence = sequence,
+    lost = lost_events_header,
+);
+
+// SAFETY: What changes of it after it is published is guarded by locks.
+unsafe impl Send for VeventQ {}
+// SAFETY: As above.
 unsafe impl Sync for VeventQ {}
 
-// SAFETY: Objects of this kind are made above only, and are `struct iommufd_veventq`.
-unsafe impl Kind for VeventQ {
-    const ID: KindId = KindId(bindings::iommufd_object_type_IOMMUFD_OBJ_VEVENTQ);
+begins_with_head!(VeventQ, common);
+
+/// The entry for lost events, on no list.
+fn lost_events() -> impl PinInit<Opaque<bindings::iommufd_vevent>> {
+    Opaque::ffi_init(|lost: *mut bindings::iommufd_vevent| {
+        // SAFETY: Memory for one, of which all bytes may be zero.
+        unsafe {
+            lost.write_bytes(0, 1);
+            (*lost).header.flags = VEVENTQ_FLAG_LOST_EVENTS;
+        }
+    })
 }
 
 static FOPS: Fops = Fops::new::<VeventQ>();
 
-impl Ops for VeventQ {
+impl Queue for VeventQ {
+    type List = CListHead;
     const NAME: &'static CStr = c"[iommufd-viommu-event]";
     const FOPS: &'static Fops = &FOPS;
     const WRITABLE: bool = false;
 
-    fn read(queue: &EventQ, to: usize, count: usize) -> Result<usize> {
-        // SAFETY: `FOPS` are for vEVENTQs only, and the queue is the first field.
-        let queue = unsafe { &*ptr::from_ref(queue).cast::<Self>() };
-        crate::veventq::read(queue, to, count)
+    fn common(&self) -> &EventQ<CListHead> {
+        &self.common
     }
 
-    fn write(_: &EventQ, _: usize, _: usize) -> Result<usize> {
+    fn is_empty(&self) -> bool {
+        !self.common.lock().is_linked()
+    }
+
+    fn read(&self, to: usize, count: usize) -> Result<usize> {
+        crate::veventq::read(self, to, count)
+    }
+
+    fn write(&self, _: usize, _: usize) -> Result<usize> {
         Err(EINVAL)
     }
 }
@@ -151,34 +198,24 @@ pub(crate) enum Taken {
 }
 
 impl VeventQ {
-    fn as_raw(&self) -> *mut bindings::iommufd_veventq {
-        self.0.get()
-    }
-
-    fn viommu(&self) -> &Viommu {
-        // SAFETY: Set when the queue was built; the queue's count on it keeps it.
-        unsafe { &*(*self.as_raw()).viommu.cast::<Viommu>() }
-    }
-
-    fn queue(&self) -> &EventQ {
-        // SAFETY: The first field, initialised when the queue was built.
-        unsafe { EventQ::from_raw(&raw mut (*self.as_raw()).common) }
-    }
-
     /// The entry for lost events, as a node of the list.
     fn lost(&self) -> *mut bindings::list_head {
         // SAFETY: Only the address is taken.
-        unsafe { &raw mut (*self.as_raw()).lost_events_header.node }
+        unsafe { &raw mut (*self.lost.get()).node }
     }
 
     /// Takes the first entry. The one for lost events is copied, so that it can be used again.
     pub(crate) fn pop(&self) -> Option<Taken> {
-        let mut list = self.queue().lock();
-        let node = list.first()?;
-        // SAFETY: It is on the list, which is locked.
-        unsafe { bindings::iommu_list_del(node) };
-        // SAFETY: Entries are events.
-        let event = unsafe { kernel::container_of!(node, bindings::iommufd_vevent, node) };
+        let list = self.common.lock();
+        if !list.is_linked() {
+            return None;
+        }
+        let node = list.next().as_raw();
+        // SAFETY: It is on the list, which is locked; entries are events.
+        let event = unsafe {
+            bindings::iommu_list_del(node);
+            kernel::container_of!(node, bindings::iommufd_vevent, node)
+        };
         if ptr::eq(node, self.lost()) {
             // SAFETY: The queue's own entry, guarded by the list's lock.
             return Some(Taken::Lost(unsafe { (*event).header }));
@@ -190,26 +227,40 @@ impl VeventQ {
     /// Puts back what was taken. Lost events need no second mention when others came meanwhile,
     /// whose sequence numbers tell.
     pub(crate) fn put_back(&self, taken: Taken) {
-        let mut list = self.queue().lock();
-        let head = list.list();
+        let list = self.common.lock();
         let node = match taken {
             Taken::Event(event) => {
                 let event = core::mem::ManuallyDrop::new(event);
                 // SAFETY: Only the address is taken.
                 unsafe { &raw mut (*event.0.as_ptr()).node }
             }
-            Taken::Lost(_) if list.is_empty() => self.lost(),
+            Taken::Lost(_) if !list.is_linked() => self.lost(),
             Taken::Lost(_) => return,
         };
         // SAFETY: The list is locked; before the first entry is behind the head.
-        unsafe { bindings::list_add_tail(node, (*head).next) };
+        unsafe { bindings::list_add_tail(node, list.next().as_raw()) };
     }
 
     /// One event less counts against the depth.
     pub(crate) fn delivered(&self) {
-        let _list = self.queue().lock();
+        let _list = self.common.lock();
         // SAFETY: Guarded by the list's lock.
-        unsafe { (*self.as_raw()).num_events -= 1 };
+        unsafe { *self.num_events.get() -= 1 };
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for VeventQ {
+    fn drop(self: Pin<&mut Self>) {
+        if self.node.is_linked() {
+            let _queues = self.viommu.queues();
+            // SAFETY: It is on the list, which is locked.
+            unsafe { bindings::iommu_list_del(self.node.as_raw()) };
+        }
+        // Nobody can find it any more.
+        while let Some(taken) = self.pop() {
+            drop(taken);
+        }
     }
 }
 
@@ -243,25 +294,4 @@ impl Drop for Event {
         // SAFETY: By the type invariant.
         unsafe { bindings::kfree(self.0.as_ptr().cast()) }
     }
-}
-
-/// Releases what a queue holds.
-///
-/// # Safety
-///
-/// `obj` must be a vEVENTQ that nobody else refers to but its vIOMMU's list.
-pub(super) unsafe extern "C" fn destroy(obj: *mut bindings::iommufd_object) {
-    // SAFETY: By the caller.
-    let queue = unsafe { &*obj.cast::<VeventQ>() };
-    let viommu = queue.viommu();
-    let queues = viommu.queues();
-    // SAFETY: It is on the list since it was made, and the list is locked.
-    unsafe { bindings::iommu_list_del(&raw mut (*queue.as_raw()).node) };
-    drop(queues);
-    // Nobody can find it any more.
-    while let Some(taken) = queue.pop() {
-        drop(taken);
-    }
-    // The lock was given back: without the count the vIOMMU may go, and its lock with it.
-    viommu.object().users().dec();
 }
