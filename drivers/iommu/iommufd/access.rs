@@ -94,6 +94,12 @@ impl Access {
         self.context.as_deref()
     }
 
+    /// Calls `f` with the IOAS that it is on, if there is one.
+    #[cfg(CONFIG_IOMMUFD_TEST)]
+    pub(crate) fn with_ioas<T>(&self, f: impl FnOnce(&Ioas) -> Option<T>) -> Option<T> {
+        self.lock().ioas().and_then(f)
+    }
+
     /// What mappings must be aligned to for it, in bytes.
     pub(crate) fn iova_alignment(&self) -> usize {
         self.iova_alignment
@@ -156,11 +162,7 @@ pub(crate) fn create(ctx: &Ctx, client: Option<Client>) -> Result<Hold<Access>> 
 ///
 /// `EBUSY`: it is moving already; `EADDRINUSE`: something is mapped that is not aligned well
 /// enough; `ENOMEM`. Nothing has changed then.
-fn change<'a>(
-    access: &'a Access,
-    mut place: MutexGuard<'a, Place>,
-    new: Option<&Ioas>,
-) -> Result {
+fn change<'a>(access: &'a Access, mut place: MutexGuard<'a, Place>, new: Option<&Ioas>) -> Result {
     if place.moves {
         return Err(EBUSY);
     }

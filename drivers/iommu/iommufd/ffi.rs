@@ -52,6 +52,10 @@ pub(crate) mod pgtable;
 pub(crate) mod pin;
 #[cfg(CONFIG_IOMMUFD_TEST)]
 pub(crate) mod selftest;
+// Each crate uses its side of it.
+#[allow(dead_code)]
+#[path = "driver/ffi/shared.rs"]
+pub(crate) mod shared;
 pub(crate) mod space;
 pub(crate) mod table;
 pub(crate) mod typed;

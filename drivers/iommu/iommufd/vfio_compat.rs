@@ -105,7 +105,7 @@ pub(crate) fn create_ioas(ctx: &Ctx) -> Result {
     if ctx.no_iommu() {
         return Err(EINVAL);
     }
-    if ctx.has_live_vfio_ioas(&locked) {
+    if ctx.lend_vfio_ioas(&locked).is_some() {
         return Ok(());
     }
     ctx.set_vfio_ioas(Some(&ioas), &locked);

@@ -4,8 +4,8 @@
 //! bitmaps of what was written to. VFIO drivers call the latter, too.
 //!
 //! These functions are always built in, as the drivers that call them may be; `/dev/iommu` itself
-//! may be a module. So this is a crate of its own, which shares nothing with the other one but the
-//! structures of `iommufd_private.h` and their locks.
+//! may be a module. So this is a crate of its own, which shares nothing with the other one but
+//! [`ffi::shared`] and the structures of `iommufd_private.h`.
 //!
 //! | layer | files |
 //! |---|---|

@@ -8,11 +8,11 @@
 //! C header: [`include/linux/iommufd.h`](srctree/include/linux/iommufd.h)
 
 use crate::ffi::{
-    mmap::{
-        Region,
-        Regions, //
-    },
-    object::Object, //
+    object::Object,
+    shared::{
+        CtxHead,
+        Region, //
+    }, //
 };
 use kernel::{
     io::PhysAddr,
@@ -31,21 +31,16 @@ fn is_mappable(addr: PhysAddr, length: usize) -> bool {
 /// # Errors
 ///
 /// `EINVAL`: that is no number of whole pages; `ENOMEM`; `EBUSY`: there is no room left.
-pub(crate) fn alloc(
-    regions: &Regions<'_>,
-    owner: &Object,
-    addr: PhysAddr,
-    length: usize,
-) -> Result<usize> {
+pub(crate) fn alloc(ctx: &CtxHead, owner: &Object, addr: PhysAddr, length: usize) -> Result<usize> {
     if !is_mappable(addr, length) {
         return Err(EINVAL);
     }
-    regions.insert(Region::new(owner, addr, length)?, PAGE_SIZE)
+    ctx.insert(Region::new(owner, addr, length)?, PAGE_SIZE)
 }
 
 /// Takes a region back, which is no longer mapped: mappings keep its owner.
-pub(crate) fn destroy(regions: &Regions<'_>, owner: &Object, offset: usize) {
-    let region = regions.remove(offset);
+pub(crate) fn destroy(ctx: &CtxHead, owner: &Object, offset: usize) {
+    let region = ctx.remove(offset);
     kernel::warn_on!(!region.is_some_and(|region| region.is_of(owner)));
 }
 

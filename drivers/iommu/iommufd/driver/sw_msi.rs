@@ -6,27 +6,23 @@
 //! page of the window, the same in all page tables of a context, and is mapped there when the first
 //! device that uses it asks.
 
+use crate::ffi::shared::Place;
 #[cfg(CONFIG_IRQ_MSI_IOMMU)]
-use crate::ffi::sw_msi::{
-    Attached,
-    Doorbell,
-    Maps,
-    Table, //
+use crate::ffi::{
+    shared::{
+        Doorbell,
+        DoorbellSet, //
+    },
+    sw_msi::{
+        Attached,
+        Table, //
+    }, //
 };
 use kernel::{
     io::PhysAddr,
     page::PAGE_SIZE,
     prelude::*, //
 };
-
-/// Where a doorbell's page is: which page of which window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// The first IOVA of the window.
-    pub(crate) window: PhysAddr,
-    /// The number of the page in it.
-    pub(crate) page: u32,
-}
 
 impl Place {
     /// Its first IOVA.
@@ -62,21 +58,24 @@ fn page_of(addr: PhysAddr) -> PhysAddr {
     addr - addr % PAGE_SIZE as PhysAddr
 }
 
-/// The doorbell's place, which it gets now if it has none.
+/// The doorbell of a physical page, which gets its place now if it has none.
 ///
 /// # Errors
 ///
 /// `EOVERFLOW`: the context has as many doorbells as it can count; `ENOMEM`.
 #[cfg(CONFIG_IRQ_MSI_IOMMU)]
-fn place_of<'m>(maps: &'m mut Maps<'_>, window: PhysAddr, addr: PhysAddr) -> Result<&'m Doorbell> {
-    let found = find(
-        maps.iter().map(|it| (it.place(), it.addr(), it.id())),
-        window,
-        addr,
-    );
-    match found {
-        Ok(id) => maps.iter().find(|it| it.id() == id).ok_or(ENOENT),
-        Err(place) => maps.add(place, addr),
+fn doorbell(all: &mut KVec<Doorbell>, window: PhysAddr, addr: PhysAddr) -> Result<Doorbell> {
+    match find(all.iter().map(|it| (it.place, it.addr, *it)), window, addr) {
+        Ok(doorbell) => Ok(doorbell),
+        Err(place) => {
+            let id = all.len() as u32;
+            if id >= DoorbellSet::BITS {
+                return Err(EOVERFLOW);
+            }
+            let doorbell = Doorbell { place, addr, id };
+            all.push(doorbell, GFP_KERNEL)?;
+            Ok(doorbell)
+        }
     }
 }
 
@@ -87,9 +86,9 @@ fn place_of<'m>(maps: &'m mut Maps<'_>, window: PhysAddr, addr: PhysAddr) -> Res
 /// `ENOMEM`; what mapping runs into.
 #[cfg(CONFIG_IRQ_MSI_IOMMU)]
 pub(crate) fn install(table: &Table<'_>, doorbell: &Doorbell) -> Result {
-    if !table.present().has(doorbell.id()) {
-        table.map(doorbell.place().iova(), doorbell.addr())?;
-        table.present().insert(doorbell.id());
+    if !table.present().has(doorbell.id) {
+        table.map(doorbell.place.iova(), doorbell.addr)?;
+        table.present().insert(doorbell.id);
     }
     Ok(())
 }
@@ -110,14 +109,14 @@ pub(crate) fn translate(
     table: &Table<'_>,
     addr: PhysAddr,
 ) -> Result<Option<usize>> {
-    let Some(window) = device.window() else {
+    let Some(window) = device.group().window() else {
         return Ok(None);
     };
-    let mut maps = device.maps();
-    let doorbell = place_of(&mut maps, window, page_of(addr))?;
-    install(table, doorbell)?;
-    device.required().insert(doorbell.id());
-    Ok(Some(doorbell.place().iova()))
+    let mut all = device.ctx().doorbells.lock();
+    let doorbell = doorbell(&mut all, window, page_of(addr))?;
+    install(table, &doorbell)?;
+    device.group().required.insert(doorbell.id);
+    Ok(Some(doorbell.place.iova()))
 }
 
 #[cfg(CONFIG_KUNIT = "y")]

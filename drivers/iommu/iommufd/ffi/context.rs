@@ -3,55 +3,79 @@
 //! The context of an open `/dev/iommu`.
 
 use super::{
+    group::Groups,
+    ioas::Ioas,
     object::{
         KindId,
+        Loan,
         Taken,
         Unpublished, //
     },
+    shared::CtxHead,
     table::{
         Locked,
         Table, //
-    }, //
+    },
+    typed::Head, //
 };
 use core::{
     ops::Deref,
-    ptr::{
-        self,
-        NonNull, //
-    }, //
+    ptr::NonNull, //
 };
 use kernel::{
     bindings,
-    c_str,
+    new_mutex,
+    new_rwsem,
     prelude::*,
-    static_lock_class,
-    types::Opaque, //
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        rwsem::RwSem,
+        Mutex, //
+    }, //
 };
 
-/// `struct iommufd_ctx`, one for each open file.
-///
-/// # Invariants
-///
-/// Valid as long as a reference to its file is held; every object and every ioctl has one.
-#[repr(transparent)]
-pub(crate) struct Ctx(Opaque<bindings::iommufd_ctx>);
+/// A context, one for each open file.
+#[pin_data]
+#[repr(C)]
+pub(crate) struct Ctx {
+    #[pin]
+    head: CtxHead,
+    /// Who owns it.
+    file: NonNull<bindings::file>,
+    #[pin]
+    objects: Table,
+    #[pin]
+    groups: Mutex<Groups>,
+    #[pin]
+    ioas_creation_lock: RwSem,
+    /// Pinned pages are accounted as VFIO does.
+    account_mm: Atomic<bool>,
+    /// The id of VFIO's IOAS, or 0. Changed under the table's lock.
+    vfio_ioas: Atomic<u32>,
+    /// VFIO's container is for devices without an IOMMU. Changed under the table's lock.
+    no_iommu: Atomic<bool>,
+}
 
-// SAFETY: Its parts have locks of their own.
-unsafe impl Sync for Ctx {}
-// SAFETY: Not bound to a thread.
+// SAFETY: Its parts have locks of their own, and are not bound to a thread.
 unsafe impl Send for Ctx {}
+// SAFETY: As above.
+unsafe impl Sync for Ctx {}
 
 impl Ctx {
     /// # Safety
     ///
     /// `ptr` must be a context whose file stays open for `'a`.
     pub(super) unsafe fn from_raw<'a>(ptr: *mut bindings::iommufd_ctx) -> &'a Self {
-        // SAFETY: By the caller; the layouts are the same.
+        // SAFETY: By the caller; that is what C has an opaque type for.
         unsafe { &*ptr.cast() }
     }
 
+    /// As C knows it.
     pub(super) fn as_raw(&self) -> *mut bindings::iommufd_ctx {
-        self.0.get()
+        core::ptr::from_ref(self).cast_mut().cast()
     }
 
     /// Makes the context of `file`, which owns it.
@@ -59,75 +83,23 @@ impl Ctx {
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(super) fn create(
-        file: *mut bindings::file,
-        account_mode: u8,
-    ) -> Result<*mut bindings::iommufd_ctx> {
-        let ctx = KBox::<bindings::iommufd_ctx>::new(
-            // SAFETY: All-zero bytes are a valid structure of integers and pointers.
-            unsafe { core::mem::zeroed() },
+    pub(super) fn new(
+        file: NonNull<bindings::file>,
+        account: AccountMode,
+    ) -> Result<Pin<KBox<Self>>> {
+        KBox::pin_init(
+            pin_init!(Self {
+                head <- CtxHead::new(),
+                file,
+                objects <- Table::new(),
+                groups <- new_mutex!(Groups::new()),
+                ioas_creation_lock <- new_rwsem!((), "ioas_creation_lock"),
+                account_mm: Atomic::new(account == AccountMode::Mm),
+                vfio_ioas: Atomic::new(0),
+                no_iommu: Atomic::new(false),
+            }),
             GFP_KERNEL_ACCOUNT,
-        )?;
-        let raw = KBox::into_raw(ctx);
-        // SAFETY: The structure is ours alone until the file gets it.
-        unsafe { (*raw).account_mode = account_mode };
-        // SAFETY: As above.
-        unsafe { (*raw).file = file };
-        // SAFETY: As above; from here on it stays where it is. The name and the class are static.
-        unsafe {
-            bindings::__init_rwsem(
-                &raw mut (*raw).ioas_creation_lock,
-                c_str!("ioas_creation_lock").as_char_ptr(),
-                static_lock_class!().as_ptr(),
-            )
-        };
-        // SAFETY: As above.
-        unsafe { Table::init(&raw mut (*raw).objects) };
-        // SAFETY: As above.
-        unsafe { bindings::iommu_xa_init_flags(&raw mut (*raw).groups, 0) };
-        // SAFETY: As above.
-        unsafe { bindings::mt_init_flags(&raw mut (*raw).mt_mmap, bindings::MT_FLAGS_ALLOC_RANGE) };
-        // SAFETY: As above.
-        unsafe {
-            bindings::__mutex_init(
-                &raw mut (*raw).sw_msi_lock,
-                c_str!("sw_msi_lock").as_char_ptr(),
-                static_lock_class!().as_ptr(),
-            )
-        };
-        // SAFETY: As above.
-        unsafe { bindings::INIT_LIST_HEAD(&raw mut (*raw).sw_msi_list) };
-        Ok(raw)
-    }
-
-    /// Frees what is left of a context when its last reference is gone and all objects with it.
-    ///
-    /// # Safety
-    ///
-    /// `raw` must come from [`Self::create`] and not be used afterwards.
-    pub(super) unsafe fn free(raw: *mut bindings::iommufd_ctx) {
-        // SAFETY: By the caller.
-        unsafe { Self::from_raw(raw) }.objects().destroy();
-        // SAFETY: By the caller; there are no objects, so nobody uses any part of it.
-        kernel::warn_on!(unsafe { !(*raw).groups.xa_head.is_null() });
-        // SAFETY: As above.
-        unsafe { bindings::mutex_destroy(&raw mut (*raw).sw_msi_lock) };
-        // SAFETY: Only the address is taken.
-        let list = unsafe { &raw mut (*raw).sw_msi_list };
-        loop {
-            // SAFETY: The list is initialised, and nobody else uses it.
-            let item = unsafe { (*list).next };
-            if ptr::eq(item, list) {
-                break;
-            }
-            // SAFETY: It is on the list.
-            unsafe { bindings::iommu_list_del(item) };
-            // SAFETY: The link is the first field of a map, which came from kmalloc(); the list
-            // owned it.
-            unsafe { bindings::kfree(item.cast()) };
-        }
-        // SAFETY: It came from a box in `create`.
-        drop(unsafe { KBox::from_raw(raw) });
+        )
     }
 
     /// What tells it from others.
@@ -135,10 +107,30 @@ impl Ctx {
         NonNull::from(self).cast()
     }
 
+    /// What drivers use of it.
+    pub(super) fn head(&self) -> &CtxHead {
+        &self.head
+    }
+
+    /// The file that owns it.
+    pub(super) fn file(&self) -> *mut bindings::file {
+        self.file.as_ptr()
+    }
+
     /// The table of its objects.
+    #[inline]
     pub(crate) fn objects(&self) -> &Table {
-        // SAFETY: Initialised in `create`, valid as long as `self`.
-        unsafe { Table::from_raw(&raw mut (*self.as_raw()).objects) }
+        &self.objects
+    }
+
+    /// Its groups.
+    pub(crate) fn groups(&self) -> &Mutex<Groups> {
+        &self.groups
+    }
+
+    /// Held for reading while an IOAS is published, for writing while all are locked.
+    pub(crate) fn ioas_creation_lock(&self) -> &RwSem {
+        &self.ioas_creation_lock
     }
 
     /// Reserves an id and `size` zeroed bytes for an object.
@@ -151,34 +143,52 @@ impl Ctx {
         Unpublished::new(self.objects(), size, kind)
     }
 
-    /// Forgets that VFIO compatibility uses this IOAS. Under the table's lock.
-    pub(crate) fn forget_vfio_ioas(&self, taken: &Taken, _locked: &Locked<'_>) {
-        // SAFETY: Only the address is taken.
-        let ioas = unsafe { &raw mut (*self.as_raw()).vfio_ioas };
-        // SAFETY: The field is guarded by the table's lock.
-        if ptr::addr_eq(unsafe { *ioas }, taken.object().as_raw()) {
-            // SAFETY: As above.
-            unsafe { *ioas = ptr::null_mut() };
-        }
-    }
-
     /// How pinned memory is accounted for.
     pub(crate) fn account_mode(&self) -> AccountMode {
-        // SAFETY: A byte that is read and written whole.
-        match unsafe { ptr::read_volatile(&raw const (*self.as_raw()).account_mode) }.into() {
-            ACCOUNT_MM => AccountMode::Mm,
-            _ => AccountMode::User,
+        if self.account_mm.load(Relaxed) {
+            AccountMode::Mm
+        } else {
+            AccountMode::User
         }
     }
 
     /// Changes how pinned memory is accounted for. Under the table's lock.
     pub(crate) fn set_account_mode(&self, mode: AccountMode, _locked: &Locked<'_>) {
-        let mode = match mode {
-            AccountMode::User => ACCOUNT_USER,
-            AccountMode::Mm => ACCOUNT_MM,
-        };
-        // SAFETY: A byte that is read and written whole.
-        unsafe { ptr::write_volatile(&raw mut (*self.as_raw()).account_mode, mode as u8) }
+        self.account_mm.store(mode == AccountMode::Mm, Relaxed);
+    }
+
+    /// Lends the IOAS that the container's ioctls work on, if there is one.
+    pub(crate) fn lend_vfio_ioas<'a>(&'a self, _locked: &Locked<'_>) -> Option<Loan<'a, Ioas>> {
+        self.objects
+            .lend(self.vfio_ioas.load(Relaxed))
+            .and_then(Loan::new)
+    }
+
+    /// Whether the container has had an IOAS set.
+    pub(crate) fn has_vfio_ioas(&self, _locked: &Locked<'_>) -> bool {
+        self.vfio_ioas.load(Relaxed) != 0
+    }
+
+    /// Sets or clears the container's IOAS.
+    pub(crate) fn set_vfio_ioas(&self, ioas: Option<&Ioas>, _locked: &Locked<'_>) {
+        self.vfio_ioas.store(ioas.map_or(0, Ioas::id), Relaxed);
+    }
+
+    /// Forgets that VFIO compatibility uses this IOAS. Under the table's lock.
+    pub(crate) fn forget_vfio_ioas(&self, taken: &Taken, _locked: &Locked<'_>) {
+        if self.vfio_ioas.load(Relaxed) == taken.object().id() {
+            self.vfio_ioas.store(0, Relaxed);
+        }
+    }
+
+    /// Whether the container is for devices without an IOMMU.
+    pub(crate) fn no_iommu(&self) -> bool {
+        self.no_iommu.load(Relaxed)
+    }
+
+    /// Makes the container one for devices without an IOMMU, for good.
+    pub(crate) fn set_no_iommu(&self, _locked: &Locked<'_>) {
+        self.no_iommu.store(true, Relaxed);
     }
 }
 
@@ -198,7 +208,7 @@ impl CtxRef {
     /// Keeps a context.
     pub(crate) fn new(ctx: &Ctx) -> Self {
         // SAFETY: The context is open.
-        unsafe { bindings::get_file((*ctx.as_raw()).file) };
+        unsafe { bindings::get_file(ctx.file()) };
         // INVARIANT: taken just now.
         Self(NonNull::from(ctx))
     }
@@ -226,12 +236,9 @@ impl Deref for CtxRef {
 impl Drop for CtxRef {
     fn drop(&mut self) {
         // SAFETY: By the type invariant.
-        unsafe { bindings::fput((*self.as_raw()).file) };
+        unsafe { bindings::fput(self.file()) };
     }
 }
-
-const ACCOUNT_USER: u32 = bindings::IOPT_PAGES_ACCOUNT_USER;
-const ACCOUNT_MM: u32 = bindings::IOPT_PAGES_ACCOUNT_MM;
 
 /// Against whose limit pinned pages count.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -243,13 +250,12 @@ pub(crate) enum AccountMode {
 }
 
 impl AccountMode {
-    /// What a new context starts with: as VFIO does on VFIO's own node. Elsewhere 0, which the
-    /// page core takes for its own default, the user's limit.
-    pub(super) const fn initial(vfio: bool) -> u8 {
+    /// What a new context starts with: as VFIO does on VFIO's own node, the user's limit elsewhere.
+    pub(super) const fn initial(vfio: bool) -> Self {
         if vfio {
-            ACCOUNT_MM as u8
+            Self::Mm
         } else {
-            0
+            Self::User
         }
     }
 }

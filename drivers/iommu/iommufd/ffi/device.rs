@@ -25,6 +25,7 @@ use super::{
     },
     hwpt::Viommu,
     object::Object,
+    shared::GroupHead,
     typed::{
         begins_with_head,
         downcast,
@@ -105,13 +106,14 @@ pub(crate) struct Device {
     #[pin]
     object: Object,
     ictx: NonNull<bindings::iommufd_ctx>,
-    group: GroupRef,
+    group_head: NonNull<GroupHead>,
     group_item: Opaque<bindings::list_head>,
     dev: NonNull<bindings::device>,
     enforce_cache_coherency: bool,
     vdev: UnsafeCell<*mut bindings::iommufd_vdevice>,
     destroying: UnsafeCell<bool>,
     // What C does not need to know.
+    group: GroupRef,
     owner: Option<DmaOwner<'static>>,
     context: Option<CtxRef>,
     // Keeps `dev`.
@@ -127,7 +129,7 @@ macro_rules! assert_offsets {
 }
 assert_offsets!(
     ictx = ictx,
-    group = igroup,
+    group_head = igroup,
     group_item = group_item,
     dev = dev,
     enforce_cache_coherency = enforce_cache_coherency,
@@ -174,12 +176,13 @@ impl Device {
         let init = pin_init!(Self {
             object <- Object::new(),
             ictx: NonNull::from(ctx).cast(),
-            group: parts.group,
+            group_head: NonNull::from(parts.group.head()),
             group_item: Opaque::zeroed(),
             dev: NonNull::from(dev).cast(),
             enforce_cache_coherency: parts.enforce_cache_coherency,
             vdev: UnsafeCell::new(ptr::null_mut()),
             destroying: UnsafeCell::new(false),
+            group: parts.group,
             owner,
             context,
             _dev: kept,

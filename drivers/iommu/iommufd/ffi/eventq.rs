@@ -372,7 +372,10 @@ unsafe extern "C" fn poll<T: Queue>(
 /// # Safety
 ///
 /// The VFS calls it once, when the last reference to a queue's file is gone.
-unsafe extern "C" fn release<T: Queue>(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+unsafe extern "C" fn release<T: Queue>(
+    _: *mut bindings::inode,
+    file: *mut bindings::file,
+) -> c_int {
     // SAFETY: By the contract of the function.
     let queue = unsafe { queue_of::<T>(file) };
     // SAFETY: By the type invariant the file has one.

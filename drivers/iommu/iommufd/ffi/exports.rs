@@ -6,10 +6,15 @@
 //! The callers' side of each contract is in those headers.
 
 use super::{
+    context::{
+        Ctx,
+        CtxRef, //
+    },
     errno,
     file,
     memory, //
 };
+use core::ptr::NonNull;
 use kernel::{
     bindings,
     prelude::*, //
@@ -22,10 +27,8 @@ use kernel::{
 /// The caller must have one already.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_ctx_get(ictx: *mut bindings::iommufd_ctx) {
-    // SAFETY: The caller has a reference already; the field does not change.
-    let file = unsafe { (*ictx).file };
-    // SAFETY: As above, which is one to the file.
-    unsafe { bindings::get_file(file) };
+    // SAFETY: The caller has a reference already.
+    core::mem::forget(CtxRef::new(unsafe { Ctx::from_raw(ictx) }));
 }
 
 /// Gives a reference to a context back.
@@ -35,10 +38,8 @@ pub(crate) unsafe extern "C" fn iommufd_ctx_get(ictx: *mut bindings::iommufd_ctx
 /// The caller must have one, and not use it afterwards.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_ctx_put(ictx: *mut bindings::iommufd_ctx) {
-    // SAFETY: The caller has a reference; the field does not change.
-    let file = unsafe { (*ictx).file };
-    // SAFETY: The caller gives its reference away, which is one to the file.
-    unsafe { bindings::fput(file) };
+    // SAFETY: The caller has a reference, and gives it away.
+    drop(unsafe { CtxRef::adopt(NonNull::from(Ctx::from_raw(ictx))) });
 }
 
 /// Takes a reference to the context of a file; `EBADFD` when it has none.

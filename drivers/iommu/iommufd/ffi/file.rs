@@ -9,17 +9,18 @@ use super::{
         AccountMode,
         Ctx, //
     },
-    count::Count,
     destroy,
     object::{
         Counted,
         Object, //
-    }, //
+    },
+    typed::Hold, //
 };
 use crate::ioctl;
 use core::{
     cell::UnsafeCell,
     mem,
+    pin::Pin,
     ptr::{
         self,
         NonNull, //
@@ -31,13 +32,18 @@ use kernel::{
         from_result,
         to_result, //
     },
+    io::PhysAddr,
     mm::virt::{
         flags,
         VmaRef, //
     },
-    page::PAGE_SIZE,
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
     pr_info_once,
     prelude::*,
+    types::ForeignOwnable,
     ModuleMetadata, //
 };
 
@@ -187,9 +193,10 @@ unsafe extern "C" fn open(_: *mut bindings::inode, file: *mut bindings::file) ->
         if vfio {
             pr_info_once!("IOMMUFD is providing /dev/vfio/vfio, not VFIO.\n");
         }
-        let ctx = Ctx::create(file, AccountMode::initial(vfio))?;
+        let owner = NonNull::new(file).ok_or(EINVAL)?;
+        let ctx = Ctx::new(owner, AccountMode::initial(vfio))?;
         // SAFETY: As above.
-        unsafe { *private = ctx.cast() };
+        unsafe { *private = ctx.into_foreign() };
         Ok(0)
     })
 }
@@ -199,11 +206,8 @@ unsafe extern "C" fn open(_: *mut bindings::inode, file: *mut bindings::file) ->
 /// The VFS calls it once, when the last reference to the file is gone.
 unsafe extern "C" fn release(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
     // SAFETY: Set by `open`; this was the last reference to the file.
-    let raw = unsafe { (*file).private_data }.cast();
-    // SAFETY: As above.
-    destroy::destroy_all(unsafe { Ctx::from_raw(raw) });
-    // SAFETY: As above.
-    unsafe { Ctx::free(raw) };
+    let ctx = unsafe { Pin::<KBox<Ctx>>::from_foreign((*file).private_data) };
+    destroy::destroy_all(&ctx);
     0
 }
 
@@ -225,18 +229,14 @@ unsafe extern "C" fn unlocked_ioctl(
     }
 }
 
-/// The owner's users count, which each mapping holds one of.
+/// The owner of a mapping's region, whose `users` each mapping holds one of.
 ///
 /// # Safety
 ///
 /// `vma` must be one that `mmap` below has set up.
-unsafe fn owner_of<'a>(vma: *mut bindings::vm_area_struct) -> &'a Count {
-    // SAFETY: By the caller; it does not change.
-    let region = unsafe { (*vma).vm_private_data }.cast::<bindings::iommufd_mmap>();
-    // SAFETY: The region stays while a mapping counts on its owner, which is named there for good.
-    let owner = unsafe { (*region).owner };
-    // SAFETY: The mapping's count keeps the owner.
-    unsafe { Count::from_raw(&raw mut (*owner).users) }
+unsafe fn owner_of<'a>(vma: *mut bindings::vm_area_struct) -> &'a Object {
+    // SAFETY: By the caller `mmap` has put it there; the mapping's count keeps it.
+    unsafe { Object::from_raw((*vma).vm_private_data.cast()) }
 }
 
 /// # Safety
@@ -244,15 +244,15 @@ unsafe fn owner_of<'a>(vma: *mut bindings::vm_area_struct) -> &'a Count {
 /// Only for mappings that [`mmap`] has set up.
 unsafe extern "C" fn vma_open(vma: *mut bindings::vm_area_struct) {
     // SAFETY: These operations are set by `mmap` only.
-    unsafe { owner_of(vma) }.inc();
+    core::mem::forget(Hold::new(unsafe { owner_of(vma) }));
 }
 
 /// # Safety
 ///
 /// Only for mappings that [`mmap`] has set up.
 unsafe extern "C" fn vma_close(vma: *mut bindings::vm_area_struct) {
-    // SAFETY: These operations are set by `mmap` only.
-    unsafe { owner_of(vma) }.dec();
+    // SAFETY: These operations are set by `mmap` only, and this is the mapping's count.
+    drop(unsafe { Hold::adopt(owner_of(vma)) });
 }
 
 /// # Safety
@@ -260,8 +260,8 @@ unsafe extern "C" fn vma_close(vma: *mut bindings::vm_area_struct) {
 /// The VFS calls it with an open file and a mapping that is being made.
 unsafe extern "C" fn mmap(file: *mut bindings::file, vma: *mut bindings::vm_area_struct) -> c_int {
     from_result(|| {
-        // SAFETY: Set by `open`.
-        let ctx = unsafe { (*file).private_data }.cast::<bindings::iommufd_ctx>();
+        // SAFETY: Set by `open`; the file is open.
+        let ctx = unsafe { Ctx::from_raw((*file).private_data.cast()) };
         // SAFETY: A mapping that is being made is its caller's alone.
         unsafe { map_region(ctx, &mut *vma) }?;
         Ok(0)
@@ -272,11 +272,8 @@ unsafe extern "C" fn mmap(file: *mut bindings::file, vma: *mut bindings::vm_area
 ///
 /// # Safety
 ///
-/// `ctx` must be open and `vma` a mapping of its file that is being made.
-unsafe fn map_region(
-    ctx: *mut bindings::iommufd_ctx,
-    vma: &mut bindings::vm_area_struct,
-) -> Result {
+/// `vma` is a mapping of the context's file that is being made.
+unsafe fn map_region(ctx: &Ctx, vma: &mut bindings::vm_area_struct) -> Result {
     let (length, flags) = {
         // SAFETY: By the caller.
         let area = unsafe { VmaRef::from_raw(vma) };
@@ -288,65 +285,32 @@ unsafe fn map_region(
     if flags & flags::EXEC != 0 {
         return Err(EPERM);
     }
-    // SAFETY: Only the address is taken.
-    let tree = unsafe { &raw mut (*ctx).mt_mmap };
-    // SAFETY: By the caller it is initialised.
-    let (region, owner) = unsafe { region_at(tree, vma.vm_pgoff) }?;
-    // SAFETY: The count on its owner, taken there, keeps the region, which does not change.
-    let pgoff = unsafe { (*region).vm_pgoff };
-    // SAFETY: As above.
-    let mmio = unsafe { (*region).mmio_addr };
-    // SAFETY: As above.
-    let size = unsafe { (*region).length };
-    // The tree gives a region for any offset within; only the whole of it may be mapped.
-    if vma.vm_pgoff != pgoff || length != size {
-        owner.dec();
-        return Err(ENXIO);
-    }
+    let (addr, owner) = region_at(ctx, vma.vm_pgoff, length).ok_or(ENXIO)?;
     vma.vm_pgoff = 0;
-    vma.vm_private_data = region.cast();
+    vma.vm_private_data = owner.as_raw().cast();
     vma.vm_ops = &raw const VM_OPS.0;
     // SAFETY: A mapping that is being made; the driver vouches for the region.
-    to_result(unsafe { bindings::iommu_remap_uncached(vma, mmio) }).inspect_err(|_| owner.dec())
+    to_result(unsafe { bindings::iommu_remap_uncached(vma, addr) })?;
+    // `vma_close` gives it back.
+    mem::forget(owner);
+    Ok(())
 }
 
-/// Takes one of `users` of an object that is published.
+/// Where the region is that begins at a page offset and has this length, and a hold on its owner;
+/// `None` when there is none, or its owner is not published yet or being destroyed.
 ///
 /// One that is still being made has `users`, too, but may be gone at any time, whoever else counts:
 /// when its ioctl fails, its region goes with it.
-fn hold_published(owner: &Object) -> Option<&Count> {
+fn region_at(ctx: &Ctx, pgoff: usize, length: usize) -> Option<(PhysAddr, Hold<Object>)> {
+    let mut regions = ctx.head().regions.lock();
+    let region = regions.load(pgoff << PAGE_SHIFT)?;
+    // The tree gives a region for any offset within; only the whole of it may be mapped.
+    if region.vm_pgoff != pgoff || region.length != length {
+        return None;
+    }
+    // SAFETY: Regions leave the tree under its lock, before they and their owners are freed.
+    let owner = unsafe { Object::from_raw(region.owner.as_ptr()) };
     // Zero until it is published. Given back at once: what a mapping keeps is not waited for.
     let _counted = Counted::new(owner)?;
-    let users = owner.users();
-    users.inc_not_zero().then_some(users)
-}
-
-/// Finds the region around a page offset and takes a count on its owner.
-///
-/// # Errors
-///
-/// `ENXIO`: there is none, or its owner is not published yet or being destroyed.
-///
-/// # Safety
-///
-/// `tree` must be the initialised tree of an open context.
-unsafe fn region_at<'a>(
-    tree: *mut bindings::maple_tree,
-    pgoff: usize,
-) -> Result<(*mut bindings::iommufd_mmap, &'a Count)> {
-    // SAFETY: By the caller; the lock is given back below.
-    unsafe { bindings::iommu_mtree_lock(tree) };
-    // SAFETY: By the caller.
-    let entry = unsafe { bindings::mtree_load(tree, pgoff << bindings::PAGE_SHIFT) };
-    let region = entry.cast::<bindings::iommufd_mmap>();
-    let owner = NonNull::new(region).map(|region| {
-        // SAFETY: Regions leave the tree under its lock, before they and their owners are freed.
-        let owner = unsafe { (*region.as_ptr()).owner };
-        // SAFETY: As above.
-        unsafe { Object::from_raw(owner) }
-    });
-    let owner = owner.and_then(hold_published);
-    // SAFETY: Taken above.
-    unsafe { bindings::iommu_mtree_unlock(tree) };
-    owner.map(|owner| (region, owner)).ok_or(ENXIO)
+    Some((region.addr, Hold::of_found(owner)?))
 }

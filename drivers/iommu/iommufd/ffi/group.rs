@@ -5,19 +5,18 @@
 //! A [`Group`] is what a context knows about one group of the IOMMU core: what its devices are
 //! attached to, and where its window for software MSIs is. It lives as long as a device of it is
 //! bound to the context. Its mutex is taken after an IOAS's and before the page core's locks.
-//!
-//! C header: `drivers/iommu/iommufd/iommufd_private.h`
 
+#[cfg(CONFIG_IRQ_MSI_IOMMU)]
+use super::shared::Doorbell;
 use super::{
     context::Ctx,
-    count::Count,
     domain::PhysDev,
     hwpt::PagingHwpt,
-    ioas::Ioas, //
+    ioas::Ioas,
+    shared::GroupHead, //
 };
 use crate::attach::Attachments;
 use core::{
-    cell::UnsafeCell,
     ops::{
         Deref,
         DerefMut, //
@@ -27,19 +26,21 @@ use core::{
         NonNull, //
     }, //
 };
+#[cfg(CONFIG_IRQ_MSI_IOMMU)]
+use kernel::error::to_result;
 use kernel::{
     bindings,
-    c_str,
+    new_mutex,
     prelude::*,
-    static_lock_class,
-    sync::{
-        lock::{
-            mutex::MutexBackend,
-            Guard, //
-        },
-        Mutex, //
+    rbtree::{
+        RBTree,
+        RBTreeNodeReservation, //
     },
-    types::Opaque, //
+    sync::{
+        Arc,
+        Mutex,
+        MutexGuard, //
+    }, //
 };
 
 /// A reference to a group of the IOMMU core.
@@ -75,66 +76,53 @@ impl Drop for CoreGroup {
     }
 }
 
-/// `struct iommufd_group`, and what C does not need to know of it.
+/// What a context knows of a group.
 ///
 /// # Invariants
 ///
-/// The C part is initialised; its `group` is `core`'s, or null. `attachments` is guarded by the
-/// mutex. Its context outlives it, as each device of it has a reference to that.
+/// Its context outlives it, as each device of it is one of the context's objects.
+#[pin_data]
 #[repr(C)]
 pub(crate) struct Group {
-    c: Opaque<bindings::iommufd_group>,
+    head: GroupHead,
+    ctx: NonNull<Ctx>,
     core: Option<CoreGroup>,
-    attachments: UnsafeCell<Attachments>,
+    #[pin]
+    attachments: Mutex<Attachments>,
 }
 
-/// There is no window for software MSIs.
-const NO_SW_MSI: bindings::phys_addr_t = bindings::phys_addr_t::MAX;
+// SAFETY: Groups of the core are not bound to a thread, and contexts are `Sync`.
+unsafe impl Send for Group {}
+// SAFETY: As above.
+unsafe impl Sync for Group {}
 
 impl Group {
-    fn make(ctx: &Ctx, core: Option<CoreGroup>) -> Result<GroupRef> {
-        let group = KBox::new(
-            Self {
-                c: Opaque::zeroed(),
+    fn new(ctx: &Ctx, core: Option<CoreGroup>) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                head: GroupHead::new(),
+                ctx: NonNull::from(ctx),
                 core,
-                attachments: UnsafeCell::new(Attachments::new()),
-            },
+                attachments <- new_mutex!(Attachments::new(), "iommufd_group"),
+            }),
             GFP_KERNEL,
-        )?;
-        let this = KBox::into_raw(group);
-        // SAFETY: It was just allocated, and stays where it is.
-        let c = unsafe { (*this).c.get() };
-        // SAFETY: As above.
-        let core = unsafe { (*this).core.as_ref() };
-        // SAFETY: As above; all of its fields may be written.
-        unsafe { (*c).group = core.map_or(ptr::null_mut(), |core| core.0.as_ptr()) };
-        // SAFETY: As above.
-        unsafe { (*c).ictx = ctx.as_raw() };
-        // SAFETY: As above.
-        unsafe { (*c).sw_msi_start = NO_SW_MSI };
-        // SAFETY: As above; the mutex does not move from here on.
-        unsafe {
-            bindings::__mutex_init(
-                &raw mut (*c).lock,
-                c_str!("iommufd_group").as_char_ptr(),
-                static_lock_class!().as_ptr(),
-            )
-        };
-        // SAFETY: `into_raw()` is not null.
-        let group = GroupRef(unsafe { NonNull::new_unchecked(this) });
-        // INVARIANT: this is the reference of `group`.
-        group.count().set(1);
-        Ok(group)
+        )
     }
 
-    fn count(&self) -> &Count {
-        // SAFETY: The structure is valid, and the count is only changed atomically.
-        unsafe { Count::from_raw(&raw mut (*self.c.get()).ref_.refcount) }
+    /// What drivers use of it.
+    pub(super) fn head(&self) -> &GroupHead {
+        &self.head
+    }
+
+    fn ctx(&self) -> &Ctx {
+        // SAFETY: By the type invariant.
+        unsafe { self.ctx.as_ref() }
     }
 
     pub(super) fn core(&self) -> *mut bindings::iommu_group {
-        // SAFETY: By the type invariant; it does not change.
-        unsafe { (*self.c.get()).group }
+        self.core
+            .as_ref()
+            .map_or(ptr::null_mut(), |core| core.0.as_ptr())
     }
 
     /// Whether it is the IOMMU core's `group`.
@@ -155,43 +143,17 @@ impl Group {
 
     /// Takes the mutex.
     pub(crate) fn lock(&self) -> Locked<'_> {
-        // SAFETY: By the type invariant.
-        let mutex = unsafe { Mutex::<()>::from_raw(&raw mut (*self.c.get()).lock) };
         Locked {
             group: self,
-            _guard: mutex.lock(),
+            attachments: self.attachments.lock(),
         }
-    }
-
-    /// Takes the group out of its context's table. The last reference is gone.
-    fn forget(&self) {
-        let Some(core) = &self.core else { return };
-        // SAFETY: By the type invariant; it does not change.
-        let ctx = unsafe { (*self.c.get()).ictx };
-        // SAFETY: By the type invariant the context is valid.
-        let groups = unsafe { &raw mut (*ctx).groups };
-        let this = ptr::from_ref(self).cast_mut().cast();
-        // SAFETY: The table is initialised. Somebody may have put a new group in its place.
-        unsafe { bindings::xa_lock(groups) };
-        // SAFETY: The lock is held; storing nothing allocates nothing.
-        unsafe {
-            bindings::__xa_cmpxchg(
-                groups,
-                core.id(),
-                this,
-                ptr::null_mut(),
-                bindings::GFP_KERNEL,
-            )
-        };
-        // SAFETY: As above.
-        unsafe { bindings::xa_unlock(groups) };
     }
 }
 
 /// A group whose mutex is held.
 pub(crate) struct Locked<'a> {
     group: &'a Group,
-    _guard: Guard<'a, (), MutexBackend>,
+    attachments: MutexGuard<'a, Attachments>,
 }
 
 impl Locked<'_> {
@@ -201,11 +163,8 @@ impl Locked<'_> {
     ///
     /// As there.
     pub(crate) fn reserve_for(&mut self, ioas: &Ioas, dev: &PhysDev) -> Result {
-        // SAFETY: Only the address is taken: who prepares an MSI may be reading it.
-        let sw_msi_start = unsafe { &raw mut (*self.group.c.get()).sw_msi_start };
         if let Some(start) = ioas.reserve_with_msi(dev)? {
-            // SAFETY: The mutex keeps others from writing there.
-            unsafe { sw_msi_start.write_volatile(start) };
+            self.group.head.set_window(start);
         }
         Ok(())
     }
@@ -217,39 +176,19 @@ impl Locked<'_> {
     /// `ENOMEM`; what mapping runs into.
     #[cfg(CONFIG_IRQ_MSI_IOMMU)]
     pub(crate) fn map_sw_msi(&self, hwpt: &PagingHwpt) -> Result {
-        let c = self.group.c.get();
-        // SAFETY: The mutex guards the field.
-        let start = unsafe { (*c).sw_msi_start };
-        if start == NO_SW_MSI {
+        let (head, ctx) = (&self.group.head, self.group.ctx());
+        let Some(window) = head.window() else {
             return Ok(());
-        }
-        // SAFETY: The context is valid.
-        let ctx = unsafe { (*c).ictx };
-        // SAFETY: As above.
-        let _guard = unsafe { Mutex::<()>::from_raw(&raw mut (*ctx).sw_msi_lock) }.lock();
-        // SAFETY: As above.
-        let list = unsafe { &raw mut (*ctx).sw_msi_list };
-        // SAFETY: The lock guards the list and the bitmaps.
-        let mut item = unsafe { (*list).next };
-        while !ptr::eq(item, list) {
-            // The item is the map's first field.
-            let map: *mut bindings::iommufd_sw_msi_map = item.cast();
-            // SAFETY: As above.
-            let its_start = unsafe { (*map).sw_msi_start };
-            // SAFETY: As above.
-            let id = unsafe { (*map).id };
-            // SAFETY: As above; ids are below the number of the bitmap's bits.
-            let required = unsafe { (*c).required_sw_msi.bitmap[0] } & (1 << id) != 0;
-            if its_start == start && required {
-                // SAFETY: The lock is held, and all are valid.
-                kernel::error::to_result(unsafe {
-                    bindings::iommufd_sw_msi_install(ctx, hwpt.as_raw(), map)
-                })?;
-            }
-            // SAFETY: The lock guards the list.
-            item = unsafe { (*item).next };
-        }
-        Ok(())
+        };
+        let doorbells = ctx.head().doorbells.lock();
+        let required = |it: &&Doorbell| it.place.window == window && head.required.has(it.id);
+        doorbells.iter().filter(required).try_for_each(|doorbell| {
+            let doorbell = ptr::from_ref(doorbell).cast_mut().cast();
+            // SAFETY: The mutex is held, and all are valid.
+            to_result(unsafe {
+                bindings::iommufd_sw_msi_install(ctx.as_raw(), hwpt.as_raw(), doorbell)
+            })
+        })
     }
 
     /// On this machine MSIs do not go through page tables.
@@ -267,25 +206,29 @@ impl Deref for Locked<'_> {
     type Target = Attachments;
 
     fn deref(&self) -> &Attachments {
-        // SAFETY: The mutex guards it.
-        unsafe { &*self.group.attachments.get() }
+        &self.attachments
     }
 }
 
 impl DerefMut for Locked<'_> {
     fn deref_mut(&mut self) -> &mut Attachments {
-        // SAFETY: The mutex guards it, and `self` is borrowed for itself.
-        unsafe { &mut *self.group.attachments.get() }
+        &mut self.attachments
     }
 }
 
-/// A reference to a group.
-///
-/// # Invariants
-///
-/// This owns one count, of a group in memory of `KBox`.
-#[repr(transparent)]
-pub(crate) struct GroupRef(NonNull<Group>);
+/// The groups of a context, by the number that the IOMMU core gives them, and how many devices of
+/// each are bound.
+pub(crate) struct Groups(RBTree<usize, (Arc<Group>, usize)>);
+
+impl Groups {
+    /// None.
+    pub(crate) fn new() -> Self {
+        Self(RBTree::new())
+    }
+}
+
+/// A device's place in its group, which leaves the context with the last of them.
+pub(crate) struct GroupRef(Arc<Group>);
 
 impl GroupRef {
     /// The context's group for `dev`: the one that is there, or a new one.
@@ -295,27 +238,17 @@ impl GroupRef {
     /// `ENODEV`: the device is in no group; `ENOMEM`.
     pub(crate) fn of(ctx: &Ctx, dev: &PhysDev) -> Result<Self> {
         let core = CoreGroup::of(dev)?;
-        let (id, raw) = (core.id(), core.0.as_ptr());
-        let table = GroupTable(ctx);
-        if let Some(group) = table.lock().get(id, raw) {
-            return Ok(group);
+        let mut groups = ctx.groups().lock();
+        if let Some((group, devices)) = groups.0.get_mut(&core.id()) {
+            // Numbers are not used again while somebody has a reference.
+            kernel::warn_on!(!group.is(core.0.as_ptr()));
+            *devices += 1;
+            return Ok(Self(group.clone()));
         }
-        let new = Group::make(ctx, Some(core))?;
-        let locked = table.lock();
-        let mut stale = ptr::null_mut();
-        loop {
-            let found = locked.replace(id, stale, &new)?;
-            if ptr::eq(found, stale) {
-                return Ok(new);
-            }
-            // SAFETY: It is what the table has, and the lock is held.
-            if let Some(group) = unsafe { locked.try_get(found, raw) } {
-                // The new one must be dropped without the lock.
-                drop(locked);
-                return Ok(group);
-            }
-            stale = found;
-        }
+        let (id, node) = (core.id(), RBTreeNodeReservation::new(GFP_KERNEL)?);
+        let group = Group::new(ctx, Some(core))?;
+        groups.0.insert(node.into_node(id, (group.clone(), 1)));
+        Ok(Self(group))
     }
 
     /// A group for a device without an IOMMU.
@@ -324,7 +257,7 @@ impl GroupRef {
     ///
     /// `ENOMEM`.
     pub(crate) fn without_iommu(ctx: &Ctx) -> Result<Self> {
-        Group::make(ctx, None)
+        Group::new(ctx, None).map(Self)
     }
 }
 
@@ -332,90 +265,30 @@ impl Deref for GroupRef {
     type Target = Group;
 
     fn deref(&self) -> &Group {
-        // SAFETY: By the type invariant.
-        unsafe { self.0.as_ref() }
+        &self.0
     }
 }
 
 impl Drop for GroupRef {
     fn drop(&mut self) {
-        if !self.count().dec_and_test() {
-            return;
+        let is_last = match &self.core {
+            Some(core) => {
+                let mut groups = self.ctx().groups().lock();
+                let left = groups.0.get_mut(&core.id()).map(|(_, devices)| {
+                    *devices -= 1;
+                    *devices
+                });
+                if left == Some(0) {
+                    // What is in the tree is not the last reference.
+                    drop(groups.0.remove(&core.id()));
+                }
+                left == Some(0)
+            }
+            None => true,
+        };
+        if is_last && kernel::warn_on!(!self.lock().is_empty()) {
+            // Rather leak it than free what the hardware still uses.
+            core::mem::forget(self.0.clone());
         }
-        self.forget();
-        // Rather leak it than free what the hardware still uses.
-        if kernel::warn_on!(!self.lock().is_empty()) {
-            return;
-        }
-        // SAFETY: The mutex is not used again.
-        unsafe { bindings::mutex_destroy(&raw mut (*self.c.get()).lock) };
-        // SAFETY: By the type invariant; this was the last reference.
-        drop(unsafe { KBox::from_raw(self.0.as_ptr()) });
-    }
-}
-
-/// The groups of a context, by the number that the IOMMU core gives them.
-struct GroupTable<'a>(&'a Ctx);
-
-impl<'a> GroupTable<'a> {
-    fn raw(&self) -> *mut bindings::xarray {
-        // SAFETY: Only the address is taken.
-        unsafe { &raw mut (*self.0.as_raw()).groups }
-    }
-
-    fn lock(&self) -> GroupTableLocked<'_, 'a> {
-        // SAFETY: The table is initialised.
-        unsafe { bindings::xa_lock(self.raw()) };
-        GroupTableLocked(self)
-    }
-}
-
-struct GroupTableLocked<'t, 'a>(&'t GroupTable<'a>);
-
-impl GroupTableLocked<'_, '_> {
-    /// The group with this number, unless it is on its way out.
-    fn get(&self, id: usize, core: *mut bindings::iommu_group) -> Option<GroupRef> {
-        // SAFETY: The table is initialised.
-        let found = unsafe { bindings::xa_load(self.0.raw(), id) };
-        // SAFETY: It is what the table has, and the lock is held.
-        unsafe { self.try_get(found, core) }
-    }
-
-    /// # Safety
-    ///
-    /// `found` is null or in the table, whose lock was held since it was found.
-    unsafe fn try_get(
-        &self,
-        found: *mut c_void,
-        core: *mut bindings::iommu_group,
-    ) -> Option<GroupRef> {
-        let found = NonNull::new(found)?.cast::<Group>();
-        // SAFETY: Groups leave the table under its lock before they are freed.
-        let group = unsafe { found.as_ref() };
-        // Numbers are not used again while somebody has a reference.
-        if kernel::warn_on!(!group.is(core)) || !group.count().inc_not_zero() {
-            return None;
-        }
-        // INVARIANT: the count was taken just now.
-        Some(GroupRef(found))
-    }
-
-    /// Puts `new` into the place of `old`; returns what was there. May let go of the lock to get
-    /// memory, before it looks.
-    fn replace(&self, id: usize, old: *mut c_void, new: &GroupRef) -> Result<*mut c_void> {
-        let gfp = bindings::GFP_KERNEL;
-        // SAFETY: The lock is held; what is stored is a group.
-        let found =
-            unsafe { bindings::__xa_cmpxchg(self.0.raw(), id, old, new.0.as_ptr().cast(), gfp) };
-        // SAFETY: It takes any entry.
-        kernel::error::to_result(unsafe { bindings::xa_err(found) })?;
-        Ok(found)
-    }
-}
-
-impl Drop for GroupTableLocked<'_, '_> {
-    fn drop(&mut self) {
-        // SAFETY: This value is the proof that the lock is held.
-        unsafe { bindings::xa_unlock(self.0.raw()) };
     }
 }

@@ -22,10 +22,7 @@ use kernel::{
     interop::list::CListHead,
     new_mutex,
     prelude::*,
-    sync::{
-        rwsem::RwSem,
-        Mutex, //
-    }, //
+    sync::Mutex, //
 };
 
 /// An I/O address space.
@@ -66,14 +63,6 @@ impl Ioas {
 impl PinnedDrop for Ioas {
     fn drop(self: Pin<&mut Self>) {
         crate::ioas::unmap_at_end(&self);
-    }
-}
-
-impl Ctx {
-    /// Held for reading while an IOAS is published, for writing while all are locked.
-    pub(crate) fn ioas_creation_lock(&self) -> &RwSem {
-        // SAFETY: Initialised with the context.
-        unsafe { RwSem::from_raw(&raw mut (*self.as_raw()).ioas_creation_lock) }
     }
 }
 

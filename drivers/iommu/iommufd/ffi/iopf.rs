@@ -226,7 +226,10 @@ impl Responses {
     /// # Errors
     ///
     /// `ENOMEM`; `EBUSY` when all cookies are in use. The group comes back then.
-    pub(crate) fn insert(self: Pin<&mut Self>, group: Group) -> Result<Waiting<'_>, (Error, Group)> {
+    pub(crate) fn insert(
+        self: Pin<&mut Self>,
+        group: Group,
+    ) -> Result<Waiting<'_>, (Error, Group)> {
         let limit = bindings::xa_limit {
             max: u32::MAX,
             min: 0,

@@ -145,7 +145,11 @@ pub(super) fn alloc_zeroed(size: usize) -> Option<NonNull<bindings::iommufd_obje
     let raw = alloc(size)?;
     // SAFETY: The memory of the class has room for that many, and an object begins with its head.
     // Of what it was before `wait_cnt` alone is looked at.
-    unsafe { raw.cast::<u8>().add(LEFT_ALONE).write_bytes(0, size - LEFT_ALONE) };
+    unsafe {
+        raw.cast::<u8>()
+            .add(LEFT_ALONE)
+            .write_bytes(0, size - LEFT_ALONE)
+    };
     Some(raw)
 }
 

@@ -110,6 +110,12 @@ impl Object {
         KindId(unsafe { (*self.0.get()).type_ })
     }
 
+    /// Whether it is of a kind.
+    #[inline]
+    pub(super) fn is_a<T: Kind>(&self) -> bool {
+        T::ID == KindId::ANY || self.kind() == T::ID
+    }
+
     pub(crate) fn id(&self) -> u32 {
         // SAFETY: The object is valid, and its id does not change.
         unsafe { (*self.0.get()).id }
@@ -205,7 +211,7 @@ impl<'a, T: Kind> Loan<'a, T> {
     /// being destroyed.
     pub(crate) fn new(counted: Counted<'a>) -> Option<Self> {
         let object = counted.object();
-        if T::ID != KindId::ANY && object.kind() != T::ID {
+        if !object.is_a::<T>() {
             return None;
         }
         // After the count that destroy waits for: see `super::destroy` for why.

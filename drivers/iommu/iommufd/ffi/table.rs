@@ -19,7 +19,10 @@ use super::{
     },
     xarray::Entries, //
 };
-use core::ptr;
+use core::{
+    pin::Pin,
+    ptr, //
+};
 use kernel::{
     bindings,
     error::to_result,
@@ -63,40 +66,29 @@ unsafe fn object_at<'a>(entry: *mut c_void) -> Option<&'a Object> {
 }
 
 /// An xarray of objects that allocates ids from 1.
-#[repr(transparent)]
-pub(crate) struct Table(Opaque<bindings::xarray>);
+#[pin_data(PinnedDrop)]
+pub(crate) struct Table {
+    #[pin]
+    xa: Opaque<bindings::xarray>,
+}
 
 // SAFETY: The xarray has a lock of its own, and objects are `Send` and `Sync`.
 unsafe impl Sync for Table {}
 
 impl Table {
-    /// Initialises an xarray in place.
-    ///
-    /// # Safety
-    ///
-    /// `xa` must be valid memory that nobody uses yet.
-    pub(super) unsafe fn init(xa: *mut bindings::xarray) {
-        // SAFETY: It is memory that nobody uses yet, and does not move once it is in use.
-        unsafe {
-            bindings::iommu_xa_init_flags(
-                xa,
-                bindings::XA_FLAGS_ALLOC1 | bindings::XA_FLAGS_ACCOUNT,
-            )
-        }
-    }
-
-    /// # Safety
-    ///
-    /// `xa` must have been initialised by [`Self::init`], hold objects only, and be valid for `'a`.
-    pub(super) unsafe fn from_raw<'a>(xa: *mut bindings::xarray) -> &'a Self {
-        // SAFETY: By the caller; the layouts are the same.
-        unsafe { &*xa.cast() }
+    /// An empty one.
+    pub(super) fn new() -> impl PinInit<Self> {
+        const FLAGS: u32 = bindings::XA_FLAGS_ALLOC1 | bindings::XA_FLAGS_ACCOUNT;
+        pin_init!(Self {
+            // SAFETY: Memory for one, which does not move.
+            xa <- Opaque::ffi_init(|xa| unsafe { bindings::iommu_xa_init_flags(xa, FLAGS) }),
+        })
     }
 
     /// Takes the table's lock.
     pub(crate) fn lock(&self) -> Locked<'_> {
         // SAFETY: The xarray is initialised.
-        unsafe { bindings::xa_lock(self.0.get()) };
+        unsafe { bindings::xa_lock(self.xa.get()) };
         Locked {
             table: self,
             _context: NotThreadSafe,
@@ -129,7 +121,7 @@ impl Table {
     /// Nothing in it, not even an object that is not complete.
     pub(crate) fn is_empty(&self) -> bool {
         // SAFETY: A single read.
-        unsafe { ptr::read_volatile(&raw const (*self.0.get()).xa_head).is_null() }
+        unsafe { ptr::read_volatile(&raw const (*self.xa.get()).xa_head).is_null() }
     }
 
     /// Gives an object the lowest free id. Its `wait_cnt` is zero.
@@ -149,7 +141,7 @@ impl Table {
         // at the id of an object that cannot be found.
         to_result(unsafe {
             bindings::__xa_alloc(
-                self.0.get(),
+                self.xa.get(),
                 id,
                 object.as_raw().cast(),
                 limit,
@@ -161,7 +153,7 @@ impl Table {
     /// Where an id is looked for, before it was.
     fn cursor(&self, id: u32) -> bindings::xa_state {
         bindings::xa_state {
-            xa: self.0.get(),
+            xa: self.xa.get(),
             xa_index: id as usize,
             xa_shift: 0,
             xa_sibs: 0,
@@ -178,11 +170,15 @@ impl Table {
     pub(super) fn take_back(&self, object: &Object) {
         self.lock().erase(object);
     }
+}
 
-    /// Frees what ids occupy that are not used again. Only for a table that nobody uses any more.
-    pub(super) fn destroy(&self) {
-        // SAFETY: The xarray is initialised.
-        unsafe { bindings::xa_destroy(self.0.get()) }
+#[pinned_drop]
+impl PinnedDrop for Table {
+    fn drop(self: Pin<&mut Self>) {
+        // Ids that are not used again may be left.
+        //
+        // SAFETY: The xarray is initialised, and nobody uses it any more.
+        unsafe { bindings::xa_destroy(self.xa.get()) }
     }
 }
 
@@ -205,7 +201,7 @@ impl Locked<'_> {
 
     fn iter_from(&self, from: usize) -> impl Iterator<Item = &Object> {
         // SAFETY: The table is initialised, and outlives what borrows it.
-        let entries = unsafe { Entries::of(self.table.0.get(), from) };
+        let entries = unsafe { Entries::of(self.table.xa.get(), from) };
         entries
             // SAFETY: The lock is held as long as `self` is borrowed.
             .filter_map(|(_, entry)| unsafe { object_at(entry.as_ptr()) })
@@ -264,7 +260,7 @@ impl Locked<'_> {
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
         // SAFETY: This value is the proof that the lock is held.
-        unsafe { bindings::xa_unlock(self.table.0.get()) }
+        unsafe { bindings::xa_unlock(self.table.xa.get()) }
     }
 }
 

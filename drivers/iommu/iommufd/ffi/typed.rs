@@ -9,8 +9,7 @@
 
 use super::{
     context::Ctx,
-    destroy,
-    memory,
+    destroy, memory,
     object::{
         Built,
         Kind,
@@ -77,7 +76,9 @@ pub(crate) use begins_with_head;
 #[inline]
 pub(crate) fn downcast<T: Kind>(object: &Object) -> Option<&T> {
     // SAFETY: By the contract of `Kind` every object that says so is a `T`.
-    (object.kind() == T::ID).then(|| unsafe { &*object.as_raw().cast() })
+    object
+        .is_a::<T>()
+        .then(|| unsafe { &*object.as_raw().cast() })
 }
 
 /// A long reference: the object cannot be destroyed while this exists.

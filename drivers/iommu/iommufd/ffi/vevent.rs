@@ -71,7 +71,8 @@ impl<'a> Queues<'a> {
     /// Whether there is a queue of this type.
     pub(crate) fn has(&self, type_: u32) -> bool {
         // SAFETY: The list is initialised and locked, and its entries are vEVENTQs.
-        let queues = unsafe { CList::<VeventQ, { offset_of!(VeventQ, node) }>::from_raw(self.list()) };
+        let queues =
+            unsafe { CList::<VeventQ, { offset_of!(VeventQ, node) }>::from_raw(self.list()) };
         queues.iter().any(|queue| queue.type_ == type_)
     }
 

@@ -8,64 +8,13 @@ use super::{
     context::Ctx,
     errno,
     hwpt::PagingHwpt,
-    ioas::Ioas,
-    object::{
-        Loan,
-        Object, //
-    },
-    table::Locked,
-    typed::Head, //
+    ioas::Ioas, //
 };
 use crate::vfio_compat;
-use core::ptr;
 use kernel::{
     bindings,
     prelude::*, //
 };
-
-impl Ctx {
-    /// Lends the IOAS that the container's ioctls work on, if there is one.
-    pub(crate) fn lend_vfio_ioas<'a>(&'a self, _locked: &Locked<'_>) -> Option<Loan<'a, Ioas>> {
-        // SAFETY: The field is guarded by the table's lock; it is cleared under it before the
-        // IOAS is freed.
-        let ioas = unsafe { (*self.as_raw()).vfio_ioas };
-        if ioas.is_null() {
-            return None;
-        }
-        // SAFETY: As above.
-        Loan::of(self, unsafe { Object::from_raw(ioas.cast()) })
-    }
-
-    /// Whether the container has had an IOAS set.
-    pub(crate) fn has_vfio_ioas(&self, _locked: &Locked<'_>) -> bool {
-        // SAFETY: The field is guarded by the table's lock.
-        !unsafe { (*self.as_raw()).vfio_ioas }.is_null()
-    }
-
-    /// Whether the container has an IOAS that is not being destroyed.
-    pub(crate) fn has_live_vfio_ioas(&self, locked: &Locked<'_>) -> bool {
-        self.lend_vfio_ioas(locked).is_some()
-    }
-
-    /// Sets or clears the container's IOAS, which is in the table, or about to be.
-    pub(crate) fn set_vfio_ioas(&self, ioas: Option<&Ioas>, _locked: &Locked<'_>) {
-        let raw = ioas.map_or(ptr::null_mut(), |ioas| ioas.object().as_raw().cast());
-        // SAFETY: The field is guarded by the table's lock; a loan keeps the IOAS in the table.
-        unsafe { (*self.as_raw()).vfio_ioas = raw };
-    }
-
-    /// Whether the container is for devices without an IOMMU.
-    pub(crate) fn no_iommu(&self) -> bool {
-        // SAFETY: A byte that is read whole.
-        unsafe { ptr::read_volatile(&raw const (*self.as_raw()).no_iommu_mode) != 0 }
-    }
-
-    /// Makes the container one for devices without an IOMMU, for good.
-    pub(crate) fn set_no_iommu(&self, _locked: &Locked<'_>) {
-        // SAFETY: A byte that is written whole, under the table's lock.
-        unsafe { ptr::write_volatile(&raw mut (*self.as_raw()).no_iommu_mode, 1) };
-    }
-}
 
 impl Ioas {
     /// Whether all its tables enforce that DMA is coherent with caches. May sleep.

@@ -6,8 +6,8 @@
 //! each contract is in that header.
 
 use super::{
-    mmap::Regions,
     object::Object,
+    shared::CtxHead,
     viommu::{
         Dev,
         Vdevice,
@@ -82,15 +82,13 @@ pub(crate) unsafe extern "C" fn _iommufd_alloc_mmap(
     offset: *mut c_ulong,
 ) -> c_int {
     // SAFETY: By the contract of the function.
-    let regions = unsafe { Regions::of(ictx) };
+    let ctx = unsafe { CtxHead::of(ictx) };
     // SAFETY: As above.
     let owner = unsafe { Object::from_raw(owner) };
-    errno(
-        mmap::alloc(&regions, owner, mmio_addr, length).map(|start| {
-            // SAFETY: As above.
-            unsafe { *offset = start };
-        }),
-    )
+    errno(mmap::alloc(ctx, owner, mmio_addr, length).map(|start| {
+        // SAFETY: As above.
+        unsafe { *offset = start };
+    }))
 }
 
 /// Takes such a region back.
@@ -105,10 +103,10 @@ pub(crate) unsafe extern "C" fn _iommufd_destroy_mmap(
     offset: c_ulong,
 ) {
     // SAFETY: By the contract of the function.
-    let regions = unsafe { Regions::of(ictx) };
+    let ctx = unsafe { CtxHead::of(ictx) };
     // SAFETY: As above.
     let owner = unsafe { Object::from_raw(owner) };
-    mmap::destroy(&regions, owner, offset);
+    mmap::destroy(ctx, owner, offset);
 }
 
 /// The device behind a vDEVICE.
@@ -211,14 +209,15 @@ pub(crate) unsafe extern "C" fn iommufd_sw_msi(
 ///
 /// # Safety
 ///
-/// All must be of one context, whose `sw_msi_lock` is held, and the page table in use.
+/// All must be of one context, the mutex of whose doorbells is held, and the page table in use;
+/// `msi_map` is a [`Doorbell`](super::shared::Doorbell).
 #[cfg(CONFIG_IRQ_MSI_IOMMU)]
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_sw_msi_install(
-    ictx: *mut bindings::iommufd_ctx,
+    _ictx: *mut bindings::iommufd_ctx,
     hwpt_paging: *mut bindings::iommufd_hwpt_paging,
     msi_map: *mut bindings::iommufd_sw_msi_map,
 ) -> c_int {
     // SAFETY: By the contract of the function.
-    errno(unsafe { super::sw_msi::install(ictx, hwpt_paging, msi_map) })
+    errno(unsafe { super::sw_msi::install(hwpt_paging, msi_map) })
 }

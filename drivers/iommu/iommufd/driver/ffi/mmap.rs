@@ -2,57 +2,53 @@
 
 //! A context's regions of MMIO: a maple tree, by their offset for mmap().
 
-use super::object::Object;
-use core::ptr;
+use super::{
+    object::Object,
+    shared::{
+        CtxHead,
+        Region, //
+    }, //
+};
+use core::ptr::{
+    self,
+    NonNull, //
+};
 use kernel::{
     bindings,
     io::PhysAddr,
-    maple_tree::MapleTreeAlloc,
     page::PAGE_SHIFT,
     prelude::*, //
 };
 
-/// One region. The tree's entries are `struct iommufd_mmap`.
-#[repr(transparent)]
-pub(crate) struct Region(bindings::iommufd_mmap);
-
 impl Region {
+    /// One that has no offset yet.
+    ///
     /// # Errors
     ///
     /// `ENOMEM`.
     pub(crate) fn new(owner: &Object, addr: PhysAddr, length: usize) -> Result<KBox<Self>> {
-        Ok(KBox::new(
-            Self(bindings::iommufd_mmap {
-                owner: owner.as_raw(),
-                // Set when it has one; no region has 0.
-                vm_pgoff: 0,
-                mmio_addr: addr,
-                length,
-            }),
-            GFP_KERNEL,
-        )?)
+        let region = Self {
+            owner: NonNull::new(owner.as_raw()).ok_or(EINVAL)?,
+            vm_pgoff: 0,
+            addr,
+            length,
+        };
+        Ok(KBox::new(region, GFP_KERNEL)?)
     }
 
     /// Whether this object keeps it.
     pub(crate) fn is_of(&self, owner: &Object) -> bool {
-        ptr::eq(self.0.owner, owner.as_raw())
+        ptr::eq(self.owner.as_ptr(), owner.as_raw())
     }
 }
 
-/// All regions of a context. The tree's spinlock guards what is in it.
-pub(crate) struct Regions<'a>(&'a MapleTreeAlloc<KBox<Region>>);
-
-impl<'a> Regions<'a> {
+impl CtxHead {
     /// # Safety
     ///
     /// `ctx` must be a context that stays open for `'a`.
-    pub(super) unsafe fn of(ctx: *mut bindings::iommufd_ctx) -> Self {
-        // SAFETY: Only the address is taken.
-        let tree = unsafe { &raw mut (*ctx).mt_mmap };
-        // SAFETY: The context's tree was initialised for allocation, and both types are transparent
-        // around it. Its entries come from kmalloc(), are made here only and go through
-        // [`Self::remove`]; other code reads them under the tree's lock.
-        Self(unsafe { &*tree.cast() })
+    pub(super) unsafe fn of<'a>(ctx: *mut bindings::iommufd_ctx) -> &'a Self {
+        // SAFETY: By the caller; contexts begin with it.
+        unsafe { &*ctx.cast() }
     }
 
     /// Puts a region where there is room, at an offset of `min` or above, and returns its offset.
@@ -62,16 +58,16 @@ impl<'a> Regions<'a> {
     /// `ENOMEM`; `EBUSY`: there is no room left.
     pub(crate) fn insert(&self, region: KBox<Region>, min: usize) -> Result<usize> {
         let offset = self
-            .0
-            .alloc_range(region.0.length, region, min.., GFP_KERNEL)?;
-        if let Some(region) = self.0.lock().load(offset) {
-            region.0.vm_pgoff = offset >> PAGE_SHIFT;
+            .regions
+            .alloc_range(region.length, region, min.., GFP_KERNEL)?;
+        if let Some(region) = self.regions.lock().load(offset) {
+            region.vm_pgoff = offset >> PAGE_SHIFT;
         }
         Ok(offset)
     }
 
     /// Takes out the region around an offset.
     pub(crate) fn remove(&self, offset: usize) -> Option<KBox<Region>> {
-        self.0.erase(offset)
+        self.regions.erase(offset)
     }
 }

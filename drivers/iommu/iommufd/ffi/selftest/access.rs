@@ -12,10 +12,7 @@ use super::{
     page::PageArray, //
 };
 use crate::{
-    ffi::{
-        context::Ctx,
-        ioas::Ioas, //
-    },
+    ffi::context::Ctx,
     selftest::access::{
         page_count,
         Pins, //
@@ -207,16 +204,9 @@ impl Access {
 
     /// Where the `nth` mapping of its IOAS begins.
     pub(crate) fn nth_area(&self, nth: u32) -> Option<usize> {
-        let raw = self.as_raw();
         // SAFETY: By the type invariant.
-        unsafe { bindings::mutex_lock(&raw mut (*raw).ioas_lock) };
-        // SAFETY: The lock is held.
-        let ioas = unsafe { (*raw).ioas };
-        // SAFETY: The IOAS is held as long as the lock is.
-        let found = unsafe { ioas.cast::<Ioas>().as_ref() }.map(|ioas| ioas.nth_area(nth));
-        // SAFETY: It was taken above.
-        unsafe { bindings::mutex_unlock(&raw mut (*raw).ioas_lock) };
-        found.flatten()
+        let access = unsafe { &*self.as_raw().cast::<crate::access::Access>() };
+        access.with_ioas(|ioas| ioas.nth_area(nth))
     }
 }
 
