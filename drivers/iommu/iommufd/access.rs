@@ -50,6 +50,7 @@ use kernel::{
 
 /// A driver's way to an IOAS, or the kernel's own.
 #[pin_data(PinnedDrop)]
+#[repr(C)]
 pub(crate) struct Access {
     #[pin]
     object: Object,

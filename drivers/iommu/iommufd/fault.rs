@@ -61,6 +61,7 @@ use kernel::{
 
 /// A fault queue.
 #[pin_data(PinnedDrop)]
+#[repr(C)]
 pub(crate) struct FaultQueue {
     #[pin]
     common: EventQ<GroupList>,

@@ -27,6 +27,7 @@ use kernel::{
 
 /// An I/O address space.
 #[pin_data(PinnedDrop)]
+#[repr(C)]
 pub(crate) struct Ioas {
     #[pin]
     object: Object,

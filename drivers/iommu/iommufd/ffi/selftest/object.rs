@@ -222,6 +222,7 @@ impl<T: ViommuOps> QueueExt for NewHwQueue<'_, T> {
 
 /// A mock device in a context: what user space destroys to be rid of it.
 #[pin_data]
+#[repr(C)]
 pub(crate) struct SelftestObject {
     #[pin]
     object: Object,
