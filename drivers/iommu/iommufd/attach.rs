@@ -10,21 +10,23 @@
 //! Everything here runs under the group's mutex. A hold on a hwpt that was given up comes back to
 //! the caller, who lets go of it without any lock: it may be the last one on an automatic hwpt.
 
-use crate::ffi::{
-    attach::{
-        Handle,
-        Pasid,
-        NO_PASID, //
+use crate::{
+    ffi::{
+        attach::{
+            Handle,
+            Pasid,
+            NO_PASID, //
+        },
+        context::Ctx,
+        device::Device,
+        group::Locked,
+        ioas::Ioas,
+        typed::Hold, //
     },
-    context::Ctx,
-    device::Device,
-    group::Locked,
     hwpt::{
         Hwpt,
         PagingHwpt, //
-    },
-    ioas::Ioas,
-    typed::Hold, //
+    }, //
 };
 use kernel::{
     prelude::*,

@@ -38,10 +38,10 @@ pub(crate) mod file;
 pub(crate) mod group;
 pub(crate) mod handlers;
 pub(crate) mod hw_queue;
-pub(crate) mod hwpt;
 pub(crate) mod ioas;
 pub(crate) mod iopf;
 pub(crate) mod kinds;
+mod layout;
 pub(crate) mod memory;
 #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
 pub(crate) mod noiommu;

@@ -17,9 +17,9 @@ use crate::{
             }, //
         },
         hw_queue::Pinned,
-        hwpt::Viommu,
         object::Built,
         ucmd::Ucmd, //
+        viommu::Viommu,
     },
     ioctl::{
         Ioctl,

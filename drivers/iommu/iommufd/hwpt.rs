@@ -1,530 +1,401 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Hardware page tables: the ioctls that make, invalidate and track them.
+//! Hardware page tables.
 //!
-//! A paging hwpt follows an IOAS; it is made under the IOAS's mutex, which is held until all is
-//! mapped in it. A nested hwpt is a page table of user space on top of a paging one, and needs no
-//! lock.
+//! A paging hwpt follows an IOAS; a nested one is a page table of user space's on top of a paging
+//! one. What a hwpt owns is what its fields are: dropping them in their order is the teardown, in
+//! which the domain goes first, then what it refers to.
 //!
-//! User memory may not answer, so the device is lent only while its driver makes the domain: what
-//! the driver reads was copied before, and what the IOAS maps is pinned after.
-//!
-//! Everything that can fail for user space's sake is asked first, in the order in which the user
-//! API documents the errors: flags, then the driver, then what is mapped, then the fault queue.
-//!
-//! UAPI: [`include/uapi/linux/iommufd.h`](srctree/include/uapi/linux/iommufd.h)
+//! How they are made is in [`alloc`], what user space does with them in [`dirty`] and
+//! [`invalidate`]. Offsets that drivers look at are checked in [`crate::ffi::layout`].
+
+mod alloc;
+mod dirty;
+mod invalidate;
+
+pub(crate) use alloc::{
+    new_paging,
+    PagingRequest, //
+};
 
 use crate::{
     fault::FaultQueue,
     ffi::{
         context::Ctx,
-        device::Device,
-        domain::{
-            Domain,
-            UserArray,
-            UserData, //
-        },
-        handlers::{
-            self,
-            end_of, //
-        },
-        hwpt::{
-            uapi::{
-                self,
-                GetDirtyBitmap,
-                HwptAlloc,
-                HwptInvalidate,
-                SetDirtyTracking, //
-            },
-            Below,
-            NestedHwpt,
-            NewPaging,
-            PagingHwpt,
-            PagingParts,
-            Parts,
-            Viommu, //
-        },
+        domain::Domain,
+        handlers::uapi::hwpt::GetDirtyBitmap,
         ioas::Ioas,
-        object::{
-            Loan,
-            Object, //
-        },
+        object::Object,
+        shared::DoorbellSet,
         space::Locked,
         typed::{
+            begins_with_head,
             downcast,
-            Head,
+            Address,
             Hold,
             Reserved, //
         },
-        ucmd::{
-            Reply,
-            Ucmd, //
-        }, //
-    },
-    ioctl::{
-        Answer,
-        Ioctl,
-        New,
-        Publish, //
-    },
-    object::lend, //
+        viommu::Viommu, //
+    }, //
 };
-use core::mem::offset_of;
+use core::{
+    mem::offset_of,
+    pin::Pin, //
+};
 use kernel::{
-    iommu::device::{
-        is_capable,
-        Capability, //
-    },
-    page::PAGE_SIZE,
-    prelude::*, //
+    interop::list::CListHead,
+    prelude::*,
+    sync::SetOnce,
+    types::ScopeGuard, //
 };
 
-/// What a paging hwpt can be asked to be.
-const PAGING_FLAGS: u32 =
-    uapi::NEST_PARENT | uapi::DIRTY_TRACKING | uapi::FAULT_ID_VALID | uapi::PASID;
-
-/// What a nested hwpt can be asked to be.
-const NESTED_FLAGS: u32 = uapi::FAULT_ID_VALID | uapi::PASID;
-
-/// The most requests of one invalidation, so that none keeps a CPU busy for ever.
-const MAX_REQUESTS: u32 = 1 << 19;
-
-/// Checks what user space says that its data is.
-///
-/// # Errors
-///
-/// `EINVAL`: data without a type, or a type without data.
-#[inline]
-fn check_data(kind: u32, len: u32) -> Result {
-    if (kind == uapi::DATA_NONE) != (len == 0) {
-        return Err(EINVAL);
-    }
-    Ok(())
+/// What paging and nested hwpts have in common. It does not change once it is published.
+#[pin_data]
+#[repr(C)]
+pub(crate) struct Hwpt {
+    #[pin]
+    object: Object,
+    domain: Domain,
+    /// For drivers: the hwpt that a nested one is on.
+    parent: Option<Address<PagingHwpt>>,
+    /// For drivers: the doorbells that a paging one has.
+    present_sw_msi: DoorbellSet,
+    fault: SetOnce<Hold<FaultQueue>>,
+    pasid_compat: bool,
 }
 
-/// Checks what a paging hwpt is asked to be, before its driver is.
-///
-/// # Errors
-///
-/// `EOPNOTSUPP`: unknown flags, or some that do not go together, or that the driver cannot do.
-fn check_paging(
-    flags: u32,
-    has_data: bool,
-    driver_takes_flags: bool,
-    tracks_dirty: impl FnOnce() -> bool,
-) -> Result {
-    let queue_on_parent = uapi::FAULT_ID_VALID | uapi::NEST_PARENT;
-    let asks_driver = flags != 0 || has_data;
-    if (asks_driver && !driver_takes_flags)
-        || flags & !PAGING_FLAGS != 0
-        || flags & queue_on_parent == queue_on_parent
-        || (flags & uapi::DIRTY_TRACKING != 0 && !tracks_dirty())
-    {
-        return Err(EOPNOTSUPP);
+begins_with_head!(Hwpt, object);
+
+impl Hwpt {
+    /// Any hwpt, paging or nested.
+    pub(crate) fn of(object: &Object) -> Option<&Self> {
+        downcast::<PagingHwpt>(object)
+            .map(|hwpt| &hwpt.common)
+            .or_else(|| downcast::<NestedHwpt>(object).map(|hwpt| &hwpt.common))
     }
-    Ok(())
+
+    /// Where drivers find the domain.
+    pub(crate) const DOMAIN: usize = offset_of!(Self, domain);
+    /// Where they find the parent of a nested one.
+    pub(crate) const PARENT: usize = offset_of!(Self, parent);
+    /// Where they find the doorbells that are mapped.
+    pub(crate) const PRESENT_SW_MSI: usize = offset_of!(Self, present_sw_msi);
+
+    fn new(parts: Parts, parent: Option<&PagingHwpt>) -> impl PinInit<Self> {
+        let parent = parent.map(Address::of);
+        pin_init!(Self {
+            object <- Object::new(),
+            domain: parts.domain,
+            parent,
+            present_sw_msi: DoorbellSet::new(),
+            fault: SetOnce::new(),
+            pasid_compat: parts.pasid_compat,
+        })
+    }
+
+    /// Has the domain lead back to this, and its page faults to `fault`. Nothing may be attached.
+    fn complete(&self, fault: Option<Hold<FaultQueue>>) {
+        self.domain.set_hwpt(self);
+        if let Some(fault) = fault {
+            self.deliver_faults(fault);
+        }
+    }
+
+    /// Has page faults delivered to a queue, once. Nothing may be attached.
+    fn deliver_faults(&self, fault: Hold<FaultQueue>) {
+        self.fault.populate(fault);
+        self.domain.set_fault_handler();
+    }
+
+    /// Its domain.
+    #[inline]
+    pub(crate) fn domain(&self) -> &Domain {
+        &self.domain
+    }
+
+    /// Where page faults are delivered to, if user space answers them.
+    pub(crate) fn fault(&self) -> Option<&FaultQueue> {
+        self.fault.as_ref().map(|fault| &**fault)
+    }
+
+    /// Whether page faults are delivered to user space.
+    pub(crate) fn has_fault_queue(&self) -> bool {
+        self.fault().is_some()
+    }
+
+    /// Whether it may be attached to a PASID, or to a device whose PASIDs are attached.
+    pub(crate) fn is_pasid_compat(&self) -> bool {
+        self.pasid_compat
+    }
+
+    /// The paging hwpt that decides what is mapped: this one, or the one that it is nested on.
+    pub(crate) fn stage2(&self) -> Option<&PagingHwpt> {
+        match downcast::<PagingHwpt>(&self.object) {
+            Some(paging) => Some(paging),
+            None => downcast::<NestedHwpt>(&self.object).map(NestedHwpt::parent),
+        }
+    }
+
+    /// Whether the kernel made it for an attachment to an IOAS, and destroys it after the last.
+    pub(crate) fn is_auto_domain(&self) -> bool {
+        downcast::<PagingHwpt>(&self.object).is_some_and(PagingHwpt::is_auto_domain)
+    }
 }
 
-/// Checks what a nested hwpt is asked to be, before its driver is.
-///
-/// # Errors
-///
-/// `EOPNOTSUPP`: unknown flags, or no description of the user's page table.
-#[inline]
-fn check_nested(flags: u32, has_data: bool) -> Result {
-    if flags & !NESTED_FLAGS != 0 || !has_data {
-        return Err(EOPNOTSUPP);
-    }
-    Ok(())
+/// What every new hwpt is made of.
+struct Parts {
+    /// Its domain.
+    domain: Domain,
+    /// Whether it may be attached to a PASID.
+    pasid_compat: bool,
 }
 
-/// Checks the shape of an array of invalidation requests. One without requests has none: user
-/// space asks that way whether a type is known.
+/// A page table that follows an IOAS.
 ///
-/// # Errors
+/// # Invariants
 ///
-/// `EOPNOTSUPP`: reserved bits; `EINVAL`: no address, or a length or count that is no good.
-fn check_requests(cmd: &HwptInvalidate) -> Result {
-    if cmd.__reserved != 0 {
-        return Err(EOPNOTSUPP);
-    }
-    if cmd.entry_num == 0 {
-        return Ok(());
-    }
-    let is_good = cmd.data_uptr != 0
-        && (1..=PAGE_SIZE as u32).contains(&cmd.entry_len)
-        && cmd.entry_num <= MAX_REQUESTS;
-    is_good.then_some(()).ok_or(EINVAL)
+/// While `item` is on the list of the IOAS, the domain has all that the IOAS maps.
+#[pin_data(PinnedDrop)]
+#[repr(C)]
+pub(crate) struct PagingHwpt {
+    #[pin]
+    common: Hwpt,
+    ioas: Hold<Ioas>,
+    auto_domain: bool,
+    enforce_cache_coherency: bool,
+    nest_parent: bool,
+    #[pin]
+    item: CListHead,
 }
 
-/// Flags as drivers know them: the fault queue is none of their business.
-#[inline]
-fn driver_flags(flags: u32) -> u32 {
-    flags & !uapi::FAULT_ID_VALID
-}
+begins_with_head!(PagingHwpt, common);
 
-/// Makes a paging hwpt for a device on an IOAS. Nothing is mapped yet: that is
-/// [`NewPaging::fill`]'s, and page faults go nowhere yet.
-///
-/// # Errors
-///
-/// `ENODEV`: the device has no IOMMU any more; `EOPNOTSUPP`: `flags` or `data` are not what the
-/// driver can do; `ENOMEM`; what the driver says.
-pub(crate) fn new_paging<'a, 'l>(
-    ctx: &'a Ctx,
-    ioas: &'l Locked<'l>,
-    device: &Device,
-    request: &PagingRequest<'_>,
-) -> Result<NewPaging<'a, 'l>> {
-    let (dev, driver, flags) = (device.dev(), device.driver()?, request.flags);
-    check_paging(flags, request.data.is_some(), driver.takes_flags(), || {
-        is_capable(dev.as_device(), Capability::DirtyTracking)
-    })?;
-    let domain = driver.alloc_paging(dev, driver_flags(flags), request.data)?;
-    // Before anything is mapped, as some have a bit for it in each entry; unchanged afterwards. A
-    // device that does not need it can use a domain that has it, but not the other way round.
-    let enforce_cache_coherency = device.enforces_cache_coherency();
-    if enforce_cache_coherency && kernel::warn_on!(!domain.enforce_cache_coherency()) {
-        return Err(EINVAL);
-    }
-    let parts = PagingParts {
-        common: Parts {
-            domain,
-            fault: None,
-            pasid_compat: flags & uapi::PASID != 0,
-        },
-        enforce_cache_coherency,
-        nest_parent: flags & uapi::NEST_PARENT != 0,
-        auto_domain: request.auto_domain,
-    };
-    NewPaging::new(ctx, ioas, parts)
-}
-
-/// What a paging hwpt is to be.
-#[derive(Default)]
-pub(crate) struct PagingRequest<'a> {
-    /// `IOMMU_HWPT_ALLOC_*`.
-    pub(crate) flags: u32,
-    /// What the driver's part of the user API carries.
-    pub(crate) data: Option<&'a UserData>,
+/// What a paging hwpt is made of.
+struct PagingParts {
+    /// What every hwpt has.
+    common: Parts,
+    /// Whether DMA that does not snoop is forbidden in its domain.
+    enforce_cache_coherency: bool,
+    /// Whether nested hwpts can be made on it.
+    nest_parent: bool,
     /// Whether the kernel makes it for an attachment to an IOAS.
-    pub(crate) auto_domain: bool,
+    auto_domain: bool,
 }
 
-/// Has the device's driver make a domain on a nest parent.
-#[inline]
-fn nested_domain(
-    parent: &PagingHwpt,
-    device: &Device,
-    flags: u32,
-    data: &UserData,
-) -> Result<Domain> {
-    let driver = device.driver()?;
-    check_nested(flags, !data.is_empty())?;
-    if !driver.nests() {
-        return Err(EOPNOTSUPP);
+impl PagingHwpt {
+    fn reserve<'a>(ctx: &'a Ctx, ioas: &Ioas, parts: PagingParts) -> Result<Reserved<'a, Self>> {
+        let init = pin_init!(Self {
+            common <- Hwpt::new(parts.common, None),
+            ioas: Hold::new(ioas),
+            auto_domain: parts.auto_domain,
+            enforce_cache_coherency: parts.enforce_cache_coherency,
+            nest_parent: parts.nest_parent,
+            item <- CListHead::new(),
+        });
+        let hwpt = Reserved::new(ctx, init)?;
+        hwpt.common.complete(None);
+        Ok(hwpt)
     }
-    if parent.is_auto_domain() || !parent.is_nest_parent() || !parent.domain().is_of(driver) {
-        return Err(EINVAL);
+
+    /// The IOAS that it follows.
+    pub(crate) fn ioas(&self) -> &Ioas {
+        &self.ioas
     }
-    driver.alloc_nested(device.dev(), parent.domain(), driver_flags(flags), data)
-}
 
-/// Has the vIOMMU's driver make a domain on it.
-fn viommu_domain(viommu: &Viommu, device: &Device, flags: u32, data: &UserData) -> Result<Domain> {
-    if !device.is_behind(viommu) {
-        return Err(EINVAL);
+    /// What it has in common with nested ones.
+    pub(crate) fn common(&self) -> &Hwpt {
+        &self.common
     }
-    check_nested(flags, !data.is_empty())?;
-    viommu.alloc_nested(driver_flags(flags), data)
-}
 
-/// The fault queue that user space names, if it does.
-#[inline]
-fn fault_queue(ctx: &Ctx, cmd: &HwptAlloc) -> Result<Option<Hold<FaultQueue>>> {
-    if cmd.flags & uapi::FAULT_ID_VALID == 0 {
-        return Ok(None);
+    /// Its domain.
+    pub(crate) fn domain(&self) -> &Domain {
+        &self.common.domain
     }
-    Ok(Some(Hold::new(&*lend::<FaultQueue>(ctx, cmd.fault_id)?)))
-}
 
-/// A hwpt that is complete, and not to be found.
-pub(crate) enum NewHwpt<'a> {
-    Paging(Reserved<'a, PagingHwpt>),
-    Nested(Reserved<'a, NestedHwpt>),
-}
-
-impl NewHwpt<'_> {
-    fn id(&self) -> u32 {
-        match self {
-            Self::Paging(hwpt) => hwpt.id(),
-            Self::Nested(hwpt) => hwpt.id(),
-        }
+    /// Whether the kernel made it for an attachment to an IOAS.
+    pub(crate) fn is_auto_domain(&self) -> bool {
+        self.auto_domain
     }
-}
 
-impl Publish for NewHwpt<'_> {
-    #[inline(always)]
-    fn publish(self) -> Result {
-        match self {
-            Self::Paging(hwpt) => hwpt.publish(),
-            Self::Nested(hwpt) => hwpt.publish(),
-        }
+    /// Whether nested hwpts can be made on it.
+    pub(crate) fn is_nest_parent(&self) -> bool {
+        self.nest_parent
+    }
+
+    /// Begins or ends recording what is written to.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP`: its domain cannot.
+    pub(crate) fn set_dirty_tracking(&self, enable: bool) -> Result {
+        self.ioas.set_dirty_tracking(self.domain(), enable)
+    }
+
+    /// Puts what was written to into user space's bitmap.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`, `EOVERFLOW`: the range is no good; `EOPNOTSUPP`: its domain cannot; `ENOMEM`;
+    /// `EFAULT`: the bitmap cannot be written.
+    pub(crate) fn read_dirty(&self, request: &mut GetDirtyBitmap) -> Result {
+        self.ioas.read_dirty(self.domain(), request.flags, request)
+    }
+
+    /// Whether it enforces that DMA is coherent with caches.
+    pub(crate) fn is_coherent(&self) -> bool {
+        self.enforce_cache_coherency
+    }
+
+    /// Where the link of an IOAS's list is.
+    pub(crate) const ITEM: usize = offset_of!(Self, item);
+    pub(crate) fn item(&self) -> &CListHead {
+        &self.item
+    }
+
+    /// Whether it is on its IOAS's list. Who asks has the hwpt for itself.
+    fn is_listed(&self) -> bool {
+        self.item.is_linked()
+    }
+
+    /// Maps what the IOAS has and puts the hwpt on its list.
+    fn enlist(&self, ioas: &Locked<'_>) -> Result {
+        self.ioas.add_domain(self.domain())?;
+        ioas.link(self);
         Ok(())
     }
-}
 
-fn alloc_paging<'a>(
-    ctx: &'a Ctx,
-    cmd: &HwptAlloc,
-    device: Loan<'_, Device>,
-    ioas: &Ioas,
-    data: &UserData,
-) -> Result<NewHwpt<'a>> {
-    let ioas = ioas.lock();
-    let request = PagingRequest {
-        flags: cmd.flags,
-        data: (!data.is_empty()).then_some(data),
-        auto_domain: false,
-    };
-    let mut new = new_paging(ctx, &ioas, &device, &request)?;
-    drop(device);
-    new.fill()?;
-    if let Some(fault) = fault_queue(ctx, cmd)? {
-        new.deliver_faults(fault);
+    /// Undoes [`Self::enlist`], if it was done.
+    fn delist(&self, ioas: &Locked<'_>) {
+        if self.is_listed() {
+            ioas.unlink(self);
+            self.ioas.remove_domain(self.domain());
+        }
     }
-    Ok(NewHwpt::Paging(new.unlock()))
 }
 
-#[inline]
-fn alloc_nested<'a>(
-    ctx: &'a Ctx,
-    cmd: &HwptAlloc,
-    domain: Domain,
+#[pinned_drop]
+impl PinnedDrop for PagingHwpt {
+    fn drop(self: Pin<&mut Self>) {
+        if self.is_listed() {
+            self.ioas.lock().unlink(&self);
+            self.ioas.remove_domain(self.domain());
+        }
+    }
+}
+
+/// A paging hwpt that is being made, under the mutex of its IOAS.
+pub(crate) struct NewPaging<'a, 'l>(ScopeGuard<Making<'a, 'l>, fn(Making<'a, 'l>)>);
+
+struct Making<'a, 'l> {
+    hwpt: Reserved<'a, PagingHwpt>,
+    ioas: &'l Locked<'l>,
+}
+
+impl Making<'_, '_> {
+    /// Undoes it without taking the mutex, which is held.
+    fn undo(self) {
+        self.hwpt.delist(self.ioas);
+    }
+}
+
+impl<'a, 'l> NewPaging<'a, 'l> {
+    /// Puts the parts together. Nothing is mapped yet.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; `EBUSY` when all ids are in use.
+    fn new(ctx: &'a Ctx, ioas: &'l Locked<'l>, parts: PagingParts) -> Result<Self> {
+        let hwpt = PagingHwpt::reserve(ctx, ioas.ioas(), parts)?;
+        let making = Making { hwpt, ioas };
+        Ok(Self(ScopeGuard::new_with_data(making, Making::undo)))
+    }
+
+    /// The hwpt.
+    pub(crate) fn hwpt(&self) -> &PagingHwpt {
+        &self.0.hwpt
+    }
+
+    /// Maps what the IOAS has. Once, and before it is published.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; what mapping runs into.
+    pub(crate) fn fill(&self) -> Result {
+        self.0.hwpt.enlist(self.0.ioas)
+    }
+
+    /// Has page faults delivered to a queue. Nothing may be attached yet.
+    fn deliver_faults(&self, fault: Hold<FaultQueue>) {
+        self.hwpt().common.deliver_faults(fault);
+    }
+
+    /// Has it outlive the lock. Until it is published it is on the IOAS's list, but no attachment
+    /// finds it there; dropping it takes the lock again.
+    fn unlock(self) -> Reserved<'a, PagingHwpt> {
+        self.0.dismiss().hwpt
+    }
+
+    /// Lets it be found, which cannot fail.
+    pub(crate) fn publish(self) {
+        self.unlock().publish();
+    }
+}
+
+/// What a nested hwpt is on: a nest parent, directly or by way of a vIOMMU.
+enum Below {
+    Parent(Hold<PagingHwpt>),
+    Viommu(Hold<Viommu>),
+}
+
+impl Below {
+    fn parent(&self) -> &PagingHwpt {
+        match self {
+            Self::Parent(parent) => parent,
+            Self::Viommu(viommu) => viommu.parent(),
+        }
+    }
+}
+
+/// A user's page table on top of a paging hwpt.
+#[pin_data]
+#[repr(C)]
+pub(crate) struct NestedHwpt {
+    #[pin]
+    common: Hwpt,
     below: Below,
-) -> Result<NewHwpt<'a>> {
-    if kernel::warn_on_once!(!domain.is_nested()) {
-        return Err(EOPNOTSUPP);
-    }
-    let parts = Parts {
-        domain,
-        fault: fault_queue(ctx, cmd)?,
-        pasid_compat: cmd.flags & uapi::PASID != 0,
-    };
-    Ok(NewHwpt::Nested(NestedHwpt::reserve(ctx, below, parts)?))
 }
 
-/// `IOMMU_HWPT_ALLOC`
-impl Ioctl for HwptAlloc {
-    const NUMBER: u32 = handlers::number(uapi::CMD_ALLOC);
-    const MIN_SIZE: usize = end_of!(HwptAlloc, __reserved);
-    type Answer<'a> = New<NewHwpt<'a>>;
+begins_with_head!(NestedHwpt, common);
 
-    fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result<Self::Answer<'a>> {
-        if ucmd.__reserved != 0 {
-            return Err(EOPNOTSUPP);
-        }
-        check_data(ucmd.data_type, ucmd.data_len)?;
-        let data = UserData::copy(ucmd.data_type, ucmd.data_uptr, ucmd.data_len);
-        let ctx = ucmd.ctx();
-        let device = lend::<Device>(ctx, ucmd.dev_id)?;
-        let on: Loan<'_, Object> = lend(ctx, ucmd.pt_id).map_err(|_| EINVAL)?;
-        let new = if let Some(ioas) = downcast::<Ioas>(&on) {
-            alloc_paging(ctx, ucmd, device, ioas, &data)?
-        } else if let Some(parent) = downcast::<PagingHwpt>(&on) {
-            let domain = nested_domain(parent, &device, ucmd.flags, &data)?;
-            alloc_nested(ctx, ucmd, domain, Below::parent(parent))?
-        } else if let Some(viommu) = downcast::<Viommu>(&on) {
-            let domain = viommu_domain(viommu, &device, ucmd.flags, &data)?;
-            alloc_nested(ctx, ucmd, domain, Below::viommu(viommu))?
-        } else {
-            return Err(EINVAL);
-        };
-        ucmd.out_hwpt_id = new.id();
-        Ok(New(new))
-    }
-}
-
-/// `IOMMU_HWPT_SET_DIRTY_TRACKING`
-impl Ioctl for SetDirtyTracking {
-    const NUMBER: u32 = handlers::number(uapi::CMD_SET_DIRTY_TRACKING);
-    const MIN_SIZE: usize = end_of!(SetDirtyTracking, __reserved);
-    type Answer<'a> = ();
-
-    fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result {
-        if ucmd.flags & !uapi::TRACKING_ENABLE != 0 {
-            return Err(EOPNOTSUPP);
-        }
-        let enable = ucmd.flags & uapi::TRACKING_ENABLE != 0;
-        lend::<PagingHwpt>(ucmd.ctx(), ucmd.hwpt_id)?.set_dirty_tracking(enable)
-    }
-}
-
-/// `IOMMU_HWPT_GET_DIRTY_BITMAP`
-impl Ioctl for GetDirtyBitmap {
-    const NUMBER: u32 = handlers::number(uapi::CMD_GET_DIRTY_BITMAP);
-    const MIN_SIZE: usize = end_of!(GetDirtyBitmap, data);
-    type Answer<'a> = ();
-
-    fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result {
-        if ucmd.flags & !uapi::NO_CLEAR != 0 || ucmd.__reserved != 0 {
-            return Err(EOPNOTSUPP);
-        }
-        lend::<PagingHwpt>(ucmd.ctx(), ucmd.hwpt_id)?.read_dirty(ucmd)
-    }
-}
-
-/// Has the driver of a nested hwpt or of a vIOMMU handle the requests; returns how many it did,
-/// and why it stopped.
-///
-/// # Errors
-///
-/// `ENOENT`: no such object; `EINVAL`: another kind; `EOPNOTSUPP`: its driver takes no requests.
-fn invalidate(ctx: &Ctx, cmd: &HwptInvalidate) -> Result<(u32, Result)> {
-    check_requests(cmd)?;
-    let mut requests = UserArray::new(cmd.data_type, cmd.data_uptr, cmd.entry_len, cmd.entry_num);
-    let of: Loan<'_, Object> = lend(ctx, cmd.hwpt_id)?;
-    let result = if let Some(nested) = downcast::<NestedHwpt>(&of) {
-        nested.domain().cache_invalidate(&mut requests)
-    } else if let Some(viommu) = downcast::<Viommu>(&of) {
-        viommu.cache_invalidate(&mut requests)
-    } else {
-        return Err(EINVAL);
-    };
-    Ok((requests.count(), result.ok_or(EOPNOTSUPP)?))
-}
-
-/// How many requests were handled, which user space learns in any case, and why no more.
-pub(crate) struct Handled {
-    count: u32,
-    result: Result,
-}
-
-impl Answer<HwptInvalidate> for Handled {
-    #[inline(always)]
-    fn give(self, reply: Reply<'_, HwptInvalidate>) -> Result {
-        reply.put_u32(offset_of!(HwptInvalidate, entry_num), self.count)?;
-        self.result
-    }
-}
-
-/// `IOMMU_HWPT_INVALIDATE`
-impl Ioctl for HwptInvalidate {
-    const NUMBER: u32 = handlers::number(uapi::CMD_INVALIDATE);
-    const MIN_SIZE: usize = end_of!(HwptInvalidate, __reserved);
-    type Answer<'a> = Handled;
-
-    fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result<Handled> {
-        let (count, result) = invalidate(ucmd.ctx(), ucmd).unwrap_or_else(|e| (0, Err(e)));
-        Ok(Handled { count, result })
-    }
-}
-
-#[cfg(CONFIG_KUNIT = "y")]
-#[kunit_tests(rust_iommufd_hwpt)]
-mod tests {
-    use super::*;
-
-    const KNOWN: [u32; 4] = [
-        uapi::NEST_PARENT,
-        uapi::DIRTY_TRACKING,
-        uapi::FAULT_ID_VALID,
-        uapi::PASID,
-    ];
-
-    #[test]
-    fn data() {
-        for (kind, len, expected) in [
-            (uapi::DATA_NONE, 0, Ok(())),
-            (uapi::DATA_NONE, 1, Err(EINVAL)),
-            (uapi::DATA_NONE, u32::MAX, Err(EINVAL)),
-            (1, 0, Err(EINVAL)),
-            (1, 1, Ok(())),
-            (u32::MAX, u32::MAX, Ok(())),
-        ] {
-            assert_eq!(check_data(kind, len), expected);
-        }
+impl NestedHwpt {
+    /// Puts the parts together.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; `EBUSY` when all ids are in use.
+    fn reserve(
+        ctx: &Ctx,
+        below: Below,
+        parts: Parts,
+        fault: Option<Hold<FaultQueue>>,
+    ) -> Result<Reserved<'_, Self>> {
+        let init = pin_init!(Self {
+            common <- Hwpt::new(parts, Some(below.parent())),
+            below,
+        });
+        let hwpt = Reserved::new(ctx, init)?;
+        hwpt.common.complete(fault);
+        Ok(hwpt)
     }
 
-    #[test]
-    fn paging_flags() {
-        // A driver that takes no flags gets none, and no data either.
-        assert_eq!(check_paging(0, false, false, || false), Ok(()));
-        assert_eq!(check_paging(0, true, false, || true), Err(EOPNOTSUPP));
-        for bit in 0..32 {
-            let flag = 1u32 << bit;
-            assert_eq!(check_paging(flag, false, false, || true), Err(EOPNOTSUPP));
-            let expected = if KNOWN.contains(&flag) {
-                Ok(())
-            } else {
-                Err(EOPNOTSUPP)
-            };
-            assert_eq!(check_paging(flag, false, true, || true), expected);
-            assert_eq!(check_paging(flag, true, true, || true), expected);
-        }
-        // Tracking is asked for only when wanted, and refused when the device cannot.
-        assert_eq!(
-            check_paging(uapi::DIRTY_TRACKING, false, true, || false),
-            Err(EOPNOTSUPP)
-        );
-        assert_eq!(check_paging(uapi::PASID, false, true, || false), Ok(()));
-        // A nest parent has no queue of its own.
-        for more in [
-            0,
-            uapi::DIRTY_TRACKING,
-            uapi::PASID,
-            uapi::PASID | uapi::DIRTY_TRACKING,
-        ] {
-            let both = uapi::NEST_PARENT | uapi::FAULT_ID_VALID | more;
-            assert_eq!(check_paging(both, false, true, || true), Err(EOPNOTSUPP));
-            assert_eq!(
-                check_paging(uapi::NEST_PARENT | more, false, true, || true),
-                Ok(())
-            );
-        }
+    /// Its domain.
+    #[inline]
+    pub(crate) fn domain(&self) -> &Domain {
+        &self.common.domain
     }
 
-    #[test]
-    fn nested_flags() {
-        for bit in 0..32 {
-            let flag = 1u32 << bit;
-            let known = flag == uapi::FAULT_ID_VALID || flag == uapi::PASID;
-            let expected = if known { Ok(()) } else { Err(EOPNOTSUPP) };
-            assert_eq!(check_nested(flag, true), expected);
-            assert_eq!(check_nested(flag, false), Err(EOPNOTSUPP));
-        }
-        assert_eq!(check_nested(0, true), Ok(()));
-        assert_eq!(check_nested(NESTED_FLAGS, true), Ok(()));
-        assert_eq!(driver_flags(u32::MAX), !uapi::FAULT_ID_VALID);
-    }
-
-    #[test]
-    fn requests() {
-        let page = PAGE_SIZE as u32;
-        for (reserved, uptr, len, num, expected) in [
-            (0, 0, 0, 0, Ok(())),
-            (1, 0, 0, 0, Err(EOPNOTSUPP)),
-            (1, 0, 0, 1, Err(EOPNOTSUPP)),
-            // Without requests nothing else matters.
-            (0, 0, u32::MAX, 0, Ok(())),
-            (0, 0, 1, 1, Err(EINVAL)),
-            (0, 1, 0, 1, Err(EINVAL)),
-            (0, 1, 1, 1, Ok(())),
-            (0, u64::MAX, page, 1, Ok(())),
-            (0, 1, page + 1, 1, Err(EINVAL)),
-            (0, 1, u32::MAX, 1, Err(EINVAL)),
-            (0, 1, 1, MAX_REQUESTS, Ok(())),
-            (0, 1, 1, MAX_REQUESTS + 1, Err(EINVAL)),
-            (0, 1, 1, u32::MAX, Err(EINVAL)),
-        ] {
-            let cmd = HwptInvalidate {
-                __reserved: reserved,
-                data_uptr: uptr,
-                entry_len: len,
-                entry_num: num,
-                ..Default::default()
-            };
-            assert_eq!(check_requests(&cmd), expected);
-        }
+    /// The paging hwpt that it is on.
+    pub(crate) fn parent(&self) -> &PagingHwpt {
+        self.below.parent()
     }
 }

@@ -17,11 +17,6 @@ use crate::{
         attach::Pasid,
         context::Ctx,
         device::Device,
-        hwpt::{
-            Hwpt,
-            NewPaging,
-            PagingHwpt, //
-        },
         ioas::Ioas,
         object::{
             Loan,
@@ -35,6 +30,9 @@ use crate::{
     },
     hwpt::{
         new_paging,
+        Hwpt,
+        NewPaging,
+        PagingHwpt,
         PagingRequest, //
     },
     object::lend, //

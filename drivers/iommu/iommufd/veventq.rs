@@ -14,7 +14,6 @@ use crate::{
                 VeventqAlloc, //
             }, //
         },
-        hwpt::Viommu,
         ucmd::{
             write_bytes,
             write_struct,
@@ -24,6 +23,7 @@ use crate::{
             Taken,
             VeventQ, //
         }, //
+        viommu::Viommu,
     },
     ioctl::{
         Ioctl,

@@ -17,18 +17,18 @@ use crate::{
                 ViommuAlloc, //
             }, //
         },
-        hwpt::{
-            PagingHwpt,
-            Viommu, //
-        },
         object::Built,
         ucmd::Ucmd,
         vdevice::{
             keep_device,
             Vacant, //
         },
-        viommu::ViommuDriver, //
+        viommu::{
+            Viommu,
+            ViommuDriver, //
+        }, //
     },
+    hwpt::PagingHwpt,
     ioctl::{
         Ioctl,
         New,

@@ -14,11 +14,13 @@
 
 use super::{
     device::Device,
-    hwpt::Hwpt,
     iopf,
     typed::Hold, //
 };
-use crate::fault::FaultQueue;
+use crate::{
+    fault::FaultQueue,
+    hwpt::Hwpt, //
+};
 use core::{
     mem::ManuallyDrop,
     ptr::NonNull, //

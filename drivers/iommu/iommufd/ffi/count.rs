@@ -22,7 +22,7 @@ use kernel::{
 /// It may keep an object, so nobody changes it but [`ffi`](super), by what a loan or a hold is:
 ///
 /// ```ignore,compile_fail,E0624
-/// use crate::ffi::{hwpt::Hwpt, typed::Head};
+/// use crate::{ffi::typed::Head, hwpt::Hwpt};
 ///
 /// fn misuse(hwpt: &Hwpt) {
 ///     hwpt.object().users().dec();

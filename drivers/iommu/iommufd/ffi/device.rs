@@ -23,7 +23,6 @@ use super::{
         GroupRef,
         Locked, //
     },
-    hwpt::Viommu,
     object::Object,
     shared::GroupHead,
     typed::{
@@ -34,6 +33,7 @@ use super::{
         Reserved, //
     },
     ucmd::UserStruct,
+    viommu::Viommu,
 };
 use crate::{
     attach,

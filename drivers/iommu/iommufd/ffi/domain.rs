@@ -11,7 +11,7 @@
 //!
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
-use super::hwpt::Hwpt;
+use crate::hwpt::Hwpt;
 use core::{
     mem::MaybeUninit,
     ptr::NonNull, //
@@ -272,18 +272,15 @@ impl Domain {
         self.0.as_ptr()
     }
 
-    /// Makes the domain lead back to the hwpt that it is a part of.
-    ///
-    /// # Safety
-    ///
-    /// `hwpt` is the structure that this is a field of, and does not move.
-    pub(super) unsafe fn set_hwpt(&self, hwpt: *mut Hwpt) {
-        // SAFETY: By the type invariant; nobody is attached yet.
-        unsafe { (*self.as_raw()).__bindgen_anon_1.iommufd_hwpt = hwpt.cast() };
+    /// Makes the domain lead back to the hwpt that it is a part of. Nothing may be attached yet.
+    pub(crate) fn set_hwpt(&self, hwpt: &Hwpt) {
+        let hwpt = core::ptr::from_ref(hwpt).cast_mut().cast();
+        // SAFETY: By the type invariant. A hwpt does not move, and frees its domain first.
+        unsafe { (*self.as_raw()).__bindgen_anon_1.iommufd_hwpt = hwpt };
     }
 
     /// Has page faults handled by the hwpt's queue.
-    pub(super) fn set_fault_handler(&self) {
+    pub(crate) fn set_fault_handler(&self) {
         // SAFETY: By the type invariant; nobody is attached yet.
         unsafe { (*self.as_raw()).iopf_handler = Some(bindings::iommufd_fault_iopf_handler) };
     }

@@ -11,11 +11,13 @@ use super::shared::Doorbell;
 use super::{
     context::Ctx,
     domain::PhysDev,
-    hwpt::PagingHwpt,
     ioas::Ioas,
     shared::GroupHead, //
 };
-use crate::attach::Attachments;
+use crate::{
+    attach::Attachments,
+    hwpt::PagingHwpt, //
+};
 use core::{
     ops::{
         Deref,
@@ -180,14 +182,13 @@ impl Locked<'_> {
         let Some(window) = head.window() else {
             return Ok(());
         };
+        let hwpt = ptr::from_ref(hwpt).cast_mut().cast();
         let doorbells = ctx.head().doorbells.lock();
         let required = |it: &&Doorbell| it.place.window == window && head.required.has(it.id);
         doorbells.iter().filter(required).try_for_each(|doorbell| {
             let doorbell = ptr::from_ref(doorbell).cast_mut().cast();
             // SAFETY: The mutex is held, and all are valid.
-            to_result(unsafe {
-                bindings::iommufd_sw_msi_install(ctx.as_raw(), hwpt.as_raw(), doorbell)
-            })
+            to_result(unsafe { bindings::iommufd_sw_msi_install(ctx.as_raw(), hwpt, doorbell) })
         })
     }
 

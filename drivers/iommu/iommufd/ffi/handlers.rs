@@ -4,7 +4,6 @@
 
 use super::{
     device,
-    hwpt,
     ucmd::UserStruct, //
 };
 use crate::ioctl::Entry;
@@ -46,10 +45,10 @@ pub(crate) const ALL: &[Entry] = &[
     Entry::of::<uapi::FaultAlloc>(),
     Entry::of::<device::uapi::HwInfo>(),
     Entry::of::<uapi::HwQueueAlloc>(),
-    Entry::of::<hwpt::uapi::HwptAlloc>(),
-    Entry::of::<hwpt::uapi::GetDirtyBitmap>(),
-    Entry::of::<hwpt::uapi::HwptInvalidate>(),
-    Entry::of::<hwpt::uapi::SetDirtyTracking>(),
+    Entry::of::<uapi::hwpt::HwptAlloc>(),
+    Entry::of::<uapi::hwpt::GetDirtyBitmap>(),
+    Entry::of::<uapi::hwpt::HwptInvalidate>(),
+    Entry::of::<uapi::hwpt::SetDirtyTracking>(),
     Entry::of::<uapi::IoasAlloc>(),
     Entry::of::<uapi::IoasAllowIovas>(),
     Entry::of::<uapi::IoasChangeProcess>(),
@@ -189,6 +188,27 @@ pub(crate) mod uapi {
         VFIO_UNMAP_ALL, //
     };
 
+    /// Those for hwpts.
+    pub(crate) mod hwpt {
+        pub(crate) use kernel::bindings::{
+            iommu_hwpt_alloc as HwptAlloc,
+            iommu_hwpt_data_type_IOMMU_HWPT_DATA_NONE as DATA_NONE,
+            iommu_hwpt_get_dirty_bitmap as GetDirtyBitmap,
+            iommu_hwpt_invalidate as HwptInvalidate,
+            iommu_hwpt_set_dirty_tracking as SetDirtyTracking,
+            iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_DIRTY_TRACKING as DIRTY_TRACKING,
+            iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_NEST_PARENT as NEST_PARENT,
+            iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_PASID as PASID,
+            iommufd_hwpt_alloc_flags_IOMMU_HWPT_FAULT_ID_VALID as FAULT_ID_VALID,
+            iommufd_hwpt_get_dirty_bitmap_flags_IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR as NO_CLEAR,
+            iommufd_hwpt_set_dirty_tracking_flags_IOMMU_HWPT_DIRTY_TRACKING_ENABLE as TRACKING_ENABLE,
+            IOMMUFD_CMD_HWPT_ALLOC as CMD_ALLOC,
+            IOMMUFD_CMD_HWPT_GET_DIRTY_BITMAP as CMD_GET_DIRTY_BITMAP,
+            IOMMUFD_CMD_HWPT_INVALIDATE as CMD_INVALIDATE,
+            IOMMUFD_CMD_HWPT_SET_DIRTY_TRACKING as CMD_SET_DIRTY_TRACKING, //
+        };
+    }
+
     const fn vfio(nr: u32) -> u32 {
         super::number(bindings::VFIO_BASE + nr)
     }
@@ -201,12 +221,16 @@ pub(crate) mod uapi {
 }
 
 macro_rules! user_structs {
-    ($($name:ident),* $(,)?) => {
+    ($($($name:ident)::+),* $(,)?) => {
         // SAFETY: The UAPI header gives them integers of fixed size only, without padding.
-        $(unsafe impl UserStruct for uapi::$name {})*
+        $(unsafe impl UserStruct for uapi::$($name)::+ {})*
     };
 }
 user_structs!(
+    hwpt::GetDirtyBitmap,
+    hwpt::HwptAlloc,
+    hwpt::HwptInvalidate,
+    hwpt::SetDirtyTracking,
     Destroy,
     FaultAlloc,
     HwQueueAlloc,

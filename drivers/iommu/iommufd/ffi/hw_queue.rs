@@ -11,7 +11,6 @@ use super::{
     client::map::PageSlots,
     context::Ctx,
     handlers::uapi::HwQueueAlloc,
-    hwpt::Viommu,
     ioas::Ioas,
     object::{
         Built,
@@ -23,6 +22,7 @@ use super::{
         Hold, //
     },
     viommu::checked, //
+    viommu::Viommu,
 };
 use crate::{
     access::{

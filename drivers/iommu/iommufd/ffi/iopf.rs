@@ -12,9 +12,9 @@ use super::{
         HwptPgfault,
         PAGE_RESP_INVALID, //
     },
-    hwpt::Hwpt,
     xarray::Entries, //
 };
+use crate::hwpt::Hwpt;
 use core::{
     mem::ManuallyDrop,
     pin::Pin,

@@ -5,10 +5,6 @@
 use super::{
     device::Device,
     hw_queue,
-    hwpt::{
-        NestedHwpt,
-        PagingHwpt, //
-    },
     ioas::Ioas,
     object::{
         Kind,
@@ -24,7 +20,11 @@ use super::{
 use crate::ffi::selftest::object::SelftestObject;
 use crate::{
     access::Access,
-    fault::FaultQueue, //
+    fault::FaultQueue,
+    hwpt::{
+        NestedHwpt,
+        PagingHwpt, //
+    }, //
 };
 use kernel::bindings;
 

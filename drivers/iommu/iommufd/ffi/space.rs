@@ -13,7 +13,6 @@ use super::{
         Domain,
         PhysDev, //
     },
-    hwpt::PagingHwpt,
     ioas::Ioas, //
 };
 use crate::{
@@ -22,6 +21,7 @@ use crate::{
         pgtable::PageTable,
         should_fail, //
     },
+    hwpt::PagingHwpt,
     io_pagetable::Owner, //
 };
 use core::mem::offset_of;
@@ -51,12 +51,12 @@ impl Ioas {
     /// # Errors
     ///
     /// `ENOMEM`; what mapping runs into.
-    pub(super) fn add_domain(&self, domain: &Domain) -> Result {
+    pub(crate) fn add_domain(&self, domain: &Domain) -> Result {
         self.iopt().add_domain(table(domain))
     }
 
     /// Unmaps all of it again.
-    pub(super) fn remove_domain(&self, domain: &Domain) {
+    pub(crate) fn remove_domain(&self, domain: &Domain) {
         self.iopt().remove_domain(table(domain));
     }
 
@@ -65,7 +65,7 @@ impl Ioas {
     /// # Errors
     ///
     /// `EOPNOTSUPP`: the domain cannot.
-    pub(super) fn set_dirty_tracking(&self, domain: &Domain, enable: bool) -> Result {
+    pub(crate) fn set_dirty_tracking(&self, domain: &Domain, enable: bool) -> Result {
         self.iopt().set_dirty_tracking(table(domain), enable)
     }
 
@@ -75,7 +75,7 @@ impl Ioas {
     ///
     /// `EINVAL`: not aligned, or not all of the range is mapped; `EOVERFLOW`: it wraps;
     /// `EOPNOTSUPP`: the domain cannot; `ENOMEM`; `EFAULT`: the bitmap cannot be written.
-    pub(super) fn read_dirty(
+    pub(crate) fn read_dirty(
         &self,
         domain: &Domain,
         flags: u32,
@@ -197,16 +197,19 @@ impl Locked<'_> {
     }
 
     /// Puts a hwpt on the list, which it is not on yet.
-    pub(super) fn link(&self, hwpt: &PagingHwpt) {
+    pub(crate) fn link(&self, hwpt: &PagingHwpt) {
+        if kernel::warn_on!(hwpt.item().is_linked()) {
+            return;
+        }
         // SAFETY: The mutex guards the list and the links of all on it; the hwpt is on none.
-        unsafe { bindings::list_add_tail(hwpt.item(), self.list.as_raw()) };
+        unsafe { bindings::list_add_tail(hwpt.item().as_raw(), self.list.as_raw()) };
     }
 
     /// Takes a hwpt off the list that it is on.
-    pub(super) fn unlink(&self, hwpt: &PagingHwpt) {
+    pub(crate) fn unlink(&self, hwpt: &PagingHwpt) {
         // SAFETY: The mutex guards the list, which the hwpt is on.
-        unsafe { bindings::iommu_list_del(hwpt.item()) };
+        unsafe { bindings::iommu_list_del(hwpt.item().as_raw()) };
         // SAFETY: It is on no list; so [`PagingHwpt`] sees that it is on none.
-        unsafe { bindings::INIT_LIST_HEAD(hwpt.item()) };
+        unsafe { bindings::INIT_LIST_HEAD(hwpt.item().as_raw()) };
     }
 }

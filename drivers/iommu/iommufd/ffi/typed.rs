@@ -197,6 +197,22 @@ impl<T: Head> Drop for Hold<T> {
     }
 }
 
+/// A pointer that drivers follow, and this crate does not.
+#[repr(transparent)]
+pub(crate) struct Address<T>(NonNull<T>);
+
+// SAFETY: It is not followed.
+unsafe impl<T> Send for Address<T> {}
+// SAFETY: It is not followed.
+unsafe impl<T> Sync for Address<T> {}
+
+impl<T> Address<T> {
+    /// Where `of` is.
+    pub(crate) fn of(of: &T) -> Self {
+        Self(NonNull::from(of))
+    }
+}
+
 /// An object that is complete but cannot be found. Dropping it undoes it, its id included.
 ///
 /// # Invariants

@@ -13,7 +13,6 @@ use super::{
     context::Ctx,
     device::Device,
     group::Locked,
-    hwpt::Viommu,
     object::{
         Built,
         KindId,
@@ -25,6 +24,7 @@ use super::{
         Hold, //
     },
     viommu::checked, //
+    viommu::Viommu,
 };
 use core::{
     mem::{

@@ -18,12 +18,12 @@ use super::{
         VeventHeader,
         VEVENTQ_FLAG_LOST_EVENTS, //
     },
-    hwpt::Viommu,
     typed::{
         begins_with_head,
         Hold,
         Reserved, //
     }, //
+    viommu::Viommu,
 };
 use core::{
     cell::UnsafeCell,

@@ -7,10 +7,12 @@
 use super::{
     context::Ctx,
     errno,
-    hwpt::PagingHwpt,
     ioas::Ioas, //
 };
-use crate::vfio_compat;
+use crate::{
+    hwpt::PagingHwpt,
+    vfio_compat, //
+};
 use kernel::{
     bindings,
     prelude::*, //

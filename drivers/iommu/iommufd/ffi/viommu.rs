@@ -10,26 +10,95 @@
 use super::{
     context::Ctx,
     device::Device,
-    domain::UserBuffer,
-    hwpt::{
-        PagingHwpt,
-        Viommu, //
+    domain::{
+        Domain,
+        UserArray,
+        UserBuffer,
+        UserData, //
     },
     ioas::Ioas,
     object::{
         Built,
+        Kind,
         KindId, //
     },
-    typed::Hold, //
+    typed::{
+        Head,
+        Hold, //
+    }, //
 };
+use crate::hwpt::PagingHwpt;
 use core::mem::size_of;
 use kernel::{
     bindings,
     c_str,
     error::to_result,
     prelude::*,
-    static_lock_class, //
+    static_lock_class,
+    types::Opaque, //
 };
+
+/// `struct iommufd_viommu`: a share of the hardware, given to a virtual machine.
+#[repr(transparent)]
+pub(crate) struct Viommu(Opaque<bindings::iommufd_viommu>);
+
+// SAFETY: It has locks of its own.
+unsafe impl Send for Viommu {}
+// SAFETY: As above.
+unsafe impl Sync for Viommu {}
+// SAFETY: The C structure begins with the head.
+unsafe impl Head for Viommu {}
+// SAFETY: This is what C has for the kind.
+unsafe impl Kind for Viommu {
+    const ID: KindId = KindId(bindings::iommufd_object_type_IOMMUFD_OBJ_VIOMMU);
+}
+
+impl Viommu {
+    pub(super) fn as_raw(&self) -> *mut bindings::iommufd_viommu {
+        self.0.get()
+    }
+
+    /// The IOMMU that it is a share of.
+    pub(super) fn iommu_dev(&self) -> *mut bindings::iommu_device {
+        // SAFETY: It does not change once the object is published.
+        unsafe { (*self.as_raw()).iommu_dev }
+    }
+
+    pub(super) fn ops(&self) -> Option<&bindings::iommufd_viommu_ops> {
+        // SAFETY: It does not change once the object is published; tables are static.
+        unsafe { (*self.as_raw()).ops.as_ref() }
+    }
+
+    /// The nest parent that it is on.
+    pub(crate) fn parent(&self) -> &PagingHwpt {
+        // SAFETY: The vIOMMU has a hold on it, and it does not change.
+        unsafe { &*(*self.as_raw()).hwpt.cast() }
+    }
+
+    /// Makes a domain whose page table user space manages.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says; `EOPNOTSUPP` when it makes none.
+    pub(crate) fn alloc_nested(&self, flags: u32, data: &UserData) -> Result<Domain> {
+        let op = self
+            .ops()
+            .and_then(|ops| ops.alloc_domain_nested)
+            .ok_or(EOPNOTSUPP)?;
+        // SAFETY: It is the vIOMMU's own operation, and only reads the data.
+        let raw = unsafe { op(self.as_raw(), flags, &data.as_raw()) };
+        // SAFETY: It is what the driver allocated, and the driver is that of the IOMMU.
+        unsafe { Domain::adopt(raw, (*self.iommu_dev()).ops) }
+    }
+
+    /// As [`Domain::cache_invalidate`], for everything that the vIOMMU has.
+    #[inline]
+    pub(crate) fn cache_invalidate(&self, requests: &mut UserArray) -> Option<Result> {
+        let op = self.ops()?.cache_invalidate?;
+        // SAFETY: It is the vIOMMU's own operation, and the array is ours.
+        Some(to_result(unsafe { op(self.as_raw(), requests.as_raw()) }))
+    }
+}
 
 const VIOMMU: KindId = KindId(bindings::iommufd_object_type_IOMMUFD_OBJ_VIOMMU);
 
@@ -138,8 +207,7 @@ pub(super) unsafe extern "C" fn destroy_viommu(obj: *mut bindings::iommufd_objec
         // SAFETY: The driver's own operation; vDEVICEs and queues have held it, so there are none.
         unsafe { destroy(viommu.as_raw()) };
     }
-    // SAFETY: The vIOMMU's hold keeps it until the end of this function.
-    let parent = unsafe { viommu.parent().as_ref() };
+    let parent = viommu.parent();
     // SAFETY: Nobody has a vDEVICE of it, so nobody looks for one.
     unsafe { bindings::xa_destroy(viommu.vdevs()) };
     // SAFETY: The hold that `ViommuDriver::build` gave to the vIOMMU.
@@ -155,7 +223,6 @@ impl Viommu {
 
     /// The IOVAs of the virtual machine: those of the nest parent.
     pub(crate) fn ioas(&self) -> &Ioas {
-        // SAFETY: The vIOMMU has a hold on its parent.
-        unsafe { self.parent().as_ref() }.ioas()
+        self.parent().ioas()
     }
 }

@@ -10,17 +10,15 @@ use super::{
     uapi::Dirty, //
 };
 use crate::{
-    ffi::{
-        hwpt::PagingHwpt,
-        selftest::{
-            object::{
-                Mapped,
-                PagingExt,
-                Ucmd, //
-            },
-            pagetable::set_dirty, //
+    ffi::selftest::{
+        object::{
+            Mapped,
+            PagingExt,
+            Ucmd, //
         },
+        pagetable::set_dirty, //
     },
+    hwpt::PagingHwpt,
     object::lend, //
 };
 use kernel::{

@@ -14,21 +14,19 @@ use super::{
     IOMMU,
 };
 use crate::{
-    ffi::{
-        hwpt::PagingHwpt,
-        selftest::{
-            dmabuf,
-            object::{
-                self,
-                PagingExt,
-                Ucmd, //
-            },
-            page::{
-                is_killed,
-                UserPage, //
-            }, //
+    ffi::selftest::{
+        dmabuf,
+        object::{
+            self,
+            PagingExt,
+            Ucmd, //
         },
+        page::{
+            is_killed,
+            UserPage, //
+        }, //
     },
+    hwpt::PagingHwpt,
     object::lend, //
 };
 use kernel::{

@@ -24,10 +24,6 @@ use crate::{
     ffi::{
         context::Ctx,
         device::Device as IdDevice,
-        hwpt::{
-            Hwpt,
-            NestedHwpt, //
-        },
         ioas::Ioas,
         object::Object,
         selftest::{
@@ -45,6 +41,10 @@ use crate::{
             set_memory_limit, //
         },
         typed::Head, //
+    },
+    hwpt::{
+        Hwpt,
+        NestedHwpt, //
     },
     object::lend, //
 };

@@ -2,7 +2,8 @@
 
 //! What `/dev/iommu` has, and what is built in for drivers looks at: each crate includes this file.
 //!
-//! A context begins with a [`CtxHead`], and what a context knows of a group with a [`GroupHead`].
+//! A context begins with a [`CtxHead`], what a context knows of a group with a [`GroupHead`], and a
+//! hwpt with what [`HwptHead`] says.
 
 use core::ptr::NonNull;
 use kernel::{
@@ -17,7 +18,8 @@ use kernel::{
             Relaxed, //
         },
         Mutex, //
-    }, //
+    },
+    types::Opaque, //
 };
 
 /// What a context begins with.
@@ -70,6 +72,17 @@ impl GroupHead {
     pub(crate) fn set_window(&self, start: PhysAddr) {
         self.window.store(start, Relaxed);
     }
+}
+
+/// What a hwpt begins with.
+#[repr(C)]
+pub(crate) struct HwptHead {
+    pub(crate) object: Opaque<bindings::iommufd_object>,
+    pub(crate) domain: NonNull<bindings::iommu_domain>,
+    /// The hwpt that a nested one is on.
+    pub(crate) parent: Option<NonNull<HwptHead>>,
+    /// The doorbells that a paging one has.
+    pub(crate) present: DoorbellSet,
 }
 
 /// Where a doorbell's page is: which page of which window.

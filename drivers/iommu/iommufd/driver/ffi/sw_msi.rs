@@ -6,7 +6,8 @@ use super::shared::{
     CtxHead,
     Doorbell,
     DoorbellSet,
-    GroupHead, //
+    GroupHead,
+    HwptHead, //
 };
 use crate::sw_msi;
 use core::{
@@ -24,12 +25,12 @@ use kernel::{
     prelude::*, //
 };
 
-/// A page table of the kernel's, `struct iommufd_hwpt_paging`.
+/// A page table of the kernel's, a paging hwpt.
 ///
 /// # Invariants
 ///
-/// Valid for `'a`, and of the context whose `sw_msi_lock` is held whenever it is changed.
-pub(crate) struct Table<'a>(*mut bindings::iommufd_hwpt_paging, PhantomData<&'a ()>);
+/// It is of the context the mutex of whose doorbells is held whenever it is changed.
+pub(crate) struct Table<'a>(&'a HwptHead);
 
 impl Table<'_> {
     /// The page table that a domain's MSIs go through: its own, or the parent's.
@@ -37,26 +38,19 @@ impl Table<'_> {
     /// # Safety
     ///
     /// `domain` must be one of iommufd's, in use for `'a`.
-    unsafe fn of(domain: *mut bindings::iommu_domain) -> Result<Self> {
-        // SAFETY: By the caller.
-        let hwpt = unsafe { bindings::iommu_domain_hwpt(domain) };
-        // SAFETY: By the caller its object is valid.
-        let table = match unsafe { (*hwpt).obj.type_ } {
-            bindings::iommufd_object_type_IOMMUFD_OBJ_HWPT_PAGING => hwpt.cast(),
-            bindings::iommufd_object_type_IOMMUFD_OBJ_HWPT_NESTED => {
-                let nested = hwpt.cast::<bindings::iommufd_hwpt_nested>();
-                // SAFETY: That is what it is; it has a hold on its parent.
-                unsafe { (*nested).parent }
-            }
-            _ => return Err(EINVAL),
-        };
-        Ok(Self(table, PhantomData))
+    unsafe fn of(domain: *mut bindings::iommu_domain) -> Self {
+        // SAFETY: By the caller; hwpts begin with it.
+        let hwpt = unsafe { &*bindings::iommu_domain_hwpt(domain).cast::<HwptHead>() };
+        match hwpt.parent {
+            // SAFETY: A nested hwpt has a hold on its parent.
+            Some(parent) => Self(unsafe { parent.as_ref() }),
+            None => Self(hwpt),
+        }
     }
 
     /// The doorbells that it has.
     pub(crate) fn present(&self) -> &DoorbellSet {
-        // SAFETY: By the type invariant; `/dev/iommu` has such a set there.
-        unsafe { &*(&raw mut (*self.0).present_sw_msi).cast() }
+        &self.0.present
     }
 
     /// Maps the physical page `addr` at `iova`. May sleep.
@@ -66,12 +60,10 @@ impl Table<'_> {
     /// `ENOMEM`; what the driver says.
     pub(crate) fn map(&self, iova: usize, addr: PhysAddr) -> Result {
         let prot = bindings::IOMMU_WRITE | bindings::IOMMU_READ | bindings::IOMMU_MMIO;
-        // SAFETY: By the type invariant.
-        let domain = unsafe { (*self.0).common.domain };
         // SAFETY: A page table has its domain as long as it lives.
         to_result(unsafe {
             bindings::iommu_map(
-                domain,
+                self.0.domain.as_ptr(),
                 iova,
                 addr,
                 PAGE_SIZE,
@@ -149,7 +141,7 @@ pub(super) unsafe fn translate(
         return Ok(());
     };
     // SAFETY: By the caller.
-    let table = unsafe { Table::of(domain) }?;
+    let table = unsafe { Table::of(domain) };
     if let Some(iova) = sw_msi::translate(&device, &table, addr)? {
         // SAFETY: By the caller the descriptor is being prepared.
         unsafe { bindings::msi_desc_set_iommu_msi_iova(desc, iova as u64, bindings::PAGE_SHIFT) };
@@ -170,9 +162,12 @@ pub(super) unsafe fn install(
     table: *mut bindings::iommufd_hwpt_paging,
     map: *mut bindings::iommufd_sw_msi_map,
 ) -> Result {
+    // SAFETY: By the caller; hwpts begin with it.
+    //
+    // INVARIANT: By the caller.
+    let table = Table(unsafe { &*table.cast() });
     // SAFETY: By the caller, who holds the mutex of the context's doorbells; `/dev/iommu` says so
     // with one of them.
     let doorbell = unsafe { &*map.cast::<Doorbell>() };
-    // INVARIANT: By the caller.
-    sw_msi::install(&Table(table, PhantomData), doorbell)
+    sw_msi::install(&table, doorbell)
 }

@@ -8,10 +8,6 @@ use crate::{
     ffi::{
         context::Ctx,
         device::Device as IdDevice,
-        hwpt::{
-            Hwpt,
-            PagingHwpt, //
-        },
         ioas::Ioas,
         object::{
             Kind,
@@ -23,6 +19,10 @@ use crate::{
             Head,
             Reserved, //
         }, //
+    },
+    hwpt::{
+        Hwpt,
+        PagingHwpt, //
     },
     io_pagetable::Owner,
     object::lend,
@@ -62,7 +62,7 @@ use kernel::{
 /// The domain of a page table, as a driver knows it.
 pub(crate) fn domain(hwpt: &Hwpt) -> &AnyDomain {
     // SAFETY: The page table is complete and owns the domain.
-    unsafe { AnyDomain::from_raw((*hwpt.as_raw()).domain) }
+    unsafe { AnyDomain::from_raw(hwpt.domain().as_raw()) }
 }
 
 /// The physical device behind a bound one, as a driver knows it.
