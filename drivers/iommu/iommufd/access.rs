@@ -27,7 +27,6 @@ use crate::{
             Ctx,
             CtxRef, //
         },
-        ioas::Ioas,
         object::Object,
         typed::{
             begins_with_head,
@@ -35,6 +34,7 @@ use crate::{
             Reserved, //
         }, //
     },
+    ioas::Ioas,
     object::lend, //
 };
 use core::pin::Pin;

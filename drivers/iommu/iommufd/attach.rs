@@ -20,13 +20,13 @@ use crate::{
         context::Ctx,
         device::Device,
         group::Locked,
-        ioas::Ioas,
         typed::Hold, //
     },
     hwpt::{
         Hwpt,
         PagingHwpt, //
-    }, //
+    },
+    ioas::Ioas, //
 };
 use kernel::{
     prelude::*,

@@ -16,8 +16,7 @@ fn errno(result: Result) -> c_int {
 /// Whether a test wants something to fail here. May be called from any context.
 pub(crate) fn should_fail() -> bool {
     #[cfg(CONFIG_IOMMUFD_TEST)]
-    // SAFETY: It only reads and counts.
-    return unsafe { kernel::bindings::iommufd_should_fail() };
+    return selftest::registration::should_fail();
     #[cfg(not(CONFIG_IOMMUFD_TEST))]
     false
 }
@@ -38,7 +37,6 @@ pub(crate) mod file;
 pub(crate) mod group;
 pub(crate) mod handlers;
 pub(crate) mod hw_queue;
-pub(crate) mod ioas;
 pub(crate) mod iopf;
 pub(crate) mod kinds;
 mod layout;

@@ -24,7 +24,6 @@ use crate::{
         context::Ctx,
         domain::Domain,
         handlers::uapi::hwpt::GetDirtyBitmap,
-        ioas::Ioas,
         object::Object,
         shared::DoorbellSet,
         space::Locked,
@@ -36,7 +35,8 @@ use crate::{
             Reserved, //
         },
         viommu::Viommu, //
-    }, //
+    },
+    ioas::Ioas, //
 };
 use core::{
     mem::offset_of,

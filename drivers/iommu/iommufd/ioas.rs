@@ -26,12 +26,12 @@ use crate::{
                 OptionCmd, //
             }, //
         },
-        ioas::{
-            self as memory,
-            Ioas, //
+        object::{
+            Loan,
+            Object, //
         },
-        object::Loan,
         typed::{
+            begins_with_head,
             Head,
             Reserved, //
         },
@@ -45,6 +45,7 @@ use crate::{
     io_pagetable::{
         Access,
         Allowed,
+        IoPagetable,
         Place, //
     },
     ioctl::{
@@ -56,11 +57,72 @@ use crate::{
     },
     object::lend, //
 };
-use core::mem::{
-    offset_of,
-    size_of, //
+use core::{
+    mem::{
+        offset_of,
+        size_of, //
+    },
+    pin::Pin, //
 };
-use kernel::prelude::*;
+use kernel::{
+    interop::list::CListHead,
+    new_mutex,
+    prelude::*,
+    sync::Mutex, //
+};
+
+/// An I/O address space.
+#[pin_data(PinnedDrop)]
+#[repr(C)]
+pub(crate) struct Ioas {
+    #[pin]
+    object: Object,
+    #[pin]
+    hwpts: Mutex<CListHead>,
+    #[pin]
+    iopt: IoPagetable,
+}
+
+begins_with_head!(Ioas, object);
+
+impl Ioas {
+    /// Its hwpts. The mutex also guards what automatic attachment does.
+    pub(crate) fn hwpts(&self) -> &Mutex<CListHead> {
+        &self.hwpts
+    }
+
+    /// Its IOVAs.
+    pub(crate) fn iopt(&self) -> &IoPagetable {
+        &self.iopt
+    }
+
+    /// Makes one that is complete, but not visible.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; `EBUSY` when all ids are in use.
+    pub(crate) fn reserve(ctx: &Ctx) -> Result<Reserved<'_, Self>> {
+        let init = pin_init!(Self {
+            object <- Object::new(),
+            hwpts <- new_mutex!(CListHead::new(), "ioas->mutex"),
+            iopt <- IoPagetable::new(),
+        });
+        Reserved::new(ctx, init)
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Ioas {
+    fn drop(self: Pin<&mut Self>) {
+        match self.iopt.unmap_all().1 {
+            Ok(()) | Err(ENOENT) => (),
+            // Nobody can hold pages any more: who could was a user of the IOAS.
+            Err(_) => {
+                kernel::warn_on!(true);
+            }
+        }
+    }
+}
 
 /// An IOAS that is complete, and not to be found.
 pub(crate) struct NewIoas<'a> {
@@ -86,20 +148,9 @@ impl Ioctl for IoasAlloc {
             return Err(EOPNOTSUPP);
         }
         let ctx = ucmd.ctx();
-        let ioas = Ioas::build(ctx)?;
+        let ioas = Ioas::reserve(ctx)?;
         ucmd.out_ioas_id = ioas.id();
         Ok(New(NewIoas { ctx, ioas }))
-    }
-}
-
-/// Unmaps what is left in an IOAS that goes.
-pub(crate) fn unmap_at_end(ioas: &Ioas) {
-    match ioas.iopt().unmap_all().1 {
-        Ok(()) | Err(ENOENT) => (),
-        // Nobody can hold pages any more: who could was a user of the IOAS.
-        Err(_) => {
-            kernel::warn_on!(true);
-        }
     }
 }
 
@@ -274,7 +325,8 @@ impl Ioctl for IoasCopy {
     type Answer<'a> = Respond;
 
     fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result<Respond> {
-        memory::fuzzer_iova(ucmd);
+        #[cfg(CONFIG_IOMMUFD_TEST)]
+        crate::selftest::test_ioctl::convert_iova(ucmd);
         let (place, access) = mapping(ucmd.flags, ucmd.dst_iova, &[ucmd.length, ucmd.src_iova])?;
         let ctx = ucmd.ctx();
         let (from, length) = (ucmd.src_iova as usize, ucmd.length as usize);
@@ -331,7 +383,7 @@ impl Ioctl for IoasNoiommuGetPa {
             return Err(EOVERFLOW);
         }
         let ioas: Loan<'_, Ioas> = lend(ucmd.ctx(), ucmd.ioas_id)?;
-        (ucmd.out_phys, ucmd.length) = memory::physical(&ioas, ucmd.iova as usize, ucmd.length)?;
+        (ucmd.out_phys, ucmd.length) = ioas.iopt().physical(ucmd.iova as usize, ucmd.length)?;
         Ok(Respond)
     }
 }

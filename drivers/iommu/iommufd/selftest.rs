@@ -63,7 +63,11 @@ use kernel::{
         },
         user_data::UserData, //
     },
-    prelude::*, //
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    }, //
 };
 
 #[cfg(doc)]
@@ -153,4 +157,11 @@ impl IommuOps for Mock {
     fn has_viommu(_dev: &Device, kind: u32) -> bool {
         kind == uapi::VIOMMU_TYPE_SELFTEST
     }
+}
+
+static MEMORY_LIMIT: Atomic<usize> = Atomic::new(65536);
+
+/// How much memory the page core may use for temporary arrays, in bytes.
+pub(crate) fn memory_limit() -> usize {
+    MEMORY_LIMIT.load(Relaxed)
 }

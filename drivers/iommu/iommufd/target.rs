@@ -17,7 +17,6 @@ use crate::{
         attach::Pasid,
         context::Ctx,
         device::Device,
-        ioas::Ioas,
         object::{
             Loan,
             Object, //
@@ -35,6 +34,7 @@ use crate::{
         PagingHwpt,
         PagingRequest, //
     },
+    ioas::Ioas,
     object::lend, //
 };
 use kernel::prelude::*;

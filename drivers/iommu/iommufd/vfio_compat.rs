@@ -26,7 +26,6 @@ use crate::{
                 VfioIovaRange, //
             }, //
         },
-        ioas::Ioas,
         object::Loan,
         typed::Head,
         ucmd::{
@@ -40,6 +39,7 @@ use crate::{
         Access,
         Place, //
     },
+    ioas::Ioas,
     ioctl::{
         Ioctl,
         Respond, //
@@ -99,7 +99,7 @@ pub(crate) fn set_no_iommu(ctx: &Ctx) -> Result {
 /// `EINVAL` for a container without an IOMMU; `ENOMEM`.
 pub(crate) fn create_ioas(ctx: &Ctx) -> Result {
     // Made before the locks are taken, and dropped after they are given back.
-    let ioas = Ioas::build(ctx)?;
+    let ioas = Ioas::reserve(ctx)?;
     let _creation = ctx.ioas_creation_lock().read();
     let locked = ctx.objects().lock();
     if ctx.no_iommu() {

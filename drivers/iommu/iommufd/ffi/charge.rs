@@ -4,11 +4,13 @@
 
 use super::{
     context::Ctx,
-    ioas::Ioas,
     pages::Pages,
     typed::Hold, //
 };
-use crate::io_pagetable::Iovas;
+use crate::{
+    io_pagetable::Iovas,
+    ioas::Ioas, //
+};
 use kernel::{
     alloc::flags::__GFP_NOWARN,
     prelude::*,

@@ -4,7 +4,6 @@
 
 use super::{
     group::Groups,
-    ioas::Ioas,
     object::{
         KindId,
         Loan,
@@ -18,6 +17,7 @@ use super::{
     },
     typed::Head, //
 };
+use crate::ioas::Ioas;
 use core::{
     ops::Deref,
     ptr::NonNull, //

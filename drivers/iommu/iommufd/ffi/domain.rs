@@ -89,8 +89,7 @@ impl PhysDev {
     /// Whether it is one that the selftest made up.
     pub(crate) fn is_mock(&self) -> bool {
         #[cfg(CONFIG_IOMMUFD_TEST)]
-        // SAFETY: It is a valid device.
-        return unsafe { bindings::iommufd_selftest_is_mock_dev(self.as_raw()) };
+        return super::selftest::device::from_device(self.as_device()).is_some();
         #[cfg(not(CONFIG_IOMMUFD_TEST))]
         false
     }

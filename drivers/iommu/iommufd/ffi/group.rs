@@ -11,12 +11,12 @@ use super::shared::Doorbell;
 use super::{
     context::Ctx,
     domain::PhysDev,
-    ioas::Ioas,
     shared::GroupHead, //
 };
 use crate::{
     attach::Attachments,
-    hwpt::PagingHwpt, //
+    hwpt::PagingHwpt,
+    ioas::Ioas, //
 };
 use core::{
     ops::{

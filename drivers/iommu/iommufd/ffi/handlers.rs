@@ -68,7 +68,7 @@ pub(crate) const ALL: &[Entry] = &[
         number(CMD_BASE + 32),
         size_of::<bindings::iommu_test_cmd>(),
         end_of!(bindings::iommu_test_cmd, last),
-        bindings::iommufd_test,
+        super::selftest::test,
     ),
 ];
 

@@ -11,7 +11,6 @@ use super::{
     client::map::PageSlots,
     context::Ctx,
     handlers::uapi::HwQueueAlloc,
-    ioas::Ioas,
     object::{
         Built,
         KindId,
@@ -29,7 +28,8 @@ use crate::{
         self,
         Access, //
     },
-    hw_queue::whole_pages, //
+    hw_queue::whole_pages,
+    ioas::Ioas, //
 };
 use core::{
     mem::{

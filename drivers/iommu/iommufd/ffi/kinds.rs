@@ -5,7 +5,6 @@
 use super::{
     device::Device,
     hw_queue,
-    ioas::Ioas,
     object::{
         Kind,
         KindId,
@@ -24,7 +23,8 @@ use crate::{
     hwpt::{
         NestedHwpt,
         PagingHwpt, //
-    }, //
+    },
+    ioas::Ioas, //
 };
 use kernel::bindings;
 

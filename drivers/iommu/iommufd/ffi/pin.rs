@@ -33,8 +33,7 @@ pub(crate) const HUGE_PAGE: usize = PAGE_SIZE;
 /// Bytes of memory that is needed for a moment, at most.
 pub(super) fn temp_limit() -> usize {
     #[cfg(CONFIG_IOMMUFD_TEST)]
-    // SAFETY: A word that is read whole.
-    return unsafe { (&raw const bindings::iommufd_test_memory_limit).read_volatile() };
+    return crate::selftest::memory_limit();
     #[cfg(not(CONFIG_IOMMUFD_TEST))]
     65536
 }

@@ -8,12 +8,9 @@
 //!
 //! C header: `drivers/iommu/iommufd/iommufd_private.h`
 
-use super::{
-    domain::{
-        Domain,
-        PhysDev, //
-    },
-    ioas::Ioas, //
+use super::domain::{
+    Domain,
+    PhysDev, //
 };
 use crate::{
     ffi::{
@@ -22,7 +19,8 @@ use crate::{
         should_fail, //
     },
     hwpt::PagingHwpt,
-    io_pagetable::Owner, //
+    io_pagetable::Owner,
+    ioas::Ioas, //
 };
 use core::mem::offset_of;
 use kernel::{
@@ -42,7 +40,7 @@ impl Ioas {
     pub(crate) fn lock(&self) -> Locked<'_> {
         Locked {
             ioas: self,
-            list: self.hwpts.lock(),
+            list: self.hwpts().lock(),
         }
     }
 
@@ -97,7 +95,7 @@ impl Ioas {
     ///
     /// `EADDRINUSE`: something is mapped there; `ENOMEM`.
     pub(crate) fn reserve_for(&self, dev: &PhysDev) -> Result {
-        self.reserve(dev, false).map(drop)
+        self.reserve_regions(dev, false).map(drop)
     }
 
     /// The same; returns where the window for software MSIs begins, if there is one.
@@ -106,10 +104,10 @@ impl Ioas {
     ///
     /// As [`Self::reserve_for`]; `EINVAL`: the device has both software and hardware MSIs.
     pub(super) fn reserve_with_msi(&self, dev: &PhysDev) -> Result<Option<u64>> {
-        self.reserve(dev, true)
+        self.reserve_regions(dev, true)
     }
 
-    fn reserve(&self, dev: &PhysDev, msi: bool) -> Result<Option<u64>> {
+    fn reserve_regions(&self, dev: &PhysDev, msi: bool) -> Result<Option<u64>> {
         if should_fail() {
             return Err(EINVAL);
         }

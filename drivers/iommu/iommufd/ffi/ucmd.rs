@@ -64,11 +64,6 @@ impl<'a, T: UserStruct> Ucmd<'a, T> {
         // SAFETY: By the type invariant; the file is open while an ioctl runs.
         unsafe { Ctx::from_raw(self.raw.ictx) }
     }
-
-    #[cfg(CONFIG_IOMMUFD_TEST)]
-    pub(super) fn as_raw(&mut self) -> *mut bindings::iommufd_ucmd {
-        self.raw
-    }
 }
 
 /// The way back to user space of an ioctl that holds nothing any more: there is one only when its

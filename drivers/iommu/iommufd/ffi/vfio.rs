@@ -4,13 +4,10 @@
 //!
 //! C header: [`include/uapi/linux/vfio.h`](srctree/include/uapi/linux/vfio.h)
 
-use super::{
-    context::Ctx,
-    errno,
-    ioas::Ioas, //
-};
+use super::{context::Ctx, errno};
 use crate::{
     hwpt::PagingHwpt,
+    ioas::Ioas,
     vfio_compat, //
 };
 use kernel::{

@@ -16,7 +16,6 @@ use super::{
         UserBuffer,
         UserData, //
     },
-    ioas::Ioas,
     object::{
         Built,
         Kind,
@@ -27,7 +26,10 @@ use super::{
         Hold, //
     }, //
 };
-use crate::hwpt::PagingHwpt;
+use crate::{
+    hwpt::PagingHwpt,
+    ioas::Ioas, //
+};
 use core::mem::size_of;
 use kernel::{
     bindings,

@@ -38,7 +38,6 @@ use crate::{
                 HwptAlloc, //
             }, //
         },
-        ioas::Ioas,
         object::{
             Loan,
             Object, //
@@ -53,6 +52,7 @@ use crate::{
         ucmd::Ucmd,
         viommu::Viommu, //
     },
+    ioas::Ioas,
     ioctl::{
         Ioctl,
         New,

@@ -22,9 +22,8 @@ use super::{
 };
 use crate::{
     ffi::{
-        context::Ctx,
         device::Device as IdDevice,
-        ioas::Ioas,
+        handlers::uapi::IoasCopy,
         object::Object,
         selftest::{
             object::{
@@ -38,19 +37,21 @@ use crate::{
                 report_fault,
                 PageFault, //
             },
-            set_memory_limit, //
         },
-        typed::Head, //
+        typed::Head,
+        ucmd, //
     },
     hwpt::{
         Hwpt,
         NestedHwpt, //
     },
+    ioas::Ioas,
     object::lend, //
 };
 use kernel::{
     iommu::ops::NO_PASID,
-    prelude::*, //
+    prelude::*,
+    sync::atomic::Relaxed, //
 };
 use zerocopy_derive::{
     Immutable,
@@ -137,16 +138,17 @@ pub(super) fn area_number(iova: u64) -> (u32, usize) {
     (iova as u32, (iova >> 32) as usize)
 }
 
-/// Makes a number that a fuzzer made up an IOVA, if `flags` say that it is one; clears that flag.
-pub(crate) fn convert_iova(ctx: &Ctx, ioas_id: u32, iova: u64, flags: &mut u32) -> Option<u64> {
-    if *flags & uapi::ACCESS_SYZ == 0 {
-        return None;
+/// Makes a number that a fuzzer made up an IOVA, if the flags say that it is one; clears that flag.
+pub(crate) fn convert_iova(copy: &mut ucmd::Ucmd<'_, IoasCopy>) {
+    if copy.flags & uapi::ACCESS_SYZ == 0 {
+        return;
     }
-    *flags &= !uapi::ACCESS_SYZ;
-    let ioas = lend::<Ioas>(ctx, ioas_id).ok()?;
-    let (nth, offset) = area_number(iova);
-    let start = ioas.nth_area(nth);
-    Some(start.map_or(0, |start| start.wrapping_add(offset)) as u64)
+    copy.flags &= !uapi::ACCESS_SYZ;
+    if let Ok(ioas) = lend::<Ioas>(copy.ctx(), copy.src_ioas_id) {
+        let (nth, offset) = area_number(copy.src_iova);
+        let start = ioas.nth_area(nth);
+        copy.src_iova = start.map_or(0, |start| start.wrapping_add(offset)) as u64;
+    }
 }
 
 /// `ADD_RESERVED`: keeps a range of an IOAS from being mapped.
@@ -203,7 +205,7 @@ fn memory_limit(ucmd: &mut Ucmd<'_>) -> Result {
     if limit < size_of::<usize>() + size_of::<u32>() {
         return Err(EINVAL);
     }
-    set_memory_limit(limit);
+    super::MEMORY_LIMIT.store(limit, Relaxed);
     Ok(())
 }
 

@@ -9,7 +9,6 @@
 use crate::{
     area::Extent,
     ffi::{
-        ioas::Ioas,
         pages::Pages,
         pin::{
             copy_remote,
@@ -21,7 +20,8 @@ use crate::{
     io_pagetable::{
         Area,
         Iovas, //
-    }, //
+    },
+    ioas::Ioas, //
 };
 use kernel::{
     bindings,

@@ -110,7 +110,7 @@ unsafe fn exported<'a>(dmabuf: *mut bindings::dma_buf) -> Result<&'a Exported> {
 /// # Safety
 ///
 /// `dmabuf` is alive, and its reservation lock is held.
-pub(super) unsafe fn phys_of(dmabuf: *mut bindings::dma_buf) -> Result<bindings::phys_vec> {
+pub(crate) unsafe fn phys_of(dmabuf: *mut bindings::dma_buf) -> Result<bindings::phys_vec> {
     // SAFETY: By the contract of this function.
     let exported = unsafe { exported(dmabuf) }?;
     if exported.revoked.load(Relaxed) {

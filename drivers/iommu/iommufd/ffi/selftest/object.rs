@@ -8,7 +8,6 @@ use crate::{
     ffi::{
         context::Ctx,
         device::Device as IdDevice,
-        ioas::Ioas,
         object::{
             Kind,
             KindId,
@@ -25,11 +24,12 @@ use crate::{
         PagingHwpt, //
     },
     io_pagetable::Owner,
+    ioas::Ioas,
     object::lend,
     selftest::{
         binding::Binding,
         test_ioctl::TestCmd, //
-    },
+    }, //
 };
 use core::{
     marker::PhantomData,

@@ -75,7 +75,7 @@ pub(crate) fn iommu() -> &'static IommuDevice {
 }
 
 /// Whether the caller should fail now.
-pub(super) fn should_fail() -> bool {
+pub(crate) fn should_fail() -> bool {
     // SAFETY: It lives as long as the module.
     unsafe { bindings::should_fail(INSTANCE.fail.get(), 1) }
 }
