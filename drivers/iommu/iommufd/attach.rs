@@ -12,7 +12,7 @@
 
 use crate::{
     ffi::{
-        attach::{
+        attach_handle::{
             Handle,
             Pasid,
             NO_PASID, //

@@ -2,9 +2,8 @@
 
 //! The C-facing layer: the only place with `unsafe` and `bindings::`.
 //!
-//! Drivers share structures with this crate, so their layout is that of `iommufd_private.h` and
-//! `include/linux/iommufd.h`. Each is wrapped in a type here that gives out what its locks and
-//! counts allow.
+//! What drivers see of an object has the layout of `include/linux/iommufd.h`, and what the crate
+//! that is built in for them looks at is in [`shared`]. All else is Rust's own.
 
 use kernel::prelude::*;
 
@@ -21,7 +20,7 @@ pub(crate) fn should_fail() -> bool {
     false
 }
 
-pub(crate) mod attach;
+pub(crate) mod attach_handle;
 pub(crate) mod charge;
 pub(crate) mod client;
 pub(crate) mod context;
@@ -41,8 +40,6 @@ pub(crate) mod iopf;
 pub(crate) mod kinds;
 mod layout;
 pub(crate) mod memory;
-#[cfg(CONFIG_IOMMUFD_NOIOMMU)]
-pub(crate) mod noiommu;
 pub(crate) mod object;
 pub(crate) mod pages;
 pub(crate) mod payer;
@@ -54,6 +51,8 @@ pub(crate) mod selftest;
 #[allow(dead_code)]
 #[path = "driver/ffi/shared.rs"]
 pub(crate) mod shared;
+#[cfg(CONFIG_IOMMUFD_NOIOMMU)]
+pub(crate) mod software_table;
 pub(crate) mod space;
 pub(crate) mod table;
 pub(crate) mod typed;

@@ -7,7 +7,7 @@
 //!
 //! UAPI: [`include/uapi/linux/iommufd.h`](srctree/include/uapi/linux/iommufd.h)
 
-use crate::ffi::noiommu::SoftwareTable;
+use crate::ffi::software_table::SoftwareTable;
 use kernel::{
     iommu::{
         domain::{

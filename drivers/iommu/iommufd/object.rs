@@ -4,19 +4,21 @@
 //!
 //! | type | stands for |
 //! |---|---|
-//! | [`Unpublished`] | an id and memory for an object; dropping it frees both |
-//! | [`Built`] | the object is complete; dropping it undoes it, [`publish`] cannot fail |
-//! | published | what the table shows |
+//! | [`Reserved`] | complete, with an id, but not to be found; dropping it undoes it |
 //! | [`Loan`] | a short reference in one ioctl; destroy waits for it |
-//! | hold | a count of `users` alone, kept by a dependent object; destroy is refused |
+//! | [`Hold`] | a count of `users` alone, kept by a dependent object; destroy is refused |
 //! | [`Taken`] | the last reference: to be destroyed |
+//!
+//! Objects that end with a driver's part are an [`Unpublished`] first, and [`Built`] then.
 //!
 //! How an object is destroyed, and what its two counts have to do with it, is in
 //! [`crate::ffi::destroy`].
 //!
+//! [`Reserved`]: crate::ffi::typed::Reserved
+//! [`Hold`]: crate::ffi::typed::Hold
+//! [`Taken`]: crate::ffi::object::Taken
 //! [`Unpublished`]: crate::ffi::object::Unpublished
 //! [`Built`]: crate::ffi::object::Built
-//! [`publish`]: crate::ffi::object::Built::publish
 
 use crate::ffi::{
     context::Ctx,

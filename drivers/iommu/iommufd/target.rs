@@ -14,7 +14,7 @@ use crate::{
         replace, //
     },
     ffi::{
-        attach::Pasid,
+        attach_handle::Pasid,
         context::Ctx,
         device::Device,
         object::{

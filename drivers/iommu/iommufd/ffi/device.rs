@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Devices that are bound to a context, in memory as `iommufd_private.h` has them.
+//! Devices that are bound to a context.
 //!
 //! A [`Device`] owns the DMA of its group, then its place in the group, then the context: that is
 //! the order in which they are given back. The group's mutex guards what a vIOMMU keeps here.
@@ -8,7 +8,7 @@
 //! C header: [`include/linux/iommufd.h`](srctree/include/linux/iommufd.h)
 
 use super::{
-    attach::Pasid,
+    attach_handle::Pasid,
     context::{
         Ctx,
         CtxRef, //
@@ -229,7 +229,7 @@ impl Device {
     pub(crate) fn driver(&self) -> Result<Driver<'_>> {
         #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
         if self.is_noiommu() {
-            return Ok(super::noiommu::driver());
+            return Ok(super::software_table::driver());
         }
         Driver::of(self.dev())
     }

@@ -188,26 +188,7 @@ pub(crate) mod uapi {
         VFIO_UNMAP_ALL, //
     };
 
-    /// Those for hwpts.
-    pub(crate) mod hwpt {
-        pub(crate) use kernel::bindings::{
-            iommu_hwpt_alloc as HwptAlloc,
-            iommu_hwpt_data_type_IOMMU_HWPT_DATA_NONE as DATA_NONE,
-            iommu_hwpt_get_dirty_bitmap as GetDirtyBitmap,
-            iommu_hwpt_invalidate as HwptInvalidate,
-            iommu_hwpt_set_dirty_tracking as SetDirtyTracking,
-            iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_DIRTY_TRACKING as DIRTY_TRACKING,
-            iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_NEST_PARENT as NEST_PARENT,
-            iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_PASID as PASID,
-            iommufd_hwpt_alloc_flags_IOMMU_HWPT_FAULT_ID_VALID as FAULT_ID_VALID,
-            iommufd_hwpt_get_dirty_bitmap_flags_IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR as NO_CLEAR,
-            iommufd_hwpt_set_dirty_tracking_flags_IOMMU_HWPT_DIRTY_TRACKING_ENABLE as TRACKING_ENABLE,
-            IOMMUFD_CMD_HWPT_ALLOC as CMD_ALLOC,
-            IOMMUFD_CMD_HWPT_GET_DIRTY_BITMAP as CMD_GET_DIRTY_BITMAP,
-            IOMMUFD_CMD_HWPT_INVALIDATE as CMD_INVALIDATE,
-            IOMMUFD_CMD_HWPT_SET_DIRTY_TRACKING as CMD_SET_DIRTY_TRACKING, //
-        };
-    }
+    pub(crate) use super::hwpt_uapi as hwpt;
 
     const fn vfio(nr: u32) -> u32 {
         super::number(bindings::VFIO_BASE + nr)
@@ -218,6 +199,27 @@ pub(crate) mod uapi {
     pub(crate) const VFIO_IOMMU_GET_INFO: u32 = vfio(12);
     pub(crate) const VFIO_IOMMU_MAP_DMA: u32 = vfio(13);
     pub(crate) const VFIO_IOMMU_UNMAP_DMA: u32 = vfio(14);
+}
+
+/// Those for hwpts.
+pub(crate) mod hwpt_uapi {
+    pub(crate) use kernel::bindings::{
+        iommu_hwpt_alloc as HwptAlloc,
+        iommu_hwpt_data_type_IOMMU_HWPT_DATA_NONE as DATA_NONE,
+        iommu_hwpt_get_dirty_bitmap as GetDirtyBitmap,
+        iommu_hwpt_invalidate as HwptInvalidate,
+        iommu_hwpt_set_dirty_tracking as SetDirtyTracking,
+        iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_DIRTY_TRACKING as DIRTY_TRACKING,
+        iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_NEST_PARENT as NEST_PARENT,
+        iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_PASID as PASID,
+        iommufd_hwpt_alloc_flags_IOMMU_HWPT_FAULT_ID_VALID as FAULT_ID_VALID,
+        iommufd_hwpt_get_dirty_bitmap_flags_IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR as NO_CLEAR,
+        iommufd_hwpt_set_dirty_tracking_flags_IOMMU_HWPT_DIRTY_TRACKING_ENABLE as TRACKING_ENABLE,
+        IOMMUFD_CMD_HWPT_ALLOC as CMD_ALLOC,
+        IOMMUFD_CMD_HWPT_GET_DIRTY_BITMAP as CMD_GET_DIRTY_BITMAP,
+        IOMMUFD_CMD_HWPT_INVALIDATE as CMD_INVALIDATE,
+        IOMMUFD_CMD_HWPT_SET_DIRTY_TRACKING as CMD_SET_DIRTY_TRACKING, //
+    };
 }
 
 macro_rules! user_structs {

@@ -311,13 +311,15 @@ impl Waiting<'_> {
     /// The first of `f`.
     pub(crate) fn each(&self, mut f: impl FnMut(&HwptPgfault) -> Result) -> Result {
         let (group, cookie) = (self.group.0.as_ptr(), self.cookie());
-        // SAFETY: By the type invariant of the group; whoever attaches in this crate has such a
-        // handle, and frees it after this group was answered under the queue's mutex.
-        let handle = unsafe { (*group).attach_handle }.cast::<bindings::iommufd_attach_handle>();
-        // SAFETY: As above; the queue's mutex, which is held, keeps it from being led to another device.
-        let idev = unsafe { (*handle).idev };
-        // SAFETY: A device is not let go of before its attachment leads to another one, or ends.
-        let dev_id = unsafe { (*idev).obj.id };
+        // SAFETY: By the type invariant of the group. Whoever attaches in this crate has such a
+        // handle, and frees it after this group was answered under the queue's mutex, which is held
+        // and keeps it from being led to another device. The device is let go of after that.
+        let dev_id = unsafe {
+            let handle = (*group)
+                .attach_handle
+                .cast::<bindings::iommufd_attach_handle>();
+            (*(*handle).idev).obj.id
+        };
         // SAFETY: By the type invariant nobody else uses the list; its entries are faults.
         let faults =
             unsafe { clist_create!(&raw mut (*group).faults, Fault, bindings::iopf_fault, list) };

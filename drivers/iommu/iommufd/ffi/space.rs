@@ -5,8 +5,6 @@
 //! The IOAS's mutex guards the list of its hwpts, which are both its domains and what automatic
 //! attachment chooses from. [`Locked`] is the proof that it is held. It is taken before a group's
 //! mutex and before the page core's locks.
-//!
-//! C header: `drivers/iommu/iommufd/iommufd_private.h`
 
 use super::domain::{
     Domain,
