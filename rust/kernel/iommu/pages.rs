@@ -65,7 +65,7 @@ impl ContiguousPages {
 
 impl Drop for ContiguousPages {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant.
+        // SAFETY: This owns the pages, which are not used again.
         unsafe { bindings::free_pages_exact(self.at.as_ptr(), self.len) };
     }
 }

@@ -424,7 +424,7 @@ pub(super) unsafe fn report(
 ) -> c_int {
     // SAFETY: By the contract of this function; the borrow ends before the write below.
     let handled = f(unsafe { UserDataArray::from_raw(array) });
-    // SAFETY: By the contract of this function.
+    // SAFETY: The caller has the array, and the borrow of it has ended.
     unsafe { (*array).entry_num = handled.count() };
     match handled.result() {
         Ok(()) => 0,

@@ -235,7 +235,7 @@ impl Parent {
     ///
     /// `ptr` is a domain, of any driver, and stays as long as domains are nested on it.
     pub(super) unsafe fn from_raw(ptr: *mut bindings::iommu_domain) -> Option<Self> {
-        // SAFETY: By the safety requirement.
+        // SAFETY: The caller has a domain, of any driver.
         let suits = unsafe { bindings::vtd_is_nest_parent(ptr) };
         // INVARIANT: Only a paging domain of this driver has said yes.
         NonNull::new(ptr.cast()).filter(|_| suits).map(Self)
@@ -292,7 +292,7 @@ unsafe impl Head for NestedHead {
     }
 
     unsafe fn deinit(this: *mut Self) {
-        // SAFETY: By the contract of this function.
+        // SAFETY: The caller has a nested domain that nobody uses any more.
         unsafe { bindings::vtd_nested_deinit(this.cast()) };
     }
 }

@@ -116,7 +116,7 @@ impl<'a, const N: usize> LockedWords<'a, N> {
     /// `at` points to `N` words of a table of that unit, which stay for `'a`.
     pub(super) unsafe fn new(at: NonNull<u64>, guard: Guard<'a>) -> Self {
         Self {
-            // SAFETY: By the safety requirement.
+            // SAFETY: The caller has so many words of a table of that unit.
             words: unsafe { Words::new(at, guard.unit()) },
             _guard: guard,
         }

@@ -91,7 +91,7 @@ impl Handle {
             unsafe { bindings::iommu_attach_group_handle(domain, device.group().core(), raw) }
         } else {
             let dev = device.dev().as_raw();
-            // SAFETY: As above.
+            // SAFETY: All are valid, and the handle stays where it is.
             unsafe { bindings::iommu_attach_device_pasid(domain, dev, pasid, raw) }
         })?;
         Ok(Self::known(Some(handle), hwpt))
@@ -122,7 +122,7 @@ impl Handle {
             unsafe { bindings::iommu_replace_group_handle(device.group().core(), domain, raw) }
         } else {
             let dev = device.dev().as_raw();
-            // SAFETY: As above.
+            // SAFETY: All are valid, and the handle stays where it is.
             unsafe { bindings::iommu_replace_device_pasid(domain, dev, pasid, raw) }
         })?;
         let old = core::mem::replace(self, Self::known(Some(handle), new));
@@ -151,7 +151,7 @@ impl Handle {
             // SAFETY: All are valid; this is attached.
             unsafe { bindings::iommu_detach_group_handle(domain, device.group().core()) };
         } else {
-            // SAFETY: As above.
+            // SAFETY: All are valid; this is attached.
             unsafe { bindings::iommu_detach_device_pasid(domain, device.dev().as_raw(), pasid) };
         }
         // SAFETY: The core does not find it.

@@ -40,20 +40,20 @@ pub(crate) struct Client {
     data: *mut c_void,
 }
 
-// SAFETY: By the type invariant.
+// SAFETY: Its operations may be called from any thread.
 unsafe impl Send for Client {}
-// SAFETY: By the type invariant.
+// SAFETY: Its operations may be called from any thread.
 unsafe impl Sync for Client {}
 
 impl Client {
     /// Whether it pins pages, and does not only copy.
     pub(crate) fn needs_pin_pages(&self) -> bool {
-        // SAFETY: By the type invariant.
+        // SAFETY: The table is valid as long as the access.
         unsafe { bindings::iommufd_access_ops::needs_pin_pages_raw(self.ops.as_ptr()) != 0 }
     }
 
     fn unmap_op(&self) -> Option<unsafe extern "C" fn(*mut c_void, c_ulong, c_ulong)> {
-        // SAFETY: By the type invariant.
+        // SAFETY: The table is valid as long as the access.
         unsafe { self.ops.as_ref() }.unmap
     }
 
@@ -65,7 +65,7 @@ impl Client {
     /// Has it undo its pins in a range, if it can be told. Sleeps, and takes the access's mutex.
     pub(crate) fn unmap(&self, iova: usize, length: usize) {
         if let Some(op) = self.unmap_op() {
-            // SAFETY: By the type invariant.
+            // SAFETY: It is the driver's own operation, with the driver's data.
             unsafe { op(self.data, iova, length) };
         }
     }
@@ -84,7 +84,7 @@ pub(crate) struct AccessList {
 
 // SAFETY: It has a lock of its own.
 unsafe impl Send for AccessList {}
-// SAFETY: As above.
+// SAFETY: It has a lock of its own.
 unsafe impl Sync for AccessList {}
 
 impl AccessList {
@@ -135,7 +135,7 @@ impl AccessList {
     pub(crate) fn alignment(&self) -> usize {
         // SAFETY: It is initialised, and by the caller does not change.
         let all = unsafe { Entries::of(self.xa.get(), 0) };
-        // SAFETY: By the type invariant.
+        // SAFETY: All on it are accesses, which leave it before they are freed.
         let of = |(_, it): (usize, NonNull<c_void>)| unsafe { it.cast::<Access>().as_ref() };
         all.map(|it| of(it).iova_alignment()).fold(1, usize::max)
     }
@@ -175,7 +175,7 @@ impl PinnedDrop for AccessList {
     fn drop(self: Pin<&mut Self>) {
         // SAFETY: It is initialised, and nobody uses it any more.
         kernel::warn_on!(unsafe { Entries::of(self.xa.get(), 0) }.next().is_some());
-        // SAFETY: As above.
+        // SAFETY: It is initialised, and nobody uses it any more.
         unsafe { bindings::xa_destroy(self.xa.get()) };
     }
 }

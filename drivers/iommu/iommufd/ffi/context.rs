@@ -61,7 +61,7 @@ pub(crate) struct Ctx {
 
 // SAFETY: Its parts have locks of their own, and are not bound to a thread.
 unsafe impl Send for Ctx {}
-// SAFETY: As above.
+// SAFETY: Its parts have locks of their own, and are not bound to a thread.
 unsafe impl Sync for Ctx {}
 
 impl Ctx {
@@ -228,14 +228,14 @@ impl Deref for CtxRef {
     type Target = Ctx;
 
     fn deref(&self) -> &Ctx {
-        // SAFETY: By the type invariant.
+        // SAFETY: The reference to its file keeps it.
         unsafe { self.0.as_ref() }
     }
 }
 
 impl Drop for CtxRef {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant.
+        // SAFETY: This owns a reference, which is not used again.
         unsafe { bindings::fput(self.file()) };
     }
 }

@@ -140,7 +140,7 @@ static_assert!(size_of::<Device>() >= size_of::<bindings::iommufd_device>());
 
 // SAFETY: What changes after it is published is guarded by the group's mutex.
 unsafe impl Send for Device {}
-// SAFETY: As above.
+// SAFETY: What changes after it is published is guarded by the group's mutex.
 unsafe impl Sync for Device {}
 begins_with_head!(Device, object);
 
@@ -196,13 +196,13 @@ impl Device {
 
     /// The context that it is bound to.
     pub(crate) fn ctx(&self) -> &Ctx {
-        // SAFETY: By the type invariant.
+        // SAFETY: The context lives until its devices are destroyed.
         unsafe { Ctx::from_raw(self.ictx.as_ptr()) }
     }
 
     /// The physical device.
     pub(crate) fn dev(&self) -> &PhysDev {
-        // SAFETY: By the type invariant.
+        // SAFETY: The device is there as long as this, and bound until this is destroyed.
         unsafe { PhysDev::from_raw(self.dev.as_ptr()) }
     }
 
@@ -263,7 +263,7 @@ impl Device {
     pub(crate) fn retire_vdev(&self, _group: &Locked<'_>) -> Option<&Object> {
         // SAFETY: The mutex guards the field.
         unsafe { *self.destroying.get() = true };
-        // SAFETY: As above.
+        // SAFETY: The mutex guards the field.
         let vdev = unsafe { *self.vdev.get() };
         // SAFETY: It cannot be freed before it took itself out of the field, under the mutex.
         (!vdev.is_null()).then(|| unsafe { Object::from_raw(&raw mut (*vdev).obj) })
@@ -311,13 +311,13 @@ pub(crate) unsafe extern "C" fn iommufd_device_bind(
     dev: *mut bindings::device,
     id: *mut u32,
 ) -> *mut bindings::iommufd_device {
-    // SAFETY: By the contract of this function.
+    // SAFETY: The caller has the context open.
     let ctx = unsafe { Ctx::from_raw(ictx) };
-    // SAFETY: By the contract of this function.
+    // SAFETY: The caller is the driver that is bound to the device.
     let dev = unsafe { PhysDev::from_raw(dev) };
     match device::bind(ctx, dev) {
         Ok(device) => {
-            // SAFETY: By the contract of this function.
+            // SAFETY: The caller lets us write there.
             unsafe { *id = device.id() };
             device.into_raw().as_ptr().cast()
         }
@@ -332,7 +332,7 @@ pub(crate) unsafe extern "C" fn iommufd_device_bind(
 /// `idev` was bound, and is not used again.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_device_unbind(idev: *mut bindings::iommufd_device) {
-    // SAFETY: By the contract of this function.
+    // SAFETY: The caller has bound the device, which stays until it is unbound.
     let device = unsafe { &*idev.cast::<Device>() };
     // SAFETY: As above; bind gave the caller a hold.
     let device = unsafe { Hold::adopt(device) };
@@ -356,7 +356,7 @@ pub(crate) unsafe extern "C" fn iommufd_ctx_has_group(
     if ictx.is_null() || group.is_null() {
         return false;
     }
-    // SAFETY: By the contract of this function.
+    // SAFETY: The caller has the context open.
     let ctx = unsafe { Ctx::from_raw(ictx) };
     // What is in the table is complete while its lock is held.
     let objects = ctx.objects().lock();
@@ -373,7 +373,7 @@ pub(crate) unsafe extern "C" fn iommufd_ctx_has_group(
 pub(crate) unsafe extern "C" fn iommufd_device_to_ictx(
     idev: *mut bindings::iommufd_device,
 ) -> *mut bindings::iommufd_ctx {
-    // SAFETY: By the contract of this function.
+    // SAFETY: The caller has bound the device; the field does not change.
     unsafe { (*idev).ictx }
 }
 
@@ -384,7 +384,7 @@ pub(crate) unsafe extern "C" fn iommufd_device_to_ictx(
 /// `idev` is bound.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_device_to_id(idev: *mut bindings::iommufd_device) -> u32 {
-    // SAFETY: By the contract of this function.
+    // SAFETY: The caller has bound the device; the field does not change.
     unsafe { (*idev).obj.id }
 }
 
@@ -397,9 +397,9 @@ unsafe fn change(
     pt_id: *mut u32,
     how: target::How,
 ) -> c_int {
-    // SAFETY: By the contract of this function.
+    // SAFETY: The caller has bound the device, which stays until it is unbound.
     let device = unsafe { &*idev.cast::<Device>() };
-    // SAFETY: By the contract of this function.
+    // SAFETY: The caller lets us read and write there, and nobody else does.
     let pt_id = unsafe { &mut *pt_id };
     errno(target::change(device, pasid, *pt_id, how).map(|id| *pt_id = id))
 }
@@ -415,7 +415,7 @@ pub(crate) unsafe extern "C" fn iommufd_device_attach(
     pasid: bindings::ioasid_t,
     pt_id: *mut u32,
 ) -> c_int {
-    // SAFETY: By the contract of this function.
+    // SAFETY: The caller has bound the device, and lets us read and write `pt_id`.
     unsafe { change(idev, pasid, pt_id, target::How::Attach) }
 }
 
@@ -430,7 +430,7 @@ pub(crate) unsafe extern "C" fn iommufd_device_replace(
     pasid: bindings::ioasid_t,
     pt_id: *mut u32,
 ) -> c_int {
-    // SAFETY: By the contract of this function.
+    // SAFETY: The caller has bound the device, and lets us read and write `pt_id`.
     unsafe { change(idev, pasid, pt_id, target::How::Replace) }
 }
 
@@ -444,7 +444,7 @@ pub(crate) unsafe extern "C" fn iommufd_device_detach(
     idev: *mut bindings::iommufd_device,
     pasid: bindings::ioasid_t,
 ) {
-    // SAFETY: By the contract of this function.
+    // SAFETY: The caller has bound the device, which stays until it is unbound.
     let device = unsafe { &*idev.cast::<Device>() };
     if let Some(hwpt) = attach::detach(device, pasid) {
         attach::release(device.ctx(), hwpt);

@@ -26,7 +26,7 @@ struct Bitmap(NonNull<bindings::iova_bitmap>);
 
 impl Drop for Bitmap {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant.
+        // SAFETY: This owns the bitmap, which is not used again.
         unsafe { bindings::iova_bitmap_free(self.0.as_ptr()) };
     }
 }
@@ -135,7 +135,7 @@ unsafe extern "C" fn called(
     length: usize,
     call: *mut c_void,
 ) -> c_int {
-    // SAFETY: By the caller.
+    // SAFETY: `read` gave it these, which it has until the call returns.
     let (f, reading) = unsafe { &mut *call.cast::<(&mut With<'_>, &Reading<'_>)>() };
     let last = iova.wrapping_add(length).wrapping_sub(1);
     f(reading, iova, last).err().map_or(0, |e| e.to_errno())

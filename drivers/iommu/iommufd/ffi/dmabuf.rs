@@ -73,7 +73,7 @@ struct Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant.
+        // SAFETY: It is attached, and not used again.
         unsafe { bindings::dma_buf_detach(self.buf.0.as_ptr(), self.raw.as_ptr()) };
     }
 }

@@ -124,7 +124,7 @@ static_assert!(
 unsafe impl<L> Head for EventQ<L> {}
 // SAFETY: Contexts are `Sync`, and the list has a lock.
 unsafe impl<L: Send> Send for EventQ<L> {}
-// SAFETY: As above.
+// SAFETY: Contexts are `Sync`, and the list has a lock.
 unsafe impl<L: Send> Sync for EventQ<L> {}
 
 impl<L> EventQ<L> {

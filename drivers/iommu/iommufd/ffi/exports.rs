@@ -54,7 +54,7 @@ pub(crate) unsafe extern "C" fn iommufd_ctx_from_file(
     // SAFETY: The caller has the file open.
     match unsafe { file::context_of(file) } {
         Ok(ctx) => {
-            // SAFETY: As above.
+            // SAFETY: The caller has the file open.
             unsafe { bindings::get_file(file) };
             ctx
         }
@@ -105,7 +105,7 @@ pub(crate) unsafe extern "C" fn iommufd_rust_init() -> c_int {
     }
     let ret = file::init();
     if ret.is_err() {
-        // SAFETY: As above.
+        // SAFETY: There is no device node, and so no object.
         unsafe { memory::exit() };
     }
     errno(ret)

@@ -188,14 +188,14 @@ unsafe extern "C" fn open(_: *mut bindings::inode, file: *mut bindings::file) ->
     from_result(|| {
         // SAFETY: The file is being opened; misc_open() left the device there.
         let private = unsafe { &raw mut (*file).private_data };
-        // SAFETY: As above.
+        // SAFETY: The file is being opened, by nobody else.
         let vfio = WITH_VFIO && ptr::addr_eq(unsafe { *private }, VFIO.0.get());
         if vfio {
             pr_info_once!("IOMMUFD is providing /dev/vfio/vfio, not VFIO.\n");
         }
         let owner = NonNull::new(file).ok_or(EINVAL)?;
         let ctx = Ctx::new(owner, AccountMode::initial(vfio))?;
-        // SAFETY: As above.
+        // SAFETY: The file is being opened, by nobody else.
         unsafe { *private = ctx.into_foreign() };
         Ok(0)
     })
@@ -275,7 +275,7 @@ unsafe extern "C" fn mmap(file: *mut bindings::file, vma: *mut bindings::vm_area
 /// `vma` is a mapping of the context's file that is being made.
 unsafe fn map_region(ctx: &Ctx, vma: &mut bindings::vm_area_struct) -> Result {
     let (length, flags) = {
-        // SAFETY: By the caller.
+        // SAFETY: The caller has a mapping that is being made, and that nobody else has.
         let area = unsafe { VmaRef::from_raw(vma) };
         (area.end() - area.start(), area.flags())
     };

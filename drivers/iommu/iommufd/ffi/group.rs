@@ -66,14 +66,14 @@ impl CoreGroup {
     }
 
     fn id(&self) -> usize {
-        // SAFETY: By the type invariant.
+        // SAFETY: This owns a reference.
         unsafe { bindings::iommu_group_id(self.0.as_ptr()) as usize }
     }
 }
 
 impl Drop for CoreGroup {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant.
+        // SAFETY: This owns a reference, which is not used again.
         unsafe { bindings::iommu_group_put(self.0.as_ptr()) };
     }
 }
@@ -95,7 +95,7 @@ pub(crate) struct Group {
 
 // SAFETY: Groups of the core are not bound to a thread, and contexts are `Sync`.
 unsafe impl Send for Group {}
-// SAFETY: As above.
+// SAFETY: Groups of the core are not bound to a thread, and contexts are `Sync`.
 unsafe impl Sync for Group {}
 
 impl Group {
@@ -117,7 +117,7 @@ impl Group {
     }
 
     fn ctx(&self) -> &Ctx {
-        // SAFETY: By the type invariant.
+        // SAFETY: The context outlives its groups.
         unsafe { self.ctx.as_ref() }
     }
 

@@ -167,7 +167,7 @@ impl Iterator for Groups {
         }
         // SAFETY: By the type invariant it is the node of a group.
         let group = unsafe { kernel::container_of!(self.0, bindings::iopf_group, node) };
-        // SAFETY: By the type invariant.
+        // SAFETY: It is the node of a group that this owns.
         self.0 = unsafe { (*self.0).next };
         // SAFETY: By the type invariant, and the chain goes on behind it now.
         Some(unsafe { Group::from_raw(group) })
@@ -358,7 +358,7 @@ impl Group {
     ///
     /// `raw` must be a group that the caller owns and gives away.
     pub(super) unsafe fn from_raw(raw: *mut bindings::iopf_group) -> Self {
-        // SAFETY: By the caller.
+        // SAFETY: The caller has a group, so it is not null.
         Self(unsafe { NonNull::new_unchecked(raw) })
     }
 
@@ -368,14 +368,14 @@ impl Group {
 
     /// How many faults there are.
     pub(crate) fn count(&self) -> usize {
-        // SAFETY: By the type invariant.
+        // SAFETY: This owns the group.
         unsafe { self.0.as_ref() }.fault_count
     }
 
     /// Answers the device.
     pub(crate) fn respond(self, code: u32) {
         let raw = self.into_raw();
-        // SAFETY: By the type invariant.
+        // SAFETY: This owned the group, which is in no list.
         unsafe { bindings::iopf_group_response(raw, code) };
         // SAFETY: By the type invariant; it is not used any more.
         unsafe { bindings::iopf_free_group(raw) };

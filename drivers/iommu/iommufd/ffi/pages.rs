@@ -745,7 +745,7 @@ impl Pages {
             // SAFETY: These were read just now, and nobody has seen them.
             unsafe { gathered.release(memory, first) };
             if batches.from != batches.to {
-                // SAFETY: As above.
+                // SAFETY: These were read just now, and nobody has seen them.
                 unsafe { memory.release(&batches.runs, batches.from, false) };
             }
             memory.settle_less();
@@ -831,7 +831,7 @@ impl Pages {
             unsafe { memory.release(&batches.runs, batches.from, self.writable) };
         };
         if result.is_err() {
-            // SAFETY: As above.
+            // SAFETY: These were read just now, and nothing else holds them.
             unsafe { memory.release(&batches.runs, batches.from, self.writable) };
         }
         result
@@ -951,7 +951,7 @@ impl Gathered {
         while done < self.len {
             runs.clear();
             self.frames.give(done, self.len - done, &mut runs);
-            // SAFETY: By the caller.
+            // SAFETY: The caller says that nobody else holds what was pinned here.
             unsafe { memory.release(&runs, first + done, false) };
             done += runs.total();
         }

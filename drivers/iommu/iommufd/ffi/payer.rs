@@ -69,7 +69,7 @@ impl User {
     fn current() -> Self {
         // SAFETY: It is about the current task, which keeps its user.
         let raw = unsafe { bindings::iommu_current_user() };
-        // SAFETY: As above.
+        // SAFETY: The current task keeps its user.
         unsafe { bindings::iommu_get_uid(raw) };
         // SAFETY: Each task has one.
         Self(unsafe { NonNull::new_unchecked(raw) })

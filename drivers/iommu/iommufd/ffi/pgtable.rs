@@ -25,7 +25,7 @@ pub(crate) struct PageTable(NonNull<bindings::iommu_domain>);
 
 // SAFETY: Drivers do their own locking.
 unsafe impl Send for PageTable {}
-// SAFETY: As above.
+// SAFETY: Domains are not bound to a thread, and drivers do their own locking.
 unsafe impl Sync for PageTable {}
 
 /// What a device may do, and with what.
@@ -87,7 +87,7 @@ impl PageTable {
     /// this returns no device reaches the memory any more.
     pub(crate) fn unmap(self, iova: usize, last: usize) {
         let size = (last - iova).wrapping_add(1);
-        // SAFETY: By the type invariant.
+        // SAFETY: The domain is valid as long as this is used.
         let done = unsafe { bindings::iommu_unmap(self.as_raw(), iova, size) };
         // A bug here or in the driver, which may not fail nor need memory for this.
         kernel::warn_on!(done != size);
@@ -95,7 +95,7 @@ impl PageTable {
 
     /// The physical address behind an IOVA that is mapped.
     pub(crate) fn phys(self, iova: usize) -> u64 {
-        // SAFETY: By the type invariant.
+        // SAFETY: The domain is valid as long as this is used.
         unsafe { bindings::iommu_iova_to_phys(self.as_raw(), iova as u64) }
     }
 
@@ -106,13 +106,13 @@ impl PageTable {
 
     /// The page sizes that it has, a bit each.
     pub(crate) fn sizes(self) -> usize {
-        // SAFETY: By the type invariant.
+        // SAFETY: The domain is valid, and its page sizes do not change once it is attached.
         unsafe { (*self.as_raw()).pgsize_bitmap }
     }
 
     /// The first and the last IOVA that it translates.
     pub(crate) fn aperture(self) -> (usize, usize) {
-        // SAFETY: By the type invariant.
+        // SAFETY: The domain is valid, and its aperture does not change once it is attached.
         let geometry = unsafe { (*self.as_raw()).geometry };
         // CAST: Both have 64 bits.
         (
@@ -124,7 +124,7 @@ impl PageTable {
     /// Whether it is one for devices without an IOMMU, whose addresses are physical ones.
     pub(crate) fn is_identity(self) -> bool {
         #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
-        // SAFETY: By the type invariant.
+        // SAFETY: The domain is valid, and its owner does not change.
         return unsafe {
             core::ptr::eq(
                 (*self.as_raw()).owner,

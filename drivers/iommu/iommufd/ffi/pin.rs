@@ -65,7 +65,7 @@ pub(crate) struct PinnedFile {
 
 // SAFETY: Nothing of it depends on a file descriptor's position or thread.
 unsafe impl Send for PinnedFile {}
-// SAFETY: As above.
+// SAFETY: Nothing of it depends on a file descriptor's position or thread.
 unsafe impl Sync for PinnedFile {}
 
 impl PinnedFile {
@@ -445,7 +445,7 @@ pub(crate) fn is_current(mm: &Mm) -> bool {
 /// Each of the pages is pinned on behalf of the caller, who gives that up.
 pub(super) unsafe fn unpin(run: Run, dirty: bool) {
     if run.len != 0 {
-        // SAFETY: By the caller.
+        // SAFETY: The caller has these pages pinned, and gives the pins back.
         unsafe {
             let first = bindings::iommu_pfn_to_page(run.pfn);
             bindings::unpin_user_page_range_dirty_lock(first, run.len, dirty);
@@ -459,18 +459,18 @@ pub(super) unsafe fn unpin(run: Run, dirty: bool) {
 ///
 /// The page is pinned; `data` has `len` bytes, `offset` and `len` are inside of a page.
 pub(super) unsafe fn copy_page(pfn: usize, offset: usize, data: *mut u8, len: usize, write: bool) {
-    // SAFETY: By the caller.
+    // SAFETY: The caller has it pinned, so there is a page.
     let page = unsafe { bindings::iommu_pfn_to_page(pfn) };
-    // SAFETY: By the caller.
+    // SAFETY: The caller has it pinned; it is unmapped below.
     let mapped = unsafe { bindings::kmap_local_page(page) };
     let at = mapped.cast::<u8>().wrapping_add(offset);
     if write {
-        // SAFETY: By the caller.
+        // SAFETY: The bytes are in the page, which is mapped; the caller has as many at `data`.
         unsafe { ptr::copy_nonoverlapping(data, at, len) };
-        // SAFETY: By the caller.
+        // SAFETY: The caller has it pinned, and may sleep.
         unsafe { bindings::set_page_dirty_lock(page) };
     } else {
-        // SAFETY: By the caller.
+        // SAFETY: The bytes are in the page, which is mapped; the caller has as many at `data`.
         unsafe { ptr::copy_nonoverlapping(at, data, len) };
     }
     // SAFETY: It was mapped above.

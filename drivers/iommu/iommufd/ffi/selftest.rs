@@ -150,6 +150,6 @@ pub(crate) extern "C" fn iommufd_test_init() -> c_int {
 /// `iommufd_test_init()` succeeded, and no descriptor of `/dev/iommu` is open.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_test_exit() {
-    // SAFETY: By the contract of this function.
+    // SAFETY: No descriptor is open, and so there is no mock device.
     unsafe { registration::unregister() };
 }

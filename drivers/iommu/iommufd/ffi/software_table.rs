@@ -89,9 +89,9 @@ unsafe impl Head for SoftwareTable {
                 static_lock_class!().as_ptr(),
             )
         };
-        // SAFETY: As above.
+        // SAFETY: The table is ours alone until it is initialised.
         unsafe { (*this).amdv1.iommu.nid = bindings::NUMA_NO_NODE };
-        // SAFETY: As above.
+        // SAFETY: The table is ours alone until it is initialised.
         unsafe { (*this).amdv1.iommu.driver_ops = &TOP_OPS.0 };
         let mut cfg = bindings::pt_iommu_amdv1_cfg::default();
         cfg.common.features = FEATURES;

@@ -213,7 +213,7 @@ impl<T: UserStruct> Deref for Ucmd<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: By the type invariant.
+        // SAFETY: The buffer has an initialised `T`, and is this ioctl's alone.
         unsafe { &*self.raw.cmd.cast() }
     }
 }
@@ -232,7 +232,7 @@ impl<T: UserStruct> DerefMut for Ucmd<'_, T> {
 /// `raw` must satisfy the invariants of `Ucmd<'_, T>`.
 pub(crate) unsafe extern "C" fn run<T: Ioctl>(raw: *mut bindings::iommufd_ucmd) -> c_int {
     let mut ucmd = Ucmd::<T> {
-        // SAFETY: By the caller.
+        // SAFETY: The caller's ioctl is in progress, and nobody else's.
         raw: unsafe { &mut *raw },
         _cmd: PhantomData,
     };

@@ -149,7 +149,7 @@ assert_offsets!(
 
 // SAFETY: What changes of it after it is published is guarded by locks.
 unsafe impl Send for VeventQ {}
-// SAFETY: As above.
+// SAFETY: What changes of it after it is published is guarded by locks.
 unsafe impl Sync for VeventQ {}
 
 begins_with_head!(VeventQ, common);
@@ -274,7 +274,7 @@ pub(crate) struct Event(NonNull<bindings::iommufd_vevent>);
 
 impl Event {
     pub(crate) fn header(&self) -> VeventHeader {
-        // SAFETY: By the type invariant.
+        // SAFETY: This owns the event.
         unsafe { self.0.as_ref() }.header
     }
 
@@ -283,7 +283,7 @@ impl Event {
         let event = self.0.as_ptr();
         // SAFETY: Only the address is taken.
         let data = unsafe { &raw const (*event).event_data }.cast::<u8>();
-        // SAFETY: By the type invariant.
+        // SAFETY: This owns the event.
         let len = unsafe { (*event).data_len } as usize;
         // SAFETY: By the type invariant; so many bytes lie behind the structure.
         unsafe { core::slice::from_raw_parts(data, len) }
@@ -292,7 +292,7 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant.
+        // SAFETY: This owns the event, which came from kmalloc().
         unsafe { bindings::kfree(self.0.as_ptr().cast()) }
     }
 }

@@ -32,10 +32,10 @@ pub(crate) unsafe extern "C" fn iommufd_vfio_compat_ioas_get_id(
     ictx: *mut bindings::iommufd_ctx,
     out_ioas_id: *mut u32,
 ) -> c_int {
-    // SAFETY: By the caller.
+    // SAFETY: The caller has the context open.
     let ctx = unsafe { Ctx::from_raw(ictx) };
     errno(vfio_compat::ioas_id(ctx).map(|id| {
-        // SAFETY: By the caller.
+        // SAFETY: The caller lets us write there.
         unsafe { *out_ioas_id = id };
     }))
 }
@@ -49,7 +49,7 @@ pub(crate) unsafe extern "C" fn iommufd_vfio_compat_ioas_get_id(
 pub(crate) unsafe extern "C" fn iommufd_vfio_compat_set_no_iommu(
     ictx: *mut bindings::iommufd_ctx,
 ) -> c_int {
-    // SAFETY: By the caller.
+    // SAFETY: The caller has the context open.
     errno(vfio_compat::set_no_iommu(unsafe { Ctx::from_raw(ictx) }))
 }
 
@@ -62,6 +62,6 @@ pub(crate) unsafe extern "C" fn iommufd_vfio_compat_set_no_iommu(
 pub(crate) unsafe extern "C" fn iommufd_vfio_compat_ioas_create(
     ictx: *mut bindings::iommufd_ctx,
 ) -> c_int {
-    // SAFETY: By the caller.
+    // SAFETY: The caller has the context open.
     errno(vfio_compat::create_ioas(unsafe { Ctx::from_raw(ictx) }))
 }

@@ -46,7 +46,7 @@ pub(crate) struct Viommu(Opaque<bindings::iommufd_viommu>);
 
 // SAFETY: It has locks of its own.
 unsafe impl Send for Viommu {}
-// SAFETY: As above.
+// SAFETY: It has locks of its own.
 unsafe impl Sync for Viommu {}
 // SAFETY: The C structure begins with the head.
 unsafe impl Head for Viommu {}
@@ -203,7 +203,7 @@ impl ViommuDriver {
 ///
 /// `obj` must be a vIOMMU that nobody else refers to.
 pub(super) unsafe extern "C" fn destroy_viommu(obj: *mut bindings::iommufd_object) {
-    // SAFETY: By the caller.
+    // SAFETY: The caller gives a vIOMMU away, which is complete.
     let viommu = unsafe { &*obj.cast::<Viommu>() };
     if let Some(destroy) = viommu.ops().and_then(|ops| ops.destroy) {
         // SAFETY: The driver's own operation; vDEVICEs and queues have held it, so there are none.

@@ -41,7 +41,7 @@ impl Iterator for Entries {
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut index = self.from?;
-        // SAFETY: By the type invariant.
+        // SAFETY: The xarray is initialised, and stays so.
         let entry =
             unsafe { bindings::xa_find(self.xa, &mut index, usize::MAX, bindings::XA_PRESENT) };
         self.from = index.checked_add(1);

@@ -73,7 +73,7 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant.
+        // SAFETY: The event is this value's own, from kmalloc().
         unsafe { bindings::kfree(self.0.as_ptr().cast()) }
     }
 }
@@ -175,7 +175,7 @@ impl Locked<'_> {
         let queue = self.queue.as_raw();
         // SAFETY: Only the address is taken.
         let head = unsafe { &raw mut (*queue).common.deliver };
-        // SAFETY: As above.
+        // SAFETY: Only the address is taken.
         let lost = unsafe { &raw mut (*queue).lost_events_header.node };
         // SAFETY: The list is initialised and guarded by the lock.
         if ptr::eq(unsafe { (*head).prev }, lost) {
@@ -196,7 +196,7 @@ impl Locked<'_> {
         *number = next_number(*number);
         // SAFETY: Only the address is taken.
         let node = unsafe { &raw mut (*entry).node };
-        // SAFETY: As above.
+        // SAFETY: Only the address is taken.
         let head = unsafe { &raw mut (*queue).common.deliver };
         // SAFETY: The entry is in no list, and the lock guards the list.
         unsafe { bindings::list_add_tail(node, head) };

@@ -46,7 +46,7 @@ pub(crate) unsafe extern "C" fn _iommufd_object_depend(
 ) -> c_int {
     // SAFETY: By the contract of the function.
     let dependent = unsafe { Object::from_raw(obj_dependent) };
-    // SAFETY: As above.
+    // SAFETY: The caller has this object, and outlives the call.
     let depended = unsafe { Object::from_raw(obj_depended) };
     errno(depend::depend(dependent, depended))
 }
@@ -63,7 +63,7 @@ pub(crate) unsafe extern "C" fn _iommufd_object_undepend(
 ) {
     // SAFETY: By the contract of the function.
     let dependent = unsafe { Object::from_raw(obj_dependent) };
-    // SAFETY: As above.
+    // SAFETY: The caller has this object, and outlives the call.
     let depended = unsafe { Object::from_raw(obj_depended) };
     depend::undepend(dependent, depended);
 }
@@ -83,10 +83,10 @@ pub(crate) unsafe extern "C" fn _iommufd_alloc_mmap(
 ) -> c_int {
     // SAFETY: By the contract of the function.
     let ctx = unsafe { CtxHead::of(ictx) };
-    // SAFETY: As above.
+    // SAFETY: The caller has this object, and outlives the call.
     let owner = unsafe { Object::from_raw(owner) };
     errno(mmap::alloc(ctx, owner, mmio_addr, length).map(|start| {
-        // SAFETY: As above.
+        // SAFETY: The caller lets us write there.
         unsafe { *offset = start };
     }))
 }
@@ -104,7 +104,7 @@ pub(crate) unsafe extern "C" fn _iommufd_destroy_mmap(
 ) {
     // SAFETY: By the contract of the function.
     let ctx = unsafe { CtxHead::of(ictx) };
-    // SAFETY: As above.
+    // SAFETY: The caller has this object, and outlives the call.
     let owner = unsafe { Object::from_raw(owner) };
     mmap::destroy(ctx, owner, offset);
 }
@@ -135,7 +135,7 @@ pub(crate) unsafe extern "C" fn iommufd_viommu_find_dev(
 ) -> *mut bindings::device {
     // SAFETY: By the contract of the function.
     let viommu = unsafe { Viommu::from_raw(viommu) };
-    // SAFETY: As above.
+    // SAFETY: The caller holds the spinlock of the vDEVICEs.
     let vdevs = unsafe { Vdevs::held(viommu) };
     vdevs
         .get(vdev_id)

@@ -36,13 +36,13 @@ impl Object {
 
     /// What kind it is of, `enum iommufd_object_type`.
     pub(crate) fn kind(&self) -> u32 {
-        // SAFETY: By the type invariant.
+        // SAFETY: The object is valid, and its kind does not change.
         unsafe { (*self.as_raw()).type_ }
     }
 
     /// Takes a count, so that user space gets `EBUSY` for destroying it.
     pub(crate) fn hold(&self) {
-        // SAFETY: By the type invariant.
+        // SAFETY: The object is valid, and the caller has a count on it.
         unsafe { bindings::refcount_inc(&raw mut (*self.as_raw()).users) }
     }
 

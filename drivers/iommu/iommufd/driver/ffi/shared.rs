@@ -146,5 +146,5 @@ pub(crate) struct Region {
 
 // SAFETY: Objects are not bound to a thread; who follows the pointer says why it may.
 unsafe impl Send for Region {}
-// SAFETY: As above.
+// SAFETY: Objects are not bound to a thread; who follows the pointer says why it may.
 unsafe impl Sync for Region {}

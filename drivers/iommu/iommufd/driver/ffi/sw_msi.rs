@@ -89,9 +89,9 @@ impl Attached<'_> {
     /// `dev` must be a device whose IOMMU group's mutex is held for `'a`, and on a domain of
     /// iommufd's.
     unsafe fn find(dev: *mut bindings::device) -> Option<Self> {
-        // SAFETY: By the caller.
+        // SAFETY: The caller has the device, whose group it has locked.
         unsafe { bindings::iommu_group_mutex_assert(dev) };
-        // SAFETY: By the caller.
+        // SAFETY: The caller has the device, which stays in its group.
         let group = unsafe { (*dev).iommu_group };
         // SAFETY: The group's mutex is held.
         let handle =
@@ -115,7 +115,7 @@ impl Attached<'_> {
 
     /// Its context.
     pub(crate) fn ctx(&self) -> &CtxHead {
-        // SAFETY: By the type invariant.
+        // SAFETY: The device keeps its context, and does not leave it.
         unsafe { CtxHead::of((*self.0).ictx) }
     }
 }
@@ -134,13 +134,13 @@ pub(super) unsafe fn translate(
     desc: *mut bindings::msi_desc,
     addr: PhysAddr,
 ) -> Result {
-    // SAFETY: By the caller.
+    // SAFETY: The caller has the descriptor, whose device does not change.
     let dev = unsafe { (*desc).dev };
-    // SAFETY: By the caller.
+    // SAFETY: The caller holds the mutex of the device's group; the domain is iommufd's.
     let Some(device) = (unsafe { Attached::find(dev) }) else {
         return Ok(());
     };
-    // SAFETY: By the caller.
+    // SAFETY: The caller has a domain of iommufd's, which the device is on.
     let table = unsafe { Table::of(domain) };
     if let Some(iova) = sw_msi::translate(&device, &table, addr)? {
         // SAFETY: By the caller the descriptor is being prepared.

@@ -106,23 +106,23 @@ impl<'a> Vdevs<'a> {
     pub(crate) fn get(&self, virt_id: usize) -> Option<&Vdevice> {
         // SAFETY: By the type invariant; a reserved entry reads as null.
         let entry = unsafe { bindings::xa_load(self.xa, virt_id) };
-        // SAFETY: By the type invariant.
+        // SAFETY: Entries are vDEVICEs, which stay while the spinlock is held.
         unsafe { entry.cast::<Vdevice>().as_ref() }
     }
 
     /// All of them. Reserved ids are left out.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Vdevice> {
         let (xa, mut index) = (self.xa, 0);
-        // SAFETY: By the type invariant.
+        // SAFETY: The xarray is initialised, and its spinlock held.
         let first = unsafe { bindings::xa_find(xa, &mut index, usize::MAX, bindings::XA_PRESENT) };
         let next = move |_: &NonNull<c_void>| {
-            // SAFETY: As above.
+            // SAFETY: The xarray is initialised, and its spinlock held.
             let entry = unsafe {
                 bindings::xa_find_after(xa, &mut index, usize::MAX, bindings::XA_PRESENT)
             };
             NonNull::new(entry)
         };
-        // SAFETY: By the type invariant.
+        // SAFETY: Entries are vDEVICEs, which stay while the spinlock is held.
         iter::successors(NonNull::new(first), next).map(|it| unsafe { it.cast().as_ref() })
     }
 }

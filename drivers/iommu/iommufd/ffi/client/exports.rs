@@ -47,7 +47,7 @@ pub(crate) unsafe extern "C" fn iommufd_access_create(
     data: *mut c_void,
     id: *mut u32,
 ) -> *mut bindings::iommufd_access {
-    // SAFETY: By the contract of this function.
+    // SAFETY: The caller has the context open.
     let ctx = unsafe { Ctx::from_raw(ictx) };
     let Some(ops) = NonNull::new(ops.cast_mut()) else {
         return EINVAL.to_ptr();
@@ -55,7 +55,7 @@ pub(crate) unsafe extern "C" fn iommufd_access_create(
     // INVARIANT: by the contract of this function.
     match access::create(ctx, Some(Client { ops, data })) {
         Ok(access) => {
-            // SAFETY: By the contract of this function.
+            // SAFETY: The caller lets us write there.
             unsafe { *id = access.id() };
             access.into_raw().as_ptr().cast()
         }
@@ -70,7 +70,7 @@ pub(crate) unsafe extern "C" fn iommufd_access_create(
 /// `access` was made by [`iommufd_access_create`], and is not used again.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_access_destroy(access: *mut bindings::iommufd_access) {
-    // SAFETY: By the contract of this function.
+    // SAFETY: The access is the caller's, who has not destroyed it.
     let access = unsafe { &*access.cast::<Access>() };
     // SAFETY: As above; create gave the caller a hold.
     let access = unsafe { Hold::adopt(access) };
@@ -88,7 +88,7 @@ pub(crate) unsafe extern "C" fn iommufd_access_destroy(access: *mut bindings::io
 /// `access` is the caller's.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_access_detach(access: *mut bindings::iommufd_access) {
-    // SAFETY: By the contract of this function.
+    // SAFETY: The access is the caller's, who has not destroyed it.
     let access = unsafe { &*access.cast() };
     access::detach(access);
 }
@@ -103,7 +103,7 @@ pub(crate) unsafe extern "C" fn iommufd_access_attach(
     access: *mut bindings::iommufd_access,
     ioas_id: u32,
 ) -> c_int {
-    // SAFETY: By the contract of this function.
+    // SAFETY: The access is the caller's, who has not destroyed it.
     let access = unsafe { &*access.cast() };
     errno(access::attach_id(access, ioas_id))
 }
@@ -118,7 +118,7 @@ pub(crate) unsafe extern "C" fn iommufd_access_replace(
     access: *mut bindings::iommufd_access,
     ioas_id: u32,
 ) -> c_int {
-    // SAFETY: By the contract of this function.
+    // SAFETY: The access is the caller's, who has not destroyed it.
     let access = unsafe { &*access.cast() };
     errno(access::replace_id(access, ioas_id))
 }
@@ -134,7 +134,7 @@ pub(crate) unsafe extern "C" fn iommufd_access_unpin_pages(
     iova: c_ulong,
     length: c_ulong,
 ) {
-    // SAFETY: By the contract of this function.
+    // SAFETY: The access is the caller's, who has not destroyed it.
     let access = unsafe { &*access.cast() };
     access::unpin(access, iova, length);
 }
@@ -153,7 +153,7 @@ pub(crate) unsafe extern "C" fn iommufd_access_pin_pages(
     flags: c_uint,
 ) -> c_int {
     let mut out = PageSlots(out_pages);
-    // SAFETY: By the contract of this function.
+    // SAFETY: The access is the caller's, who has not destroyed it.
     let access = unsafe { &*access.cast() };
     errno(access::pin(access, iova, length, &mut out, flags))
 }
@@ -172,7 +172,7 @@ pub(crate) unsafe extern "C" fn iommufd_access_rw(
     flags: c_uint,
 ) -> c_int {
     let mut buffer = Buffer(data);
-    // SAFETY: By the contract of this function.
+    // SAFETY: The access is the caller's, who has not destroyed it.
     let access = unsafe { &*access.cast() };
     errno(access::copy(access, iova, length, &mut buffer, flags))
 }

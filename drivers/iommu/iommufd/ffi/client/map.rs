@@ -183,7 +183,7 @@ impl Span<'_> {
         // SAFETY: Whoever made `buffer` has room for the range.
         let fast = unsafe { self.copy_fast(buffer, start, len, flags) };
         fast.unwrap_or_else(|| {
-            // SAFETY: As above.
+            // SAFETY: The caller's buffer has so many bytes left.
             unsafe { self.pages.copy(start, buffer.0.cast(), len, write) }
         })?;
         buffer.0 = buffer.0.wrapping_byte_add(len);
@@ -216,7 +216,7 @@ impl Span<'_> {
         if at / PAGE_SIZE != (at + len - 1) / PAGE_SIZE {
             return None;
         }
-        // SAFETY: By the caller.
+        // SAFETY: The caller's buffer has so many bytes left.
         unsafe { copy_remote(mm, at, buffer.0.cast(), len, write) }
     }
 }

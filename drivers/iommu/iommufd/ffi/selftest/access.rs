@@ -54,7 +54,7 @@ pub(crate) struct Access {
 
 // SAFETY: iommufd does its own locking; `raw` does not change while it is shared.
 unsafe impl Send for Access {}
-// SAFETY: As above.
+// SAFETY: iommufd does its own locking; `raw` does not change while it is shared.
 unsafe impl Sync for Access {}
 
 #[repr(transparent)]
@@ -132,7 +132,7 @@ impl Access {
     ///
     /// `ENOENT`: no such IOAS. `EINVAL`: it is attached.
     pub(crate) fn attach(&self, ioas_id: u32) -> Result {
-        // SAFETY: By the type invariant.
+        // SAFETY: It is an access that is not destroyed before this is dropped.
         to_result(unsafe { bindings::iommufd_access_attach(self.as_raw(), ioas_id) })
     }
 
@@ -142,7 +142,7 @@ impl Access {
     ///
     /// `ENOENT`: no such IOAS.
     pub(crate) fn replace(&self, ioas_id: u32) -> Result {
-        // SAFETY: By the type invariant.
+        // SAFETY: It is an access that is not destroyed before this is dropped.
         to_result(unsafe { bindings::iommufd_access_replace(self.as_raw(), ioas_id) })
     }
 
@@ -180,7 +180,7 @@ impl Access {
 
     /// Unpins a range that was pinned as a whole.
     pub(crate) fn unpin_pages(&self, iova: usize, length: usize) {
-        // SAFETY: By the type invariant.
+        // SAFETY: It is an access that is not destroyed before this is dropped.
         unsafe { bindings::iommufd_access_unpin_pages(self.as_raw(), iova, length) };
     }
 
@@ -204,7 +204,7 @@ impl Access {
 
     /// Where the `nth` mapping of its IOAS begins.
     pub(crate) fn nth_area(&self, nth: u32) -> Option<usize> {
-        // SAFETY: By the type invariant.
+        // SAFETY: It is an access that is not destroyed before this is dropped.
         let access = unsafe { &*self.as_raw().cast::<crate::access::Access>() };
         access.with_ioas(|ioas| ioas.nth_area(nth))
     }

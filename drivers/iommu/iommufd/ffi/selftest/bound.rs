@@ -30,7 +30,7 @@ pub(crate) struct BoundDevice(NonNull<bindings::iommufd_device>);
 
 // SAFETY: iommufd does its own locking.
 unsafe impl Send for BoundDevice {}
-// SAFETY: As above.
+// SAFETY: iommufd does its own locking.
 unsafe impl Sync for BoundDevice {}
 
 impl BoundDevice {
@@ -55,7 +55,7 @@ impl BoundDevice {
     ///
     /// `ENOENT`: no such object. `EBUSY`, `EINVAL`: it is attached, or does not fit.
     pub(crate) fn attach(&mut self, pasid: Pasid, mut pt_id: u32) -> Result<u32> {
-        // SAFETY: By the type invariant.
+        // SAFETY: It is bound until this is dropped.
         to_result(unsafe { bindings::iommufd_device_attach(self.0.as_ptr(), pasid, &mut pt_id) })?;
         Ok(pt_id)
     }
@@ -66,14 +66,14 @@ impl BoundDevice {
     ///
     /// As for [`BoundDevice::attach`]; it stays where it was then.
     pub(crate) fn replace(&mut self, pasid: Pasid, mut pt_id: u32) -> Result<u32> {
-        // SAFETY: By the type invariant.
+        // SAFETY: It is bound until this is dropped.
         to_result(unsafe { bindings::iommufd_device_replace(self.0.as_ptr(), pasid, &mut pt_id) })?;
         Ok(pt_id)
     }
 
     /// Detaches, if it is attached.
     pub(crate) fn detach(&mut self, pasid: Pasid) {
-        // SAFETY: By the type invariant.
+        // SAFETY: It is bound until this is dropped.
         unsafe { bindings::iommufd_device_detach(self.0.as_ptr(), pasid) };
     }
 
@@ -95,7 +95,7 @@ impl BoundDevice {
 
 impl Drop for BoundDevice {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant.
+        // SAFETY: It is bound, and not used again.
         unsafe { bindings::iommufd_device_unbind(self.0.as_ptr()) };
     }
 }

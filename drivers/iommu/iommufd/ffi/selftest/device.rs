@@ -37,7 +37,7 @@ pub(crate) struct RegisteredDevice(NonNull<Embedded>);
 
 // SAFETY: It is a counted reference to something that is both.
 unsafe impl Send for RegisteredDevice {}
-// SAFETY: As above.
+// SAFETY: Devices are not bound to a thread, and have their own locks.
 unsafe impl Sync for RegisteredDevice {}
 
 impl RegisteredDevice {
@@ -65,7 +65,7 @@ impl RegisteredDevice {
         unsafe { bindings::device_initialize(dev) };
         // SAFETY: Nobody else knows it yet.
         unsafe { (*dev).release = Some(release) };
-        // SAFETY: As above.
+        // SAFETY: The device is not registered yet, and ours alone.
         unsafe { (*dev).bus = registration::bus() };
         // SAFETY: As above. From here on `release()` frees it.
         match unsafe { add(dev, number, pasid_bits) } {

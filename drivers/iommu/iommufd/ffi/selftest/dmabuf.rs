@@ -93,7 +93,7 @@ unsafe extern "C" fn release(dmabuf: *mut bindings::dma_buf) {
 ///
 /// `dmabuf` is alive for `'a`.
 unsafe fn exported<'a>(dmabuf: *mut bindings::dma_buf) -> Result<&'a Exported> {
-    // SAFETY: By the contract of this function.
+    // SAFETY: The caller keeps the buffer, whose table does not change.
     if !core::ptr::eq(unsafe { (*dmabuf).ops }, &TABLE.0) {
         return Err(EOPNOTSUPP);
     }
@@ -111,7 +111,7 @@ unsafe fn exported<'a>(dmabuf: *mut bindings::dma_buf) -> Result<&'a Exported> {
 ///
 /// `dmabuf` is alive, and its reservation lock is held.
 pub(crate) unsafe fn phys_of(dmabuf: *mut bindings::dma_buf) -> Result<bindings::phys_vec> {
-    // SAFETY: By the contract of this function.
+    // SAFETY: The caller keeps the buffer.
     let exported = unsafe { exported(dmabuf) }?;
     if exported.revoked.load(Relaxed) {
         return Err(ENODEV);
@@ -131,7 +131,7 @@ struct DmaBuf(NonNull<bindings::dma_buf>);
 
 impl Drop for DmaBuf {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant.
+        // SAFETY: This reference is not used again.
         unsafe { bindings::dma_buf_put(self.0.as_ptr()) };
     }
 }

@@ -200,7 +200,7 @@ impl<T: ViommuOps> QueueExt for NewHwQueue<'_, T> {
     }
 
     fn depend_on(&self, id: u32) -> Result<QueueDependency> {
-        // SAFETY: As above.
+        // SAFETY: iommufd has set up its part, which does not change.
         let viommu = unsafe { (*self.as_raw()).viommu };
         // SAFETY: The vIOMMU is alive and in a context that is.
         let ctx = unsafe { Ctx::from_raw((*viommu).ictx) };
@@ -305,7 +305,7 @@ impl<'a> Ucmd<'a> {
     ///
     /// `EFAULT`: it cannot be written to.
     pub(crate) fn respond(&mut self) -> Result {
-        // SAFETY: By the type invariant.
+        // SAFETY: It is an ioctl in progress, which nobody else uses.
         let (to, len) = unsafe { ((*self.raw).ubuffer, (*self.raw).user_size as usize) };
         let bytes = self.cmd().as_bytes();
         let len = len.min(bytes.len());

@@ -52,7 +52,7 @@ impl UserPage {
         if unsafe { bindings::PageCompound(self.0.as_ptr()) } {
             return None;
         }
-        // SAFETY: As above.
+        // SAFETY: The reference keeps the page.
         let references = unsafe { bindings::page_ref_count(self.0.as_ptr()) };
         // CAST: C divides as unsigned numbers, too.
         Some(references as u32 / bindings::GUP_PIN_COUNTING_BIAS)
@@ -61,7 +61,7 @@ impl UserPage {
 
 impl Drop for UserPage {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant.
+        // SAFETY: This reference is not used again.
         unsafe { bindings::put_page(self.0.as_ptr()) };
     }
 }

@@ -203,11 +203,11 @@ pub(super) fn register() -> Result {
     let faults = unsafe { bindings::iopf_queue_alloc(c"mock-iopfq".as_char_ptr()) };
     // SAFETY: There is no mock device yet.
     unsafe { *this.faults.get() = faults };
-    // SAFETY: As above.
+    // SAFETY: There is no mock device yet, so nobody else looks there.
     unsafe { *this.platform.get() = platform };
-    // SAFETY: As above.
+    // SAFETY: There is no mock device yet, so nobody else looks there.
     unsafe { *this.debugfs.get() = debugfs };
-    // SAFETY: As above.
+    // SAFETY: There is no mock device yet, so nobody else looks there.
     unsafe { (*this.iommu.as_raw()).max_pasids = 1 << bindings::MOCK_PASID_WIDTH };
 
     undo_sysfs.dismiss();
