@@ -261,15 +261,9 @@ pub(super) unsafe extern "C" fn destroy_hw_queue(obj: *mut bindings::iommufd_obj
         // SAFETY: The driver's own operation on what it has initialised.
         unsafe { destroy(raw) };
     }
-    // SAFETY: By the caller; the driver does not use it any more.
-    let queue = unsafe { &*raw };
-    // SAFETY: The queue's count keeps it until the end of this function.
-    let viommu = unsafe { &*queue.viommu.cast::<Viommu>() };
-    // SAFETY: It does not change.
-    let ctx = unsafe { (*viommu.as_raw()).ictx };
-    // SAFETY: A context outlives its objects.
-    let ctx = unsafe { Ctx::from_raw(ctx) };
+    // SAFETY: Nobody else refers to the queue, and the driver does not use it any more. The hold is
+    // what `NewQueue::build` gave it.
+    let (queue, viommu) = unsafe { (&*raw, Hold::<Viommu>::adopt(&*(*raw).viommu.cast())) };
     // SAFETY: `NewQueue::build` gave it to the queue, and the driver has let go of it.
-    unsafe { unpin(ctx, queue, queue.access) };
-    viommu.object().users().dec();
+    unsafe { unpin(viommu.ctx(), queue, queue.access) };
 }

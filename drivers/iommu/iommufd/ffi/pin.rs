@@ -459,22 +459,20 @@ pub(super) unsafe fn unpin(run: Run, dirty: bool) {
 ///
 /// The page is pinned; `data` has `len` bytes, `offset` and `len` are inside of a page.
 pub(super) unsafe fn copy_page(pfn: usize, offset: usize, data: *mut u8, len: usize, write: bool) {
-    // SAFETY: The caller has it pinned, so there is a page.
-    let page = unsafe { bindings::iommu_pfn_to_page(pfn) };
-    // SAFETY: The caller has it pinned; it is unmapped below.
-    let mapped = unsafe { bindings::kmap_local_page(page) };
-    let at = mapped.cast::<u8>().wrapping_add(offset);
-    if write {
-        // SAFETY: The bytes are in the page, which is mapped; the caller has as many at `data`.
-        unsafe { ptr::copy_nonoverlapping(data, at, len) };
-        // SAFETY: The caller has it pinned, and may sleep.
-        unsafe { bindings::set_page_dirty_lock(page) };
-    } else {
-        // SAFETY: The bytes are in the page, which is mapped; the caller has as many at `data`.
-        unsafe { ptr::copy_nonoverlapping(at, data, len) };
+    // SAFETY: The caller has it pinned, so there is a page, which stays. It is mapped while it is
+    // copied; the bytes are in it, and the caller has as many at `data`.
+    unsafe {
+        let page = bindings::iommu_pfn_to_page(pfn);
+        let mapped = bindings::kmap_local_page(page);
+        let at = mapped.cast::<u8>().wrapping_add(offset);
+        if write {
+            ptr::copy_nonoverlapping(data, at, len);
+            bindings::set_page_dirty_lock(page);
+        } else {
+            ptr::copy_nonoverlapping(at, data, len);
+        }
+        bindings::kunmap_local(mapped);
     }
-    // SAFETY: It was mapped above.
-    unsafe { bindings::kunmap_local(mapped) };
 }
 
 /// Copies between a buffer and one page of another process, which is pinned meanwhile. `None` when
@@ -501,19 +499,20 @@ pub(super) unsafe fn copy_remote(
     let flags = if write { bindings::FOLL_WRITE } else { 0 };
     let (offset, at) = (at % PAGE_SIZE, at & !(PAGE_SIZE - 1));
     let mut page = ptr::null_mut();
-    // SAFETY: The process's memory is there.
-    unsafe { bindings::mmap_read_lock(mm.as_raw()) };
-    // SAFETY: As above, and the lock is held.
+    // SAFETY: The process's memory is there, and its lock held where it has to be.
     let ret = unsafe {
-        bindings::pin_user_pages_remote(mm.as_raw(), at, 1, flags, &mut page, ptr::null_mut())
+        let mm = mm.as_raw();
+        bindings::mmap_read_lock(mm);
+        let ret = bindings::pin_user_pages_remote(mm, at, 1, flags, &mut page, ptr::null_mut());
+        bindings::mmap_read_unlock(mm);
+        ret
     };
-    // SAFETY: It is held.
-    unsafe { bindings::mmap_read_unlock(mm.as_raw()) };
     Some(count(ret).map(|_| {
-        // SAFETY: It was pinned just now; the rest by the caller.
-        unsafe { copy_page(pfn_of(page), offset, data, len, write) };
-        // SAFETY: It was pinned just now.
-        unsafe { bindings::unpin_user_page(page) };
+        // SAFETY: It was pinned just now, for this; the caller has so many bytes.
+        unsafe {
+            copy_page(pfn_of(page), offset, data, len, write);
+            bindings::unpin_user_page(page);
+        }
     }))
 }
 

@@ -81,18 +81,17 @@ unsafe impl Head for SoftwareTable {
     > = Some(bindings::pt_iommu_amdv1_iova_to_phys);
 
     unsafe fn init(this: *mut Self, _config: &()) -> Result {
-        // SAFETY: By the contract of this function it is ours, and it does not move.
+        // SAFETY: The table is ours alone until it is initialised, and does not move; the name and
+        // the class are static.
         unsafe {
             bindings::__spin_lock_init(
                 &raw mut (*this).top_lock,
                 c_str!("iommufd_noiommu").as_char_ptr(),
                 static_lock_class!().as_ptr(),
-            )
-        };
-        // SAFETY: The table is ours alone until it is initialised.
-        unsafe { (*this).amdv1.iommu.nid = bindings::NUMA_NO_NODE };
-        // SAFETY: The table is ours alone until it is initialised.
-        unsafe { (*this).amdv1.iommu.driver_ops = &TOP_OPS.0 };
+            );
+            (*this).amdv1.iommu.nid = bindings::NUMA_NO_NODE;
+            (*this).amdv1.iommu.driver_ops = &TOP_OPS.0;
+        }
         let mut cfg = bindings::pt_iommu_amdv1_cfg::default();
         cfg.common.features = FEATURES;
         cfg.common.hw_max_vasz_lg2 = 64;

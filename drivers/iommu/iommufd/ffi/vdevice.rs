@@ -204,10 +204,12 @@ pub(super) unsafe extern "C" fn abort_vdevice(obj: *mut bindings::iommufd_object
         // SAFETY: The driver's own operation on what it has initialised.
         unsafe { destroy(raw) };
     }
-    // SAFETY: Nobody else refers to the vDEVICE, and its driver does not any more.
-    let (viommu, device, virt_id) = unsafe { ((*raw).viommu, (*raw).idev, (*raw).virt_id) };
-    // SAFETY: The vDEVICE's count keeps it until the end of this function.
-    let viommu = unsafe { &*viommu.cast::<Viommu>() };
+    // SAFETY: Nobody else refers to the vDEVICE, and its driver does not any more. The hold is what
+    // `Vacant::build` gave it.
+    let (viommu, device, virt_id) = unsafe {
+        let viommu = Hold::<Viommu>::adopt(&*(*raw).viommu.cast());
+        (viommu, (*raw).idev, (*raw).virt_id)
+    };
     viommu.with_vdevs_locked(|xa| {
         let virt_id = virt_id as usize;
         // SAFETY: The lock is held. The slot is ours if it has this vDEVICE; otherwise making it
@@ -224,7 +226,6 @@ pub(super) unsafe extern "C" fn abort_vdevice(obj: *mut bindings::iommufd_object
     });
     // SAFETY: The group's lock guards the field; the loan or the caller keeps the device.
     unsafe { (*device).vdev = ptr::null_mut() };
-    viommu.object().users().dec();
 }
 
 /// Undoes a vDEVICE and ends the loan on its device.

@@ -71,6 +71,12 @@ impl Viommu {
         unsafe { (*self.as_raw()).ops.as_ref() }
     }
 
+    /// Its context.
+    pub(super) fn ctx(&self) -> &Ctx {
+        // SAFETY: It does not change, and a context outlives its objects.
+        unsafe { Ctx::from_raw((*self.as_raw()).ictx) }
+    }
+
     /// The nest parent that it is on.
     pub(crate) fn parent(&self) -> &PagingHwpt {
         // SAFETY: The vIOMMU has a hold on it, and it does not change.

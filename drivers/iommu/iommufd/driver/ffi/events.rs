@@ -173,14 +173,12 @@ impl Locked<'_> {
     /// comes next has a number that tells as much.
     fn take_lost(&mut self) {
         let queue = self.queue.as_raw();
-        // SAFETY: Only the address is taken.
-        let head = unsafe { &raw mut (*queue).common.deliver };
-        // SAFETY: Only the address is taken.
-        let lost = unsafe { &raw mut (*queue).lost_events_header.node };
         // SAFETY: The list is initialised and guarded by the lock.
-        if ptr::eq(unsafe { (*head).prev }, lost) {
-            // SAFETY: It is in the list, which the lock guards.
-            unsafe { bindings::iommu_list_del(lost) };
+        unsafe {
+            let lost = &raw mut (*queue).lost_events_header.node;
+            if ptr::eq((*queue).common.deliver.prev, lost) {
+                bindings::iommu_list_del(lost);
+            }
         }
     }
 
@@ -189,20 +187,15 @@ impl Locked<'_> {
     fn append(&mut self, entry: *mut bindings::iommufd_vevent) {
         let queue = self.queue.as_raw();
         self.take_lost();
-        // SAFETY: Guarded by the lock.
-        let number = unsafe { &mut (*queue).sequence };
-        // SAFETY: An event of ours, or one that the lock guards.
-        unsafe { (*entry).header.sequence = *number };
-        *number = next_number(*number);
-        // SAFETY: Only the address is taken.
-        let node = unsafe { &raw mut (*entry).node };
-        // SAFETY: Only the address is taken.
-        let head = unsafe { &raw mut (*queue).common.deliver };
-        // SAFETY: The entry is in no list, and the lock guards the list.
-        unsafe { bindings::list_add_tail(node, head) };
-        // SAFETY: Only the address is taken.
-        let wait = unsafe { &raw mut (*queue).common.wait_queue };
-        // SAFETY: It is initialised.
-        unsafe { bindings::__wake_up(wait, bindings::TASK_INTERRUPTIBLE, 1, ptr::null_mut()) };
+        // SAFETY: The lock guards the number and the list. The entry is ours, or guarded too, and
+        // in no list; the wait queue is initialised.
+        unsafe {
+            let number = &mut (*queue).sequence;
+            (*entry).header.sequence = *number;
+            *number = next_number(*number);
+            bindings::list_add_tail(&raw mut (*entry).node, &raw mut (*queue).common.deliver);
+            let wait = &raw mut (*queue).common.wait_queue;
+            bindings::__wake_up(wait, bindings::TASK_INTERRUPTIBLE, 1, ptr::null_mut());
+        }
     }
 }
