@@ -16,10 +16,7 @@ use super::{
         KindId,
         Unpublished, //
     },
-    typed::{
-        Head,
-        Hold, //
-    },
+    typed::Hold,
     viommu::checked, //
     viommu::Viommu,
 };
