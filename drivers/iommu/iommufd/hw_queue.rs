@@ -18,8 +18,8 @@ use crate::{
         },
         hw_queue::Pinned,
         object::Built,
-        ucmd::Ucmd, //
-        viommu::Viommu,
+        ucmd::Ucmd,
+        viommu::Viommu, //
     },
     ioctl::{
         Ioctl,

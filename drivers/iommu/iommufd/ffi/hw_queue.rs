@@ -17,8 +17,10 @@ use super::{
         Unpublished, //
     },
     typed::Hold,
-    viommu::checked, //
-    viommu::Viommu,
+    viommu::{
+        checked,
+        Viommu, //
+    }, //
 };
 use crate::{
     access::{

@@ -23,8 +23,10 @@ use super::{
         Head,
         Hold, //
     },
-    viommu::checked, //
-    viommu::Viommu,
+    viommu::{
+        checked,
+        Viommu, //
+    }, //
 };
 use core::{
     mem::{
