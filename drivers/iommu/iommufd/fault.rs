@@ -46,10 +46,7 @@ use crate::{
         New, //
     }, //
 };
-use core::{
-    mem::size_of,
-    pin::Pin, //
-};
+use core::mem::size_of;
 use kernel::{
     new_mutex,
     prelude::*,
@@ -60,7 +57,9 @@ use kernel::{
 };
 
 /// A fault queue.
-#[pin_data(PinnedDrop)]
+///
+/// Both lists answer what is left in them when they go.
+#[pin_data]
 #[repr(C)]
 pub(crate) struct FaultQueue {
     #[pin]
@@ -101,13 +100,6 @@ impl FaultQueue {
     /// Serialises reading and answering. May sleep.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Responses> {
         self.responses.lock()
-    }
-}
-
-#[pinned_drop]
-impl PinnedDrop for FaultQueue {
-    fn drop(self: Pin<&mut Self>) {
-        answer_all(&self, None);
     }
 }
 
@@ -267,12 +259,12 @@ fn is_code(code: u32) -> bool {
     code == uapi::PAGE_RESP_SUCCESS || code == uapi::PAGE_RESP_INVALID
 }
 
-/// Answers all groups of a queue, or all of one attachment, read or not: invalid.
-pub(crate) fn answer_all(fault: &FaultQueue, handle: Option<Handle>) {
+/// Answers all groups of one attachment, read or not: invalid.
+pub(crate) fn answer_all(fault: &FaultQueue, handle: Handle) {
     let mut responses = fault.lock();
-    let unread = fault.common.lock().as_mut().take_all(handle);
+    let unread = fault.common.lock().as_mut().take_all(Some(handle));
     drop(unread);
-    drop(responses.as_mut().take_all(handle));
+    drop(responses.as_mut().take_all(Some(handle)));
 }
 
 #[cfg(CONFIG_KUNIT = "y")]

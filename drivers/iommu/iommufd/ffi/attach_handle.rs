@@ -169,7 +169,7 @@ impl Handle {
             if let Some(queue) = self.hwpt.fault() {
                 // SAFETY: By the type invariant it is valid; only the address is taken.
                 let handle = iopf::Handle(unsafe { &raw mut (*raw.as_ptr()).handle });
-                crate::fault::answer_all(queue, Some(handle));
+                crate::fault::answer_all(queue, handle);
             }
             // SAFETY: It came from a `KBox`. By the caller nobody finds it. The core waited for who
             // had found it, and the queue knows of no fault of theirs any more.

@@ -39,7 +39,7 @@ use kernel::{
 /// # Invariants
 ///
 /// Owns the groups whose nodes are on it.
-#[pin_data]
+#[pin_data(PinnedDrop)]
 pub(crate) struct GroupList {
     #[pin]
     head: CListHead,
@@ -123,6 +123,13 @@ impl GroupList {
             node = next;
         }
         taken
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for GroupList {
+    fn drop(self: Pin<&mut Self>) {
+        drop(self.take_all(None));
     }
 }
 
