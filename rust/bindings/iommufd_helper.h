@@ -23,7 +23,7 @@
 #include <uapi/linux/vfio.h>
 
 #include "../../drivers/iommu/iommufd/exports.h"
-#include "../../drivers/iommu/iommufd/io_pagetable.h"
+#include "../../drivers/iommu/iommufd/iommufd_private.h"
 #include "../../drivers/iommu/iommufd/iommufd_test.h"
 
 #if IS_ENABLED(CONFIG_IOMMUFD_TEST)

@@ -168,16 +168,6 @@ rust_helper_iommu_type_stable_cache(const char *name, unsigned int size, unsigne
 	return kmem_cache_create(name, size, &args, SLAB_TYPESAFE_BY_RCU);
 }
 
-__rust_helper void rust_helper_iommu_mtree_lock(struct maple_tree *mt)
-{
-	mtree_lock(mt);
-}
-
-__rust_helper void rust_helper_iommu_mtree_unlock(struct maple_tree *mt)
-{
-	mtree_unlock(mt);
-}
-
 /* Maps the whole of a mapping to physical memory from phys on, uncached. */
 __rust_helper int rust_helper_iommu_remap_uncached(struct vm_area_struct *vma, phys_addr_t phys)
 {
