@@ -38,7 +38,6 @@ pub(crate) mod handlers;
 pub(crate) mod hw_queue;
 pub(crate) mod iopf;
 pub(crate) mod kinds;
-mod layout;
 pub(crate) mod memory;
 pub(crate) mod object;
 pub(crate) mod pages;

@@ -7,7 +7,7 @@
 //! which the domain goes first, then what it refers to.
 //!
 //! How they are made is in [`alloc`], what user space does with them in [`dirty`] and
-//! [`invalidate`]. Offsets that drivers look at are checked in [`crate::ffi::layout`].
+//! [`invalidate`].
 
 mod alloc;
 mod dirty;
@@ -25,9 +25,13 @@ use crate::{
         domain::Domain,
         handlers::uapi::hwpt::GetDirtyBitmap,
         object::Object,
-        shared::DoorbellSet,
+        shared::{
+            DoorbellSet,
+            HwptHead, //
+        },
         space::Locked,
         typed::{
+            assert_offsets,
             begins_with_head,
             downcast,
             Address,
@@ -65,6 +69,7 @@ pub(crate) struct Hwpt {
 }
 
 begins_with_head!(Hwpt, object);
+assert_offsets!(Hwpt as HwptHead: domain, parent, present_sw_msi = present);
 
 impl Hwpt {
     /// Any hwpt, paging or nested.
@@ -73,13 +78,6 @@ impl Hwpt {
             .map(|hwpt| &hwpt.common)
             .or_else(|| downcast::<NestedHwpt>(object).map(|hwpt| &hwpt.common))
     }
-
-    /// Where drivers find the domain.
-    pub(crate) const DOMAIN: usize = offset_of!(Self, domain);
-    /// Where they find the parent of a nested one.
-    pub(crate) const PARENT: usize = offset_of!(Self, parent);
-    /// Where they find the doorbells that are mapped.
-    pub(crate) const PRESENT_SW_MSI: usize = offset_of!(Self, present_sw_msi);
 
     fn new(parts: Parts, parent: Option<&PagingHwpt>) -> impl PinInit<Self> {
         let parent = parent.map(Address::of);

@@ -26,6 +26,7 @@ use super::{
     object::Object,
     shared::GroupHead,
     typed::{
+        assert_offsets,
         begins_with_head,
         downcast,
         Head,
@@ -42,10 +43,7 @@ use crate::{
 };
 use core::{
     cell::UnsafeCell,
-    mem::{
-        offset_of,
-        size_of, //
-    },
+    mem::size_of,
     pin::Pin,
     ptr::{
         self,
@@ -120,21 +118,15 @@ pub(crate) struct Device {
     _dev: ARef<kernel::device::Device>,
 }
 
-macro_rules! assert_offsets {
-    ($($ours:ident = $theirs:ident),* $(,)?) => {
-        $(static_assert!(
-            offset_of!(Device, $ours) == offset_of!(bindings::iommufd_device, $theirs)
-        );)*
-    };
-}
 assert_offsets!(
-    ictx = ictx,
+    Device as bindings::iommufd_device:
+    ictx,
     group_head = igroup,
-    group_item = group_item,
-    dev = dev,
-    enforce_cache_coherency = enforce_cache_coherency,
-    vdev = vdev,
-    destroying = destroying,
+    group_item,
+    dev,
+    enforce_cache_coherency,
+    vdev,
+    destroying,
 );
 static_assert!(size_of::<Device>() >= size_of::<bindings::iommufd_device>());
 

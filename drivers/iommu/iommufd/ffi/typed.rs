@@ -72,6 +72,19 @@ macro_rules! begins_with_head {
 }
 pub(crate) use begins_with_head;
 
+/// Asserts that fields lie where others look for them, by these names, in a structure of theirs.
+macro_rules! assert_offsets {
+    ($ours:ty as $theirs:ty: $($field:ident $(= $name:ident)?),* $(,)?) => {
+        $(const _: () = assert!(
+            core::mem::offset_of!($ours, $field)
+                == $crate::ffi::typed::assert_offsets!(@of $theirs, $field $($name)?)
+        );)*
+    };
+    (@of $theirs:ty, $field:ident) => { core::mem::offset_of!($theirs, $field) };
+    (@of $theirs:ty, $field:ident $name:ident) => { core::mem::offset_of!($theirs, $name) };
+}
+pub(crate) use assert_offsets;
+
 /// The whole object, if it is of this kind.
 #[inline]
 pub(crate) fn downcast<T: Kind>(object: &Object) -> Option<&T> {

@@ -19,6 +19,7 @@ use super::{
         VEVENTQ_FLAG_LOST_EVENTS, //
     },
     typed::{
+        assert_offsets,
         begins_with_head,
         Hold,
         Reserved, //
@@ -41,7 +42,6 @@ use kernel::{
         CListHead, //
     },
     prelude::*,
-    static_assert,
     sync::rwsem::{
         RwSem,
         WriteGuard, //
@@ -130,20 +130,14 @@ pub(crate) struct VeventQ {
     lost: Opaque<bindings::iommufd_vevent>,
 }
 
-macro_rules! assert_offsets {
-    ($($ours:ident = $theirs:ident),* $(,)?) => {
-        $(static_assert!(
-            offset_of!(VeventQ, $ours) == offset_of!(bindings::iommufd_veventq, $theirs)
-        );)*
-    };
-}
 assert_offsets!(
-    viommu = viommu,
-    node = node,
-    type_ = type_,
-    depth = depth,
-    num_events = num_events,
-    sequence = sequence,
+    VeventQ as bindings::iommufd_veventq:
+    viommu,
+    node,
+    type_,
+    depth,
+    num_events,
+    sequence,
     lost = lost_events_header,
 );
 
