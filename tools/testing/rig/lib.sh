@@ -133,6 +133,13 @@ build_plugin()
 	done <<<$'stock 7\nnest 4'
 }
 
+# archive FOLDER: as an initramfs, on standard output. The same files make the same one.
+archive()
+{
+	find "$1" -exec touch -h -d @0 {} +
+	(cd "$1" && find . | sort | cpio -o -H newc --quiet --reproducible -R 0:0)
+}
+
 # The kernel tree as the toolchain sees it: the user's own or ours.
 kernel_tree()
 {

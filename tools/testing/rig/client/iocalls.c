@@ -112,13 +112,13 @@ static const struct call {
 	  { F(vfio_iommu_type1_dma_unmap, flags), F(vfio_iommu_type1_dma_unmap, iova),
 	    F(vfio_iommu_type1_dma_unmap, size) } },
 	{ VFIO_DEVICE_FEATURE, "DEVICE_FEATURE", 0, { F(vfio_device_feature, flags) } },
-	{ VFIO_GET_API_VERSION, "GET_API_VERSION", UINT32_MAX, {} },
-	{ VFIO_CHECK_EXTENSION, "CHECK_EXTENSION", UINT32_MAX, {} },
-	{ VFIO_SET_IOMMU, "SET_IOMMU", UINT32_MAX, {} },
+	{ VFIO_GET_API_VERSION, "GET_API_VERSION", 0, {} },
+	{ VFIO_CHECK_EXTENSION, "CHECK_EXTENSION", 0, {} },
+	{ VFIO_SET_IOMMU, "SET_IOMMU", 0, {} },
 	{ VFIO_GROUP_GET_STATUS, "GROUP_GET_STATUS", 0, { F(vfio_group_status, flags) } },
-	{ VFIO_GROUP_SET_CONTAINER, "GROUP_SET_CONTAINER", UINT32_MAX, {} },
-	{ VFIO_GROUP_UNSET_CONTAINER, "GROUP_UNSET_CONTAINER", UINT32_MAX, {} },
-	{ VFIO_GROUP_GET_DEVICE_FD, "GROUP_GET_DEVICE_FD", UINT32_MAX, {} },
+	{ VFIO_GROUP_SET_CONTAINER, "GROUP_SET_CONTAINER", 0, {} },
+	{ VFIO_GROUP_UNSET_CONTAINER, "GROUP_UNSET_CONTAINER", 0, {} },
+	{ VFIO_GROUP_GET_DEVICE_FD, "GROUP_GET_DEVICE_FD", 0, {} },
 };
 
 static int out = -1;
@@ -146,8 +146,7 @@ static const struct call *find(unsigned long request, const void *arg)
 		const struct call *call = &calls[i];
 
 		if (call->request == request &&
-		    (!call->argsz || call->argsz == UINT32_MAX ||
-		     call->argsz == *(const uint32_t *)arg))
+		    (!call->argsz || call->argsz == *(const uint32_t *)arg))
 			return call;
 	}
 	return NULL;

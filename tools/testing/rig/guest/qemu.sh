@@ -110,6 +110,14 @@ ends()
 	wait "$(cat "/tmp/vm/$1/pid")"
 }
 
+# quits NAME: QEMU is told to end, and does.
+quits()
+{
+	tell "$1" quit
+	ends "$1"
+	check $? "$1" 'QEMU ended well'
+}
+
 # over NAME [all]: what a guest that is to be gone by now has left. Its calls are kept for
 # qemu_compare: all, in their order, of one that ended by itself. What it said is shown
 # where something went wrong.
@@ -222,9 +230,7 @@ short()
 	start entry root '' $NEST $IOMMUFD $(assigned "$EDU")
 	says entry RUNS 1 && nested_entry entry "$EDU"
 	check $? entry 'the PASID entry is nested, with the root that the guest has set'
-	tell entry quit
-	ends entry
-	check $? entry 'QEMU ended well'
+	quits entry
 	over entry
 
 	shows stale 'HWPT_INVALIDATE *' $NEST $IOMMUFD $(assigned "$EDU")
@@ -275,9 +281,7 @@ resets()
 		says "reset-$kind" RUNS 2 && tell "reset-$kind" system_reset &&
 			says "reset-$kind" BEGIN 2 && more "reset-$kind" && fine "reset-$kind"
 		check $? "reset-$kind" 'it was reset in mid-DMA, and does DMA again'
-		tell "reset-$kind" quit
-		ends "reset-$kind"
-		check $? "reset-$kind" 'QEMU ended well'
+		quits "reset-$kind"
 		over "reset-$kind"
 	done
 }
@@ -296,9 +300,7 @@ unplugs()
 	tell plugged "device_add vfio-pci,host=$EDU,iommufd=i0,id=dev,bus=rp1"
 	more plugged && fine plugged
 	check $? plugged 'plugged in, and it does DMA again'
-	tell plugged quit
-	ends plugged
-	check $? plugged 'QEMU ended well'
+	quits plugged
 	over plugged
 
 	ready
@@ -306,9 +308,7 @@ unplugs()
 	says unbound RUNS 2 && echo "$EDU" >/sys/bus/pci/drivers/vfio-pci/unbind &&
 		says unbound GONE 1 && fine unbound
 	check $? unbound 'vfio-pci was unbound below it in mid-DMA'
-	tell unbound quit
-	ends unbound
-	check $? unbound 'QEMU ended well'
+	quits unbound
 	over unbound
 	echo "$EDU" >/sys/bus/pci/drivers_probe
 }
@@ -324,9 +324,7 @@ two()
 	check $? other 'it goes on while another one is stopped'
 	fine one && kill -9 "$(cat /tmp/vm/one/pid)" && more other && more other && fine other
 	check $? other 'it goes on where that one was killed'
-	tell other quit
-	ends other
-	check $? other 'QEMU ended well'
+	quits other
 	over other
 	over one
 }
@@ -347,9 +345,7 @@ dirty()
 	check $? dirty 'tracking and its bits were had without an error'
 	grep -q '^HWPT_GET_DIRTY_BITMAP .* = 0' /tmp/vm/dirty/calls
 	check $? dirty 'QEMU asked for the bits'
-	tell dirty quit
-	ends dirty
-	check $? dirty 'QEMU ended well'
+	quits dirty
 	over dirty
 }
 
