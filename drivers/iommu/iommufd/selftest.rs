@@ -50,7 +50,7 @@ use kernel::{
     iommu::{
         domain::{
             AnyDomain,
-            Owned, //
+            NewDomain, //
         },
         ops::{
             AllocFlags,
@@ -59,7 +59,8 @@ use kernel::{
             IommuDevice,
             IommuOps,
             IommuTable,
-            Pasid, //
+            Pasid,
+            Served, //
         },
         user_data::UserData, //
     },
@@ -94,15 +95,13 @@ pub(crate) static IOMMU: IommuTable<Mock> = IommuTable::new()
 
 #[vtable]
 impl IommuOps for Mock {
-    type Paging = domain::Paging;
-    type Nested = nested::Nested;
     type Viommu = viommu::MockViommu;
 
     fn table() -> &'static IommuTable<Self> {
         &IOMMU
     }
 
-    fn capable(dev: &Device, capability: Capability) -> bool {
+    fn capable(dev: &Served, capability: Capability) -> bool {
         match capability {
             Capability::CacheCoherency => true,
             Capability::DirtyTracking => {
@@ -112,7 +111,7 @@ impl IommuOps for Mock {
         }
     }
 
-    fn hw_info(_dev: &Device, wanted: u32) -> Result<HwInfo> {
+    fn hw_info(_dev: &Served, wanted: u32) -> Result<HwInfo> {
         if !matches!(
             wanted,
             uapi::HW_INFO_TYPE_DEFAULT | uapi::HW_INFO_TYPE_SELFTEST
@@ -127,23 +126,23 @@ impl IommuOps for Mock {
     }
 
     fn domain_alloc_paging_flags(
-        dev: &Device,
+        dev: &Served,
         flags: AllocFlags,
         data: Option<&UserData>,
-    ) -> Result<Owned<domain::Paging>> {
-        domain::Paging::alloc(device::of(dev)?, flags, data)
+    ) -> Result<NewDomain> {
+        Ok(domain::Paging::alloc(device::of(dev)?, flags, data)?.into())
     }
 
     fn domain_alloc_nested(
-        _dev: &Device,
+        _dev: &Served,
         parent: &AnyDomain,
         flags: AllocFlags,
         data: &UserData,
-    ) -> Result<Owned<nested::Nested>> {
+    ) -> Result<NewDomain> {
         flags.only(AllocFlags::PASID)?;
         // A nested domain only makes sense on a page table of this driver.
         parent.downcast::<domain::Paging>().ok_or(EINVAL)?;
-        nested::Nested::alloc(data, None)
+        Ok(nested::Nested::alloc(data, None)?.into())
     }
 
     fn probe_device(dev: &Device) -> Result<&'static IommuDevice> {
@@ -154,7 +153,7 @@ impl IommuOps for Mock {
         // There is no hardware that waits for an answer.
     }
 
-    fn has_viommu(_dev: &Device, kind: u32) -> bool {
+    fn has_viommu(_dev: &Served, kind: u32) -> bool {
         kind == uapi::VIOMMU_TYPE_SELFTEST
     }
 }

@@ -28,7 +28,10 @@ use crate::{
     types::Opaque, //
 };
 use core::{
-    mem::MaybeUninit,
+    mem::{
+        ManuallyDrop,
+        MaybeUninit, //
+    },
     ops::Deref,
     ptr::NonNull, //
 };
@@ -428,6 +431,39 @@ impl<T: DomainOps> Drop for Owned<T> {
         unsafe { Head::deinit((*this).head.get()) };
         // SAFETY: It came from `KBox::into_raw()`; a head has no drop glue.
         drop(unsafe { KBox::from_raw(this) });
+    }
+}
+
+/// A domain of any type of a driver's that the core does not know yet: what an operation makes that
+/// has several to choose from.
+///
+/// # Invariants
+///
+/// It points to what [`Owned::into_raw`] gave away, and nobody else refers to it.
+pub struct NewDomain(NonNull<bindings::iommu_domain>);
+
+impl<T: DomainOps> From<Owned<T>> for NewDomain {
+    fn from(domain: Owned<T>) -> Self {
+        // INVARIANT: It was given away just now.
+        // SAFETY: A domain has an address.
+        Self(unsafe { NonNull::new_unchecked(domain.into_raw()) })
+    }
+}
+
+impl NewDomain {
+    /// Gives it to the core, which frees it through its table.
+    pub(super) fn into_raw(self) -> *mut bindings::iommu_domain {
+        ManuallyDrop::new(self).0.as_ptr()
+    }
+}
+
+impl Drop for NewDomain {
+    fn drop(&mut self) {
+        // SAFETY: It has the table of its type, which says how to free it, see `Owned::new()`.
+        if let Some(free) = unsafe { (*(*self.0.as_ptr()).ops).free } {
+            // SAFETY: By the type invariant nobody else refers to it.
+            unsafe { free(self.0.as_ptr()) };
+        }
     }
 }
 

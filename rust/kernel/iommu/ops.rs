@@ -28,6 +28,7 @@ use super::{
         Bare,
         Domain,
         Head,
+        NewDomain,
         Owned,
         StaticDomain, //
     },
@@ -118,6 +119,28 @@ pub trait DomainOps: Sized + Send + Sync + 'static {
     fn iotlb_sync(_domain: &Domain<Self>, _gather: &mut Gather) {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
+
+    /// Makes what was mapped in `len` bytes of IO virtual addresses, from `iova` on, visible to the
+    /// hardware. May not sleep, as [`DomainOps::iotlb_sync`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the hardware: what was mapped is unmapped then.
+    fn iotlb_sync_map(_domain: &Domain<Self>, _iova: u64, _len: usize) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Forgets all that the hardware has cached of it. Cannot fail. May not sleep.
+    fn flush_iotlb_all(_domain: &Domain<Self>) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Has all DMA of the domain snoop the CPU's caches from now on, whatever the device asks for.
+    /// What was mapped before may stay as it is. Returns whether it does: not where it is attached
+    /// to what cannot.
+    fn enforce_cache_coherency(_domain: &Domain<Self>) -> bool {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
 }
 
 /// A range that was unmapped, and the page table pages that fell out of use with it.
@@ -129,6 +152,13 @@ impl Gather {
     #[inline]
     pub fn range(&self) -> (u64, u64) {
         (self.0.start as u64, self.0.end as u64)
+    }
+
+    /// Whether page table pages fell out of use.
+    #[inline]
+    pub fn has_pages(&self) -> bool {
+        let head = &self.0.freelist.pages;
+        !core::ptr::eq(head.next, head)
     }
 
     /// Frees the page table pages. The hardware must have forgotten them.
@@ -271,20 +301,17 @@ impl Drop for HwInfo {
 /// A driver.
 #[vtable]
 pub trait IommuOps: Sized + 'static {
-    /// Its domains with a page table that the kernel manages.
-    type Paging: DomainOps;
-
-    /// Its domains with a page table that user space manages.
-    type Nested: DomainOps;
-
     /// Its vIOMMUs.
     type Viommu: ViommuOps;
 
     /// The table of this driver: always the same `static`.
     fn table() -> &'static IommuTable<Self>;
 
-    /// Whether it can do something for this device.
-    fn capable(dev: &Device, capability: Capability) -> bool;
+    /// Whether it can do something for this device. A driver without has it in C, see
+    /// [`IommuTable::with`].
+    fn capable(_dev: &Served, _capability: Capability) -> bool {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
 
     /// What hardware serves this device. `wanted` is the type of information that user space
     /// knows, 0 for any.
@@ -292,7 +319,7 @@ pub trait IommuOps: Sized + 'static {
     /// # Errors
     ///
     /// `EOPNOTSUPP`: there is no such information.
-    fn hw_info(_dev: &Device, _wanted: u32) -> Result<HwInfo> {
+    fn hw_info(_dev: &Served, _wanted: u32) -> Result<HwInfo> {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
@@ -302,10 +329,10 @@ pub trait IommuOps: Sized + 'static {
     ///
     /// `EOPNOTSUPP`: it cannot do what is asked for.
     fn domain_alloc_paging_flags(
-        dev: &Device,
+        dev: &Served,
         flags: AllocFlags,
         data: Option<&UserData>,
-    ) -> Result<Owned<Self::Paging>>;
+    ) -> Result<NewDomain>;
 
     /// Makes a nested domain on top of `parent`.
     ///
@@ -313,21 +340,24 @@ pub trait IommuOps: Sized + 'static {
     ///
     /// `EOPNOTSUPP`: it cannot do what is asked for. `EINVAL`: not on this parent.
     fn domain_alloc_nested(
-        _dev: &Device,
+        _dev: &Served,
         _parent: &AnyDomain,
         _flags: AllocFlags,
         _data: &UserData,
-    ) -> Result<Owned<Self::Nested>> {
+    ) -> Result<NewDomain> {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
     /// The IOMMU that serves this device. The core asks once, when it sees the device, under its
-    /// mutex for that; may sleep. The device is in no group yet, and attached to nothing.
+    /// mutex for that; may sleep. The device is in no group yet, and attached to nothing. A driver
+    /// without has it in C, see [`IommuTable::with`].
     ///
     /// # Errors
     ///
     /// `ENODEV`: none of this driver does.
-    fn probe_device(dev: &Device) -> Result<&'static IommuDevice>;
+    fn probe_device(_dev: &Device) -> Result<&'static IommuDevice> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
 
     /// Tells the device how the page faults of a group, or the one that came alone, were answered.
     /// Under the mutex of the device's faults; may sleep, and cannot fail.
@@ -340,7 +370,7 @@ pub trait IommuOps: Sized + 'static {
 
     /// Whether it can give this device a vIOMMU of this type, `enum iommu_viommu_type` of the user
     /// API. Without it none of its devices has any. If it can, [`ViommuOps::new`] may still refuse.
-    fn has_viommu(_dev: &Device, _kind: u32) -> bool {
+    fn has_viommu(_dev: &Served, _kind: u32) -> bool {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 }
@@ -369,6 +399,15 @@ impl<T: DomainOps> DomainTable<T> {
         }
         if T::HAS_IOTLB_SYNC {
             ops.iotlb_sync = Some(Self::iotlb_sync);
+        }
+        if T::HAS_IOTLB_SYNC_MAP {
+            ops.iotlb_sync_map = Some(Self::iotlb_sync_map);
+        }
+        if T::HAS_FLUSH_IOTLB_ALL {
+            ops.flush_iotlb_all = Some(Self::flush_iotlb_all);
+        }
+        if T::HAS_ENFORCE_CACHE_COHERENCY {
+            ops.enforce_cache_coherency = Some(Self::enforce_cache_coherency);
         }
         Self(ops, PhantomData)
     }
@@ -451,6 +490,35 @@ impl<T: DomainOps> DomainTable<T> {
         let domain = unsafe { Domain::<T>::from_raw(domain) };
         // SAFETY: The type is transparent, and the gather is on the stack of the caller.
         T::iotlb_sync(domain, unsafe { &mut *gather.cast() });
+    }
+
+    /// # Safety
+    ///
+    /// Called by the core on a domain that has this table.
+    unsafe extern "C" fn iotlb_sync_map(
+        domain: *mut bindings::iommu_domain,
+        iova: c_ulong,
+        len: usize,
+    ) -> c_int {
+        // SAFETY: Only domains of this type have this table.
+        let domain = unsafe { Domain::<T>::from_raw(domain) };
+        from_result(|| T::iotlb_sync_map(domain, iova as u64, len).map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// Called by the core on a domain that has this table.
+    unsafe extern "C" fn flush_iotlb_all(domain: *mut bindings::iommu_domain) {
+        // SAFETY: Only domains of this type have this table.
+        T::flush_iotlb_all(unsafe { Domain::<T>::from_raw(domain) });
+    }
+
+    /// # Safety
+    ///
+    /// Called by the core on a domain that has this table.
+    unsafe extern "C" fn enforce_cache_coherency(domain: *mut bindings::iommu_domain) -> bool {
+        // SAFETY: Only domains of this type have this table.
+        T::enforce_cache_coherency(unsafe { Domain::<T>::from_raw(domain) })
     }
 
     /// # Safety
@@ -553,9 +621,13 @@ impl<T: IommuOps> IommuTable<T> {
         // SAFETY: All of its members may be zero.
         let mut ops: bindings::iommu_ops = unsafe { MaybeUninit::zeroed().assume_init() };
         ops.owner = <T::OwnerModule as ModuleMetadata>::THIS_MODULE.as_ptr();
-        ops.capable = Some(Self::capable);
+        if T::HAS_CAPABLE {
+            ops.capable = Some(Self::capable);
+        }
         ops.domain_alloc_paging_flags = Some(Self::domain_alloc_paging_flags);
-        ops.probe_device = Some(Self::probe_device);
+        if T::HAS_PROBE_DEVICE {
+            ops.probe_device = Some(Self::probe_device);
+        }
         ops.device_group = Some(bindings::generic_device_group);
         if T::HAS_HW_INFO {
             ops.hw_info = Some(Self::hw_info);
@@ -583,6 +655,40 @@ impl<T: IommuOps> IommuTable<T> {
         self
     }
 
+    /// Where devices are that must not do any DMA, and those that the driver is to release.
+    pub const fn blocked<B: DomainOps<Head = Bare>>(
+        mut self,
+        domain: &'static StaticDomain<B>,
+    ) -> Self {
+        self.0.blocked_domain = domain.as_raw();
+        self.0.release_domain = domain.as_raw();
+        self
+    }
+
+    /// Where devices are whose addresses are physical ones.
+    pub const fn identity<I: DomainOps<Head = Bare>>(
+        mut self,
+        domain: &'static StaticDomain<I>,
+    ) -> Self {
+        self.0.identity_domain = domain.as_raw();
+        self
+    }
+
+    /// What the table has until now, for a driver that is partly C.
+    pub const fn into_raw(self) -> bindings::iommu_ops {
+        self.0
+    }
+
+    /// A table with operations of C besides, made of [`IommuTable::into_raw`].
+    ///
+    /// # Safety
+    ///
+    /// What C has put in can be called as `struct iommu_ops` says, for all devices of this driver,
+    /// and what was there is unchanged, or does what this type would.
+    pub const unsafe fn with(ops: bindings::iommu_ops) -> Self {
+        Self(ops, PhantomData)
+    }
+
     /// User space manages the PASID table, and faults come in through the device's own domain.
     pub const fn user_pasid_table(mut self) -> Self {
         self.0._bitfield_1 = USER_PASID_TABLE;
@@ -599,8 +705,8 @@ impl<T: IommuOps> IommuTable<T> {
     ///
     /// Called by the core for a device of this driver.
     unsafe extern "C" fn capable(dev: *mut bindings::device, cap: bindings::iommu_cap) -> bool {
-        // SAFETY: The core holds the device.
-        T::capable(unsafe { Device::from_raw(dev) }, Capability::from_raw(cap))
+        // SAFETY: Who asks keeps the device bound, or has the mutex of its group.
+        T::capable(unsafe { Served::from_raw(dev) }, Capability::from_raw(cap))
     }
 
     /// # Safety
@@ -611,8 +717,8 @@ impl<T: IommuOps> IommuTable<T> {
         length: *mut u32,
         kind: *mut bindings::iommu_hw_info_type,
     ) -> *mut c_void {
-        // SAFETY: The core holds the device.
-        let dev = unsafe { Device::from_raw(dev) };
+        // SAFETY: The device is bound to who asks.
+        let dev = unsafe { Served::from_raw(dev) };
         // SAFETY: The core passes both as pointers to its own variables.
         let wanted = unsafe { *kind };
         let info = match T::hw_info(dev, wanted) {
@@ -636,8 +742,8 @@ impl<T: IommuOps> IommuTable<T> {
         flags: u32,
         data: *const bindings::iommu_user_data,
     ) -> *mut bindings::iommu_domain {
-        // SAFETY: The core holds the device.
-        let dev = unsafe { Device::from_raw(dev) };
+        // SAFETY: Who makes a domain for a device has it bound, or has the mutex of its group.
+        let dev = unsafe { Served::from_raw(dev) };
         // SAFETY: Null, or on the stack of the caller.
         let data = (!data.is_null()).then(|| unsafe { UserData::from_raw(data) });
         give(T::domain_alloc_paging_flags(dev, AllocFlags(flags), data))
@@ -652,8 +758,8 @@ impl<T: IommuOps> IommuTable<T> {
         flags: u32,
         data: *const bindings::iommu_user_data,
     ) -> *mut bindings::iommu_domain {
-        // SAFETY: The core holds the device.
-        let dev = unsafe { Device::from_raw(dev) };
+        // SAFETY: The device is bound to who makes a domain for it.
+        let dev = unsafe { Served::from_raw(dev) };
         // SAFETY: The caller holds the parent, if there is one.
         let Some(parent) = (unsafe { AnyDomain::from_nullable(parent) }) else {
             return EINVAL.to_ptr();
@@ -696,8 +802,8 @@ impl<T: IommuOps> IommuTable<T> {
         dev: *mut bindings::device,
         kind: bindings::iommu_viommu_type,
     ) -> usize {
-        // SAFETY: The core holds the device.
-        if T::has_viommu(unsafe { Device::from_raw(dev) }, kind) {
+        // SAFETY: The device is bound to who asks.
+        if T::has_viommu(unsafe { Served::from_raw(dev) }, kind) {
             viommu::size::<T::Viommu>()
         } else {
             0
@@ -706,9 +812,9 @@ impl<T: IommuOps> IommuTable<T> {
 }
 
 /// What the core wants of an allocation: a domain or an error.
-pub(super) fn give<T: DomainOps>(domain: Result<Owned<T>>) -> *mut bindings::iommu_domain {
+pub(super) fn give<D: Into<NewDomain>>(domain: Result<D>) -> *mut bindings::iommu_domain {
     match domain {
-        Ok(domain) => domain.into_raw(),
+        Ok(domain) => domain.into().into_raw(),
         Err(why) => why.to_ptr(),
     }
 }
