@@ -462,10 +462,11 @@ pub(crate) fn assign(domain: &Domain<'_>, dev: &Device<'_>, key: Key) -> Result 
 /// A tag of the unit's cache, and one of the device's.
 type Pair = (Key, Key);
 
-/// Tags for both the unit's cache and, with ATS, the device's.
+/// Tags for both the unit's cache and the device's, if it has one: that it is not in use yet, or no
+/// more, is seen by who flushes.
 fn assign_pair(domain: &Domain<'_>, dev: &Device<'_>, pair: Pair) -> Result {
     assign(domain, dev, pair.0)?;
-    if dev.snapshot().ats_enabled {
+    if dev.may_have_tlb() {
         assign(domain, dev, pair.1).inspect_err(|_| unassign_pair(domain, dev, pair))?;
     }
     Ok(())
@@ -494,31 +495,50 @@ impl Keys {
     }
 }
 
-/// Adds the tags of an attachment, for which the domain got an id on the device's unit.
-///
-/// # Errors
-///
-/// `ENOMEM`, with no tag added.
-pub(crate) fn assign_domain(
-    domain: &OnUnit<'_, Domain<'_>>,
-    dev: &Device<'_>,
+/// The tags of an attachment. Dropping them takes them away, and sleeps until no flush uses them.
+#[must_use]
+pub(crate) struct Tags<'a> {
+    on: OnUnit<'a>,
+    dev: Device<'a>,
     pasid: u32,
-) -> Result {
-    let keys = Keys::new(domain.did(), pasid);
-    assign_pair(domain, dev, keys.own)?;
-    if let Some(nested) = domain.as_nested() {
-        assign_pair(&nested.parent(), dev, keys.parent)
-            .inspect_err(|_| unassign_pair(domain, dev, keys.own))?;
-    }
-    Ok(())
 }
 
-/// Takes the tags of an attachment away. Sleeps until no flush uses them.
-pub(crate) fn unassign_domain(domain: &OnUnit<'_, Domain<'_>>, dev: &Device<'_>, pasid: u32) {
-    let keys = Keys::new(domain.did(), pasid);
-    unassign_pair(domain, dev, keys.own);
-    if let Some(nested) = domain.as_nested() {
-        unassign_pair(&nested.parent(), dev, keys.parent);
+impl<'a> Tags<'a> {
+    /// Adds them, for a domain that has an id on the device's unit.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, with no tag added.
+    pub(crate) fn assign(on: OnUnit<'a>, dev: &Device<'a>, pasid: u32) -> Result<Self> {
+        let keys = Keys::new(on.did(), pasid);
+        assign_pair(&on, dev, keys.own)?;
+        if let Some(nested) = on.as_nested() {
+            assign_pair(&nested.parent().any(), dev, keys.parent)
+                .inspect_err(|_| unassign_pair(&on, dev, keys.own))?;
+        }
+        Ok(Self::kept(on, dev, pasid))
+    }
+
+    /// Those that were kept.
+    pub(crate) fn kept(on: OnUnit<'a>, dev: &Device<'a>, pasid: u32) -> Self {
+        let dev = *dev;
+        Self { on, dev, pasid }
+    }
+
+    /// They stay.
+    pub(crate) fn keep(self) {
+        core::mem::forget(self);
+    }
+}
+
+impl Drop for Tags<'_> {
+    fn drop(&mut self) {
+        let Self { on, dev, pasid } = self;
+        let keys = Keys::new(on.did(), *pasid);
+        unassign_pair(on, dev, keys.own);
+        if let Some(nested) = on.as_nested() {
+            unassign_pair(&nested.parent().any(), dev, keys.parent);
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Context entries (sections 9.3 and 9.4): what names a device's PASID directory.
+//! Context entries (sections 9.3 and 9.4): what names a device's PASID directory, or in legacy mode
+//! its second-stage table.
 //!
 //! An entry's life is a chain of steps ([`crate::entry`]). While the hardware forgets an entry
 //! others find it leaving: whoever shares its source-id and is being probed then.
@@ -13,7 +14,10 @@ use kernel::{
 };
 
 use crate::{
-    entries,
+    entries::{
+        self,
+        DEFAULT_DID, //
+    },
     entry::{
         self,
         Format, //
@@ -21,11 +25,15 @@ use crate::{
     ffi::{
         self,
         device::Device,
+        domain::OnUnit,
         table::Directory, //
     },
     flush_plan::Plan,
     invalidate::NO_PASID,
-    pasid_entry::frame, //
+    pasid_entry::{
+        frame,
+        SecondStage, //
+    }, //
 };
 
 bitfield! {
@@ -47,10 +55,31 @@ bitfield! {
 }
 
 bitfield! {
+    /// Legacy-mode context entry, bits 63:0.
+    pub(crate) struct LegacyLow(u64) {
+        /// SSPTPTR: page frame of the second-stage table.
+        63:12 table;
+        /// TT: what happens to requests.
+        3:2 translation;
+        /// P.
+        0:0 present;
+    }
+}
+
+/// TT: they are translated, and the device may not ask for translations.
+const UNTRANSLATED: Bounded<u64, 2> = Bounded::<u64, 2>::new::<0>();
+/// TT: they are translated, and it may.
+const ALL: Bounded<u64, 2> = Bounded::<u64, 2>::new::<1>();
+/// TT: they go through.
+const PASS_THROUGH: Bounded<u64, 2> = Bounded::<u64, 2>::new::<2>();
+
+bitfield! {
     /// Legacy-mode context entry, bits 127:64. In scalable mode this word is RID_PASID, 0.
     pub(crate) struct High(u64) {
         /// DID.
         23:8 did;
+        /// AW: levels of the table, less two.
+        2:0 aw;
     }
 }
 
@@ -78,13 +107,37 @@ fn of_device(dev: &Device<'_>, dir: &Directory<'_>) -> Context {
 }
 
 /// A context entry.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Context {
     low: Low,
     high: High,
 }
 
 impl Context {
+    /// Translation by a second-stage table in legacy mode; `ats` lets the device ask for it.
+    fn second_stage(table: &SecondStage, did: u16, ats: bool) -> Self {
+        let low = LegacyLow::from_raw(0)
+            .with_table(frame(table.root))
+            .with_translation(if ats { ALL } else { UNTRANSLATED })
+            .with_present(true);
+        Self {
+            low: Low::from_raw(low.into_raw()),
+            high: High::from_raw(0).with_did(did).with_aw(table.aw),
+        }
+    }
+
+    /// No translation in legacy mode: AW must be the largest that the unit has, the table is not
+    /// looked at.
+    fn pass_through(aw: Bounded<u64, 3>) -> Self {
+        let low = LegacyLow::from_raw(0)
+            .with_translation(PASS_THROUGH)
+            .with_present(true);
+        Self {
+            low: Low::from_raw(low.into_raw()),
+            high: High::from_raw(0).with_did(DEFAULT_DID).with_aw(aw),
+        }
+    }
+
     /// The domain-id of a legacy-mode entry.
     fn did(&self) -> u16 {
         self.high.did().into()
@@ -235,15 +288,140 @@ fn plan(dev: &Device<'_>, did: u16, sid: u16) -> Plan {
     )
 }
 
-/// Invalidates a context entry that was present, when no PASID entry below it is any more.
-///
-/// `sid` may be that of an alias of the device.
+/// Makes sure that there is room for the context entry of each source-id that the device's requests
+/// may come with. Does not sleep.
 ///
 /// # Errors
 ///
-/// Those of the invalidation queue.
-pub(crate) fn flush(dev: &Device<'_>, did: u16, sid: u16) -> Result {
-    dev.unit().flush(&plan(dev, did, sid))
+/// `ENOMEM`.
+pub(crate) fn make_room(dev: &Device<'_>) -> Result {
+    let unit = dev.unit();
+    dev.each_source_id(|_, sid| {
+        let [bus, devfn] = sid.to_be_bytes();
+        let entry = ffi::context::entry(&unit, bus, devfn, true);
+        entry.map(|_| ()).ok_or(ENOMEM)
+    })
+}
+
+/// Translates by a second-stage table for a domain-id, in legacy mode.
+///
+/// # Errors
+///
+/// Those of [`write`].
+pub(crate) fn map(dev: &Device<'_>, table: &SecondStage, did: u16) -> Result {
+    let (own, ats) = (dev.source_id(), dev.snapshot().ats_supported);
+    dev.each_source_id(|_, sid| {
+        // Only the device's own requests can be for translations.
+        write(
+            dev,
+            sid,
+            &Context::second_stage(table, did, ats && sid == own),
+        )
+    })
+}
+
+/// Lets requests through, in legacy mode.
+///
+/// # Errors
+///
+/// Those of [`write`].
+pub(crate) fn pass_through(dev: &Device<'_>) -> Result {
+    let entry = Context::pass_through(dev.unit().max_agaw());
+    dev.each_source_id(|_, sid| write(dev, sid, &entry))
+}
+
+/// Makes the legacy-mode context entry of a source-id say what a device of its group is attached
+/// to, whatever it said.
+///
+/// # Errors
+///
+/// `ENOMEM` when there is no memory for the context table, those of the invalidation queue.
+fn write(dev: &Device<'_>, sid: u16, entry: &Context) -> Result {
+    let unit = dev.unit();
+    let [bus, devfn] = sid.to_be_bytes();
+    let mut slot = ffi::context::entry(&unit, bus, devfn, true).ok_or(ENOMEM)?;
+    let absent = loop {
+        match State::of(slot) {
+            State::Absent(absent) => break absent,
+            State::Leaving(leaving) => slot = leaving.wait(),
+            // Another device of the group has made it say so.
+            State::Present(present) if *present.entry() == *entry => return Ok(()),
+            State::Present(other) => {
+                let inherited = unit.context_copied(bus, devfn);
+                // Of a domain-id that there is not, nothing is cached.
+                let none = inherited && !unit.caps().has_domain_id(other.entry().did());
+                let (flushed, result) = other.clear().flush_by(|was| {
+                    if none {
+                        Plan::nothing()
+                    } else {
+                        plan(dev, was.did(), sid)
+                    }
+                });
+                if inherited {
+                    unit.forget_copied(bus, devfn);
+                }
+                let absent = flushed.reset_but(0);
+                result?;
+                break absent;
+            }
+        }
+    };
+    absent
+        .publish(entry)
+        .announce_by(|new| Plan::new_legacy_context(sid, new.did(), &unit.caps()))
+        .map_err(|(e, _)| e)
+}
+
+/// Clears the legacy-mode context entries that say that a device is in a domain, or passed through.
+///
+/// An entry that devices of a group share says what the group is attached to. It stays if it says
+/// something else already, and as long as another device of the domain needs it.
+///
+/// # Errors
+///
+/// The first of the invalidation queue; the entries are absent nonetheless.
+pub(crate) fn unmap(dev: &Device<'_>, domain: Option<OnUnit<'_>>) -> Result {
+    let did = domain.map_or(DEFAULT_DID, |domain| domain.did());
+    let mut result = Ok(());
+    dev.each_source_id(|_, sid| {
+        if !domain.is_some_and(|domain| needed(dev, &domain, sid)) {
+            result = result.and(clear_legacy(dev, sid, did));
+        }
+        Ok(())
+    })?;
+    result
+}
+
+/// Whether another device of a domain behind the same unit has this source-id, too.
+fn needed(dev: &Device<'_>, domain: &OnUnit<'_>, sid: u16) -> bool {
+    let others = domain.lock().each(|other, _, _| {
+        if other.is(dev) || other.unit() != dev.unit() {
+            return Ok(());
+        }
+        other.each_source_id(|_, its| if its == sid { Err(EBUSY) } else { Ok(()) })
+    });
+    others.is_err()
+}
+
+/// Clears the legacy-mode context entry of a source-id if it has this domain-id.
+///
+/// # Errors
+///
+/// Those of the invalidation queue; the entry is absent nonetheless.
+fn clear_legacy(dev: &Device<'_>, sid: u16, did: u16) -> Result {
+    let [bus, devfn] = sid.to_be_bytes();
+    let Some(slot) = ffi::context::entry(&dev.unit(), bus, devfn, false) else {
+        return Ok(());
+    };
+    let present = match State::of(slot) {
+        State::Present(present) if present.entry().did() == did => present,
+        _ => return Ok(()),
+    };
+    let (flushed, result) = present
+        .clear()
+        .flush_by(|entry| plan(dev, entry.did(), sid));
+    drop(flushed.reset_but(0));
+    result
 }
 
 #[cfg(CONFIG_INTEL_IOMMU_RUST_KUNIT_TEST)]
@@ -280,6 +458,42 @@ mod tests {
             assert_eq!(directory_size(pasids).get(), want);
         }
     }
+
+    #[test]
+    fn legacy_entries() {
+        let table = |root, aw| SecondStage {
+            root,
+            aw,
+            snoop_walk: false,
+            dirty: false,
+            force_snoop: true,
+        };
+        let aw = |n| Bounded::<u64, 3>::try_new(n).unwrap_or(Bounded::<u64, 3>::new::<0>());
+        // (root, levels less two, domain-id, ATS; the words)
+        let entries = [
+            (0x5000, 1, 7, false, [0x5001, 0x701]),
+            (0x5000, 2, 7, true, [0x5005, 0x702]),
+            (
+                0xffff_ffff_ffff_f000,
+                3,
+                0xffff,
+                true,
+                [0xffff_ffff_ffff_f005, 0xff_ff03],
+            ),
+            // Bits below the page are no business of the fields beside the pointer.
+            (0x5fff, 2, 0, false, [0x5001, 2]),
+        ];
+        for (root, levels, did, ats, words) in entries {
+            let entry = Context::second_stage(&table(root, aw(levels)), did, ats);
+            assert_eq!(entry.words(), words);
+            assert_eq!(entry.did(), did);
+        }
+        for levels in 1..4 {
+            let entry = Context::pass_through(aw(levels));
+            assert_eq!(entry.words(), [0b1001, 0x100 | levels]);
+        }
+    }
+
     /// A whole life, in caching mode: each write and each descriptor.
     #[test]
     fn life() {

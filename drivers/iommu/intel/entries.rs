@@ -6,21 +6,13 @@
 //! ([`crate::pasid`]). `intel_iommu::lock` of the device's unit is taken for the writes and is free
 //! while the hardware invalidates.
 
-use kernel::{
-    prelude::*,
-    warn_on, //
-};
+use kernel::prelude::*;
 
 use crate::{
     entry::Hardware,
     ffi::{
         device::Device,
-        domain::{
-            Domain,
-            NestedDomain,
-            OnUnit,
-            SecondStageDomain, //
-        },
+        domain::OnUnit,
         table,
         user::HwptVtdS1, //
     },
@@ -30,12 +22,13 @@ use crate::{
         Entry,
         FirstStage,
         Levels,
+        SecondStage,
         UserStage, //
     },
 };
 
 /// The domain-id of first-stage and pass-through entries (`FLPT_DEFAULT_DID`).
-const DEFAULT_DID: u16 = 1;
+pub(crate) const DEFAULT_DID: u16 = 1;
 
 /// Makes an entry present and tells the hardware.
 ///
@@ -76,26 +69,27 @@ pub(crate) fn set_up_first_stage(
     publish(dev, pasid, &Entry::first_stage(table, did))
 }
 
-/// Second-stage translation.
-///
-/// The domain's lock is held while its flags are read and until the entry is there, so that no
-/// change of dirty tracking is missed.
+/// Makes sure that there is a place for an entry. Does not sleep.
 ///
 /// # Errors
 ///
-/// `EINVAL` when the unit cannot, and those of [`publish`].
+/// `ENODEV`: the directory has no such PASID, or there is no memory.
+pub(crate) fn make_room(dev: &Device<'_>, pasid: u32) -> Result {
+    table::entry(dev, pasid).map(|_| ()).ok_or(ENODEV)
+}
+
+/// Second-stage translation. The lock is held under which the table's flags change.
+///
+/// # Errors
+///
+/// Those of [`publish`].
 pub(crate) fn set_up_second_stage(
     dev: &Device<'_>,
-    domain: &OnUnit<'_, SecondStageDomain<'_>>,
+    table: &SecondStage,
     pasid: u32,
+    did: u16,
 ) -> Result {
-    if !dev.unit().caps().ecap.second_stage().into_bool() {
-        dev.complain(c"no second level translation support");
-        return Err(EINVAL);
-    }
-    let _guard = domain.lock();
-    let entry = Entry::second_stage(&domain.second_stage(), domain.did());
-    publish(dev, pasid, &entry)
+    publish(dev, pasid, &Entry::second_stage(table, did))
 }
 
 /// No translation.
@@ -116,7 +110,7 @@ pub(crate) fn set_up_pass_through(dev: &Device<'_>, pasid: u32) -> Result {
 /// `EINVAL` when they cannot.
 pub(crate) fn check_nested(
     dev: &Device<'_>,
-    parent: &SecondStageDomain<'_>,
+    parent: &SecondStage,
     asked: &HwptVtdS1,
 ) -> Result<UserStage> {
     let Some(levels) = Levels::from_width(asked.addr_width) else {
@@ -131,34 +125,27 @@ pub(crate) fn check_nested(
         extended_accessed: asked.extended_accessed(),
         snoop: false,
     };
-    if let Some(what) = user.lacks(&dev.unit().caps(), &parent.second_stage()) {
+    if let Some(what) = user.lacks(&dev.unit().caps(), parent) {
         dev.complain(what);
         return Err(EINVAL);
     }
     Ok(user)
 }
 
-/// A user's first stage on its parent's second one.
-///
-/// The parent's lock is held while its flags are read and until `listed` has put the device
-/// where a change of dirty tracking finds it, so that no change is missed.
+/// A user's first stage on its parent's second one. The lock is held under which the parent's flags
+/// change.
 ///
 /// # Errors
 ///
 /// Those of [`publish`].
 pub(crate) fn set_up_nested(
     dev: &Device<'_>,
-    domain: &OnUnit<'_, NestedDomain<'_>>,
+    parent: &SecondStage,
     user: &UserStage,
     pasid: u32,
-    listed: impl FnOnce(),
+    did: u16,
 ) -> Result {
-    let parent = domain.parent();
-    let _guard = parent.lock();
-    let entry = Entry::nested(user, &parent.second_stage(), domain.did());
-    publish(dev, pasid, &entry)?;
-    listed();
-    Ok(())
+    publish(dev, pasid, &Entry::nested(user, parent, did))
 }
 
 /// Turns dirty tracking on or off in an entry of a domain, which lists the device. The lock of the
@@ -174,7 +161,7 @@ pub(crate) fn set_up_nested(
 /// those of the invalidation queue.
 pub(crate) fn set_dirty_tracking(
     dev: &Device<'_>,
-    domain: &OnUnit<'_, Domain<'_>>,
+    domain: &OnUnit<'_>,
     pasid: u32,
     on: bool,
 ) -> Result {
@@ -201,23 +188,21 @@ pub(crate) fn set_dirty_tracking(
     changed.flush(&dev.scope(id))
 }
 
-/// Makes all accesses through an entry snooped. The entry is to be present.
+/// Makes all accesses through an entry of a domain snooped, whose lock is held. As for
+/// [`set_dirty_tracking`] an entry that is absent, or another domain's, is passed over.
 ///
 /// # Errors
 ///
-/// `ENODEV` when it is not, those of the invalidation queue.
-pub(crate) fn force_snoop(dev: &Device<'_>, pasid: u32) -> Result {
+/// `ENODEV` when the directory has no such PASID, those of the invalidation queue.
+pub(crate) fn force_snoop(dev: &Device<'_>, domain: &OnUnit<'_>, pasid: u32) -> Result {
     let id = checked(pasid)?;
     let slot = table::entry(dev, pasid).ok_or(ENODEV)?;
-    let changed = match State::of(slot.lock()) {
-        State::Present(present) => present.force_snoop(),
-        state => {
-            drop(state);
-            warn_on!(true);
-            return Err(ENODEV);
+    match State::of(slot.lock()) {
+        State::Present(present) if present.entry().did() == domain.did() => {
+            present.force_snoop().flush(&dev.scope(id))
         }
-    };
-    changed.flush(&dev.scope(id))
+        State::Present(_) | State::Absent(_) | State::Leaving(_) => Ok(()),
+    }
 }
 
 /// Takes an entry out of use, if there is one and it is in use, and drains its page requests.

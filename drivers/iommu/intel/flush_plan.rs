@@ -83,7 +83,7 @@ impl Iotlb {
 
 impl Plan {
     #[inline(always)]
-    const fn nothing() -> Self {
+    pub(crate) const fn nothing() -> Self {
         Self {
             batch: Batch::new(),
             write_buffer: false,
@@ -165,6 +165,22 @@ impl Plan {
             Some(Desc::pasid_cache_all()),
             Some(Desc::iotlb_all(&scope.caps)),
             scope.device_tlb(),
+        ])
+    }
+
+    /// What a legacy-mode context entry of a domain takes that was not present: in caching mode
+    /// that is cached for domain-id 0 (6.1), and so is what its new domain did not map; without it
+    /// the write buffer is to be flushed where the unit requires it (6.8).
+    pub(crate) fn new_legacy_context(sid: u16, did: u16, caps: &Caps) -> Self {
+        if !caps.caching_mode() {
+            return Self {
+                write_buffer: true,
+                ..Self::nothing()
+            };
+        }
+        Self::nothing().with([
+            Some(Desc::context(sid, 0)),
+            Some(Desc::iotlb_domain(caps, did)),
         ])
     }
 
@@ -316,6 +332,16 @@ mod tests {
                 }
             }
         });
+    }
+
+    #[test]
+    fn new_legacy_contexts() {
+        let caps = Caps::new(CM, 0);
+        let cached = Plan::new_legacy_context(SID, 7, &caps);
+        let want = [Desc::context(SID, 0), Desc::iotlb_domain(&caps, 7)];
+        assert!(!cached.write_buffer && *cached.batch == want);
+        let not = Plan::new_legacy_context(SID, 7, &Caps::new(0, 0));
+        assert!(not.write_buffer && not.batch.is_empty());
     }
 
     /// The descriptors of `plan` without the one at `leave_out`, and each as `f` makes it.

@@ -18,8 +18,7 @@ use kernel::{
             DomainOps,
             DomainTable,
             Pasid,
-            Served,
-            NO_PASID, //
+            Served, //
         },
         user_data::{
             Handled,
@@ -29,19 +28,19 @@ use kernel::{
         }, //
     },
     prelude::*,
-    sync::Arc,
-    types::ScopeGuard, //
+    sync::Arc, //
 };
 
 use crate::{
+    attach::{
+        self,
+        Target, //
+    },
     cache,
     entries,
     ffi::{
         device::Device,
-        domain::{
-            NestedDomain,
-            Replaced, //
-        },
+        domain::NestedDomain,
         user::{
             HwptVtdS1,
             HwptVtdS1Invalidate,
@@ -52,7 +51,6 @@ use crate::{
         viommu::Did, //
     },
     gather::Gathered,
-    pasid_entry::UserStage,
     range::Range,
     viommu::GuestStage, //
 };
@@ -81,7 +79,7 @@ impl Nested {
         flags: AllocFlags,
         data: &UserData,
     ) -> Result<Owned<Self>> {
-        if !dev.unit().nested_supported() {
+        if !dev.unit().abilities().nests() {
             return Err(EOPNOTSUPP);
         }
         flags.only(AllocFlags::PASID)?;
@@ -126,99 +124,20 @@ impl Nested {
         )
     }
 
-    /// The first stage that is to be in an entry of a device's. The mutex of its group is held.
+    /// What to attach a device to. The mutex of its group is held.
     ///
     /// # Errors
     ///
     /// `EINVAL` when the unit cannot do what the user asks, or is not that of the vIOMMU.
-    fn stage_for(&self, domain: &NestedDomain<'_>, dev: &Device<'_>) -> Result<UserStage> {
-        match self {
-            Self::OnParent(asked) => entries::check_nested(dev, &domain.parent(), asked),
-            Self::OnViommu(stage) => stage.stage_for(dev),
-        }
-    }
-
-    /// Attaches a device to a nested domain, whatever it was attached to before. The mutex of its
-    /// group is held. Sleeps.
-    ///
-    /// # Errors
-    ///
-    /// `ENODEV` for a device that does its DMA in another's name, `EINVAL` when the parent does not
-    /// suit the unit or the unit cannot do what the user asks; `ENOMEM`, `ENOSPC` when domain-ids
-    /// are used up, those of page-request set-up: with the device attached as it was. Those of the
-    /// invalidation queue: with the device blocked.
-    fn attach<'a>(
-        &self,
-        domain: &NestedDomain<'a>,
-        dev: &Device<'a>,
-        old: Option<Replaced<'_>>,
-    ) -> Result {
-        if dev.real_dma_subdevice() {
-            return Err(ENODEV);
-        }
-        domain.parent().compatible(dev).inspect_err(|_| {
-            dev.complain(c"s2 domain is not compatible");
-        })?;
-        let user = self.stage_for(domain, dev)?;
-        let on_unit = domain.attach_unit(dev).inspect_err(|_| {
-            dev.complain(c"failed to attach domain to iommu");
-        })?;
-        cache::assign_domain(&on_unit.as_any(), dev, NO_PASID)?;
-        let tags = ScopeGuard::new(|| cache::unassign_domain(&on_unit.as_any(), dev, NO_PASID));
-        domain.set_iopf(dev)?;
-        let iopf = ScopeGuard::new(|| domain.remove_iopf(dev));
-        dev.block_translation();
-        entries::set_up_nested(dev, &on_unit, &user, NO_PASID, || {
-            domain.list(dev);
-        })?;
-        iopf.dismiss();
-        tags.dismiss();
-        on_unit.keep();
-        if let Some(old) = old {
-            old.remove_iopf(dev);
-        }
-        Ok(())
-    }
-
-    /// Attaches a PASID of a device to a nested domain in place of `old`, if any. The mutex of the
-    /// device's group is held. Sleeps.
-    ///
-    /// # Errors
-    ///
-    /// `EOPNOTSUPP` where there are no PASIDs, `EBUSY` while the device uses the tables of a
-    /// crashed kernel, and those of [`Self::attach`]. After those of the invalidation queue the
-    /// PASID is attached to nothing.
-    fn attach_pasid<'a>(
-        &self,
-        domain: &NestedDomain<'a>,
-        dev: &Device<'a>,
-        pasid: Pasid,
-        old: Option<Replaced<'_>>,
-    ) -> Result {
-        let unit = dev.unit();
-        if !unit.pasid_supported() || dev.real_dma_subdevice() {
-            return Err(EOPNOTSUPP);
-        }
-        if dev.inherited() {
-            return Err(EBUSY);
-        }
-        domain.parent().compatible(dev)?;
-        let user = self.stage_for(domain, dev)?;
-        let listed = domain.add_pasid(dev, pasid)?;
-        // Page requests end with the old entry, and are drained while there is a queue for them.
-        domain.set_iopf(dev)?;
-        let iopf = ScopeGuard::new(|| domain.remove_iopf(dev));
-        if old.is_some() && entries::tear_down(dev, pasid, false).is_err() {
-            dev.complain(c"PASID entry: invalidation failed");
-        }
-        entries::set_up_nested(dev, &listed, &user, pasid, || ())?;
-        iopf.dismiss();
-        listed.keep();
-        if let Some(old) = old {
-            old.remove_iopf(dev);
-            old.remove_pasid(dev, pasid);
-        }
-        Ok(())
+    fn target<'a>(domain: &'a OfCore<Self>, dev: &Device<'_>) -> Result<Target<'a>> {
+        let of_driver = NestedDomain::of(domain);
+        let stage = match &**domain {
+            Self::OnParent(asked) => {
+                entries::check_nested(dev, &of_driver.parent().table(), asked)?
+            }
+            Self::OnViommu(stage) => stage.stage_for(dev)?,
+        };
+        Ok(Target::Nested(of_driver, stage))
     }
 }
 
@@ -230,9 +149,9 @@ impl DomainOps for Nested {
         &NESTED
     }
 
-    fn attach_dev(domain: &OfCore<Self>, dev: &Served, old: Option<&AnyDomain>) -> Result {
-        let (ours, old) = (Device::of(dev)?, old.map(Replaced::of).transpose()?);
-        domain.attach(&NestedDomain::of(domain), &ours, old)
+    fn attach_dev(domain: &OfCore<Self>, dev: &Served, _old: Option<&AnyDomain>) -> Result {
+        let dev = Device::of(dev)?;
+        attach::device(&dev, &Self::target(domain, &dev)?)
     }
 
     fn set_dev_pasid(
@@ -241,8 +160,8 @@ impl DomainOps for Nested {
         pasid: Pasid,
         old: Option<&AnyDomain>,
     ) -> Result {
-        let (ours, old) = (Device::of(dev)?, old.map(Replaced::of).transpose()?);
-        domain.attach_pasid(&NestedDomain::of(domain), &ours, pasid, old)
+        let dev = Device::of(dev)?;
+        attach::pasid(&dev, pasid, &Self::target(domain, &dev)?, old)
     }
 
     /// All of the array is read and checked, then submitted once. An entry that is wrong ends the

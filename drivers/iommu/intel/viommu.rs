@@ -199,7 +199,7 @@ static VIOMMU: ViommuTable<Vtd> = ViommuTable::new();
 impl Vtd {
     /// Whether a device can have a vIOMMU of this type.
     pub(crate) fn offered(dev: &Device<'_>, kind: u32) -> bool {
-        kind == VIOMMU_TYPE && dev.unit().nested_supported()
+        kind == VIOMMU_TYPE && dev.unit().abilities().nests()
     }
 
     /// Tells the guest of a fault of a device of its that it knows by `sid`, and of others that
@@ -409,7 +409,7 @@ impl<'a> GuestQueue<'a> {
     #[inline(never)]
     fn submit(&self, steps: &[Step]) -> (usize, Result) {
         let share = &self.viommu.share;
-        let (parent, unit) = (share.second_stage(), share.unit());
+        let (parent, unit) = (share.second_stage().any(), share.unit());
         // Up to `again` they are done one by one.
         let (mut done, mut again) = (0, 0);
         while done < steps.len() {
@@ -505,7 +505,7 @@ impl ViommuOps for Vtd {
         let GuestEntry { stage, did } = GuestEntry::read(&asked.pe)?;
         let (share, caps) = (&viommu.share, viommu.share.unit().caps());
         if stage
-            .out_of_reach(&caps, &share.second_stage().second_stage())
+            .out_of_reach(&caps, &share.second_stage().table())
             .is_some()
         {
             return Err(EINVAL);

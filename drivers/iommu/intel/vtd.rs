@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! VT-d: PASID entries, cache invalidation and nested translation.
+//! VT-d: domains and attaching, PASID and context entries, cache invalidation, nested translation.
 //!
 //! Decide purely, then act once:
 //!
@@ -9,7 +9,8 @@
 //! | words of the hardware | [`caps`], [`pasid_entry`], [`context`], [`invalidate`] |
 //! | decisions, no side effects | [`flush_plan`], [`range`], [`gather`] |
 //! | the life of an entry, and what is done with it | [`entry`], [`pasid`], [`entries`] |
-//! | caches of a domain, user's page tables | [`cache`], [`nested`] |
+//! | domains, and attaching to them | [`paging`], [`nested`], [`attach`] |
+//! | caches of a domain | [`cache`] |
 //! | a guest that has a VT-d | [`guest`], [`fault`], [`viommu`] |
 //! | the hardware's caches, for tests | [`cache_model`] |
 //! | what C sees, and all `unsafe` | [`ffi`] and below |
@@ -19,10 +20,11 @@
 //!
 //! # Lock order
 //!
-//! parent domain's `lock` -> its `s1_lock` -> nested domain's `lock` -> `intel_iommu::lock` ->
-//! invalidation queue. A domain's `cache_lock` is a leaf: it is held to link and unlink cache
-//! tags, never while the hardware answers. Flushes walk the tags under RCU.
+//! `intel_iommu::did_lock`; parent domain's `lock` -> its `s1_lock` -> nested domain's `lock` ->
+//! `intel_iommu::lock` -> invalidation queue. A domain's `cache_lock` is a leaf: it is held to link
+//! and unlink cache tags, never while the hardware answers. Flushes walk the tags under RCU.
 
+mod attach;
 mod cache;
 #[cfg(CONFIG_INTEL_IOMMU_RUST_KUNIT_TEST)]
 mod cache_model;
@@ -37,6 +39,7 @@ mod gather;
 mod guest;
 mod invalidate;
 mod nested;
+mod paging;
 mod pasid;
 mod pasid_entry;
 mod range;

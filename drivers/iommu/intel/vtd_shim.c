@@ -158,11 +158,6 @@ void *vtd_named_remove(struct intel_iommu *iommu, u16 sid)
 	return xa_erase(&vtd_named, vtd_named_index(iommu, sid));
 }
 
-bool vtd_scalable(struct intel_iommu *iommu)
-{
-	return sm_supported(iommu);
-}
-
 void vtd_lock(struct intel_iommu *iommu)
 {
 	spin_lock(&iommu->lock);
@@ -216,28 +211,6 @@ bool vtd_cmpxchg(u64 *at, u64 old, u64 new)
 u16 vtd_domain_id(struct dmar_domain *domain, struct intel_iommu *iommu)
 {
 	return iommu_domain_did(&domain->domain, iommu);
-}
-
-void vtd_read_second_stage(struct dmar_domain *domain, struct vtd_second_stage *out)
-{
-	struct pt_iommu_vtdss_hw_info hw;
-
-	pt_iommu_vtdss_hw_info(&domain->sspt, &hw);
-	out->root = hw.ssptptr;
-	out->aw = hw.aw;
-	out->incoherent = domain->sspt.vtdss_pt.common.features & BIT(PT_FEAT_DMA_INCOHERENT);
-	out->dirty_tracking = domain->dirty_tracking;
-	out->force_snooping = domain->force_snooping;
-}
-
-bool vtd_is_first_stage(struct dmar_domain *domain)
-{
-	return intel_domain_is_fs_paging(domain);
-}
-
-bool vtd_is_nest_parent(struct iommu_domain *domain)
-{
-	return domain->ops == &intel_ss_paging_domain_ops && to_dmar_domain(domain)->nested_parent;
 }
 
 void vtd_domain_lock(struct dmar_domain *domain)
@@ -339,17 +312,54 @@ void vtd_unit_put(struct intel_iommu *iommu)
 	atomic_dec(&iommu->viommus);
 }
 
+/* The mutex under which a unit's domain-ids change, and what domains know of them. */
+void vtd_ids_lock(struct intel_iommu *iommu)
+{
+	mutex_lock(&iommu->did_lock);
+}
+
+void vtd_ids_unlock(struct intel_iommu *iommu)
+{
+	mutex_unlock(&iommu->did_lock);
+}
+
 int vtd_did_alloc(struct intel_iommu *iommu)
 {
-	guard(mutex)(&iommu->did_lock);
 	return ida_alloc_range(&iommu->domain_ida, IDA_START_DID, iommu->max_domain_id - 1,
 			       GFP_KERNEL);
 }
 
 void vtd_did_free(struct intel_iommu *iommu, u16 did)
 {
-	guard(mutex)(&iommu->did_lock);
 	ida_free(&iommu->domain_ida, did);
+}
+
+int vtd_domain_info_add(struct dmar_domain *domain, struct iommu_domain_info *info)
+{
+	return xa_insert(&domain->iommu_array, info->iommu->seq_id, info, GFP_KERNEL);
+}
+
+/* What every domain has. */
+void vtd_domain_init(struct dmar_domain *domain)
+{
+	INIT_LIST_HEAD(&domain->devices);
+	INIT_LIST_HEAD(&domain->dev_pasids);
+	INIT_LIST_HEAD(&domain->cache_tags);
+	spin_lock_init(&domain->lock);
+	spin_lock_init(&domain->cache_lock);
+	xa_init(&domain->iommu_array);
+}
+
+/* What one has that others may be nested on. */
+void vtd_parent_init(struct dmar_domain *domain)
+{
+	INIT_LIST_HEAD(&domain->s1_domains);
+	spin_lock_init(&domain->s1_lock);
+}
+
+int vtd_node(struct device *dev)
+{
+	return dev_to_node(dev);
 }
 
 /*
@@ -372,13 +382,6 @@ int vtd_nested_init(struct dmar_domain *domain, struct dmar_domain *s2,
 
 	domain->s2_domain = s2;
 	domain->s1_cfg = *s1;
-	INIT_LIST_HEAD(&domain->devices);
-	INIT_LIST_HEAD(&domain->dev_pasids);
-	INIT_LIST_HEAD(&domain->cache_tags);
-	spin_lock_init(&domain->lock);
-	spin_lock_init(&domain->cache_lock);
-	xa_init(&domain->iommu_array);
-
 	spin_lock(&s2->s1_lock);
 	list_for_each_entry(other, &s2->s1_domains, s2_link) {
 		if (!agree(s1, &other->s1_cfg)) {
@@ -428,16 +431,69 @@ void vtd_nested_deinit(struct dmar_domain *domain)
 	spin_unlock(&s2->s1_lock);
 }
 
-/* Lists a device whose entry names the domain. */
-void vtd_nested_attached(struct dmar_domain *domain, struct device_domain_info *info)
+/* The lists of who uses a domain, under its lock. The next one, and NULL at the end. */
+void vtd_list_device(struct dmar_domain *domain, struct device_domain_info *info)
 {
-	unsigned long flags;
+	list_add_tail(&info->link, &domain->devices);
+}
 
-	info->domain = domain;
-	info->domain_attached = true;
-	spin_lock_irqsave(&domain->lock, flags);
-	list_add(&info->link, &domain->devices);
-	spin_unlock_irqrestore(&domain->lock, flags);
+void vtd_unlist_device(struct device_domain_info *info)
+{
+	list_del(&info->link);
+}
+
+struct device_domain_info *vtd_next_device(struct dmar_domain *domain,
+					   struct device_domain_info *info)
+{
+	struct list_head *next = info ? info->link.next : domain->devices.next;
+
+	return next == &domain->devices ? NULL : list_entry(next, struct device_domain_info, link);
+}
+
+void vtd_list_pasid(struct dmar_domain *domain, struct dev_pasid_info *info)
+{
+	list_add_tail(&info->link_domain, &domain->dev_pasids);
+}
+
+void vtd_unlist_pasid(struct dev_pasid_info *info)
+{
+	list_del(&info->link_domain);
+}
+
+struct dev_pasid_info *vtd_next_pasid(struct dmar_domain *domain, struct dev_pasid_info *info)
+{
+	struct list_head *next = info ? info->link_domain.next : domain->dev_pasids.next;
+
+	return next == &domain->dev_pasids ? NULL :
+	       list_entry(next, struct dev_pasid_info, link_domain);
+}
+
+/* What is nested on a domain, under a lock of its own. */
+void vtd_nested_lock(struct dmar_domain *domain)
+{
+	spin_lock(&domain->s1_lock);
+}
+
+void vtd_nested_unlock(struct dmar_domain *domain)
+{
+	spin_unlock(&domain->s1_lock);
+}
+
+struct dmar_domain *vtd_next_nested(struct dmar_domain *domain, struct dmar_domain *nested)
+{
+	struct list_head *next = nested ? nested->s2_link.next : domain->s1_domains.next;
+
+	return next == &domain->s1_domains ? NULL : list_entry(next, struct dmar_domain, s2_link);
+}
+
+void vtd_debugfs_add_pasid(struct dev_pasid_info *info)
+{
+	intel_iommu_debugfs_create_dev_pasid(info);
+}
+
+void vtd_debugfs_remove_pasid(struct dev_pasid_info *info)
+{
+	intel_iommu_debugfs_remove_dev_pasid(info);
 }
 
 int vtd_iopf_set(struct iommu_domain *domain, struct device *dev)
@@ -450,9 +506,9 @@ void vtd_iopf_remove(struct iommu_domain *domain, struct device *dev)
 	iopf_for_domain_remove(domain, dev);
 }
 
-bool vtd_nested_supported(struct intel_iommu *iommu)
+struct iommu_domain *vtd_svm_domain_alloc(struct device *dev, struct mm_struct *mm)
 {
-	return nested_supported(iommu);
+	return intel_svm_domain_alloc(dev, mm);
 }
 
 bool vtd_pasid_supported(struct intel_iommu *iommu)

@@ -10,11 +10,14 @@
 
 struct cache_tag;
 struct context_entry;
+struct dev_pasid_info;
 struct device;
 struct device_domain_info;
 struct dmar_domain;
 struct intel_iommu;
 struct iommu_domain;
+struct iommu_domain_info;
+struct mm_struct;
 struct pci_dev;
 
 /* The class of descriptors that are left out, see invalidate.rs; 0: none. */
@@ -42,15 +45,6 @@ struct vtd_tlb {
 	bool extra_inval;
 };
 
-/* A second-stage table as PASID entries want it. */
-struct vtd_second_stage {
-	u64 root;
-	u8 aw;
-	bool incoherent;
-	bool dirty_tracking;
-	bool force_snooping;
-};
-
 void vtd_read_info(struct device_domain_info *info, struct vtd_device *out);
 bool vtd_read_tlb(struct device *dev, struct vtd_tlb *out);
 bool vtd_is_pci(struct device *dev);
@@ -73,7 +67,6 @@ int vtd_named_add(struct intel_iommu *iommu, u16 sid, void *named);
 void *vtd_named_find(struct intel_iommu *iommu, u16 sid);
 void *vtd_named_remove(struct intel_iommu *iommu, u16 sid);
 
-bool vtd_scalable(struct intel_iommu *iommu);
 void vtd_lock(struct intel_iommu *iommu);
 void vtd_unlock(struct intel_iommu *iommu);
 void vtd_write_back(void *addr, unsigned int size);
@@ -87,9 +80,6 @@ void *vtd_virt(u64 phys);
 bool vtd_cmpxchg(u64 *at, u64 old, u64 new);
 
 u16 vtd_domain_id(struct dmar_domain *domain, struct intel_iommu *iommu);
-void vtd_read_second_stage(struct dmar_domain *domain, struct vtd_second_stage *out);
-bool vtd_is_first_stage(struct dmar_domain *domain);
-bool vtd_is_nest_parent(struct iommu_domain *domain);
 void vtd_domain_lock(struct dmar_domain *domain);
 void vtd_domain_unlock(struct dmar_domain *domain);
 
@@ -113,17 +103,36 @@ void vtd_trace_guest_fault(struct intel_iommu *iommu, u16 sid, u64 qw0, u64 qw1,
 			   int ret);
 void vtd_unit_get(struct intel_iommu *iommu);
 void vtd_unit_put(struct intel_iommu *iommu);
+void vtd_ids_lock(struct intel_iommu *iommu);
+void vtd_ids_unlock(struct intel_iommu *iommu);
 int vtd_did_alloc(struct intel_iommu *iommu);
 void vtd_did_free(struct intel_iommu *iommu, u16 did);
+
+int vtd_domain_info_add(struct dmar_domain *domain, struct iommu_domain_info *info);
+void vtd_domain_init(struct dmar_domain *domain);
+void vtd_parent_init(struct dmar_domain *domain);
+int vtd_node(struct device *dev);
+
+void vtd_list_device(struct dmar_domain *domain, struct device_domain_info *info);
+void vtd_unlist_device(struct device_domain_info *info);
+struct device_domain_info *vtd_next_device(struct dmar_domain *domain,
+					   struct device_domain_info *info);
+void vtd_list_pasid(struct dmar_domain *domain, struct dev_pasid_info *info);
+void vtd_unlist_pasid(struct dev_pasid_info *info);
+struct dev_pasid_info *vtd_next_pasid(struct dmar_domain *domain, struct dev_pasid_info *info);
+void vtd_nested_lock(struct dmar_domain *domain);
+void vtd_nested_unlock(struct dmar_domain *domain);
+struct dmar_domain *vtd_next_nested(struct dmar_domain *domain, struct dmar_domain *nested);
+void vtd_debugfs_add_pasid(struct dev_pasid_info *info);
+void vtd_debugfs_remove_pasid(struct dev_pasid_info *info);
 
 int vtd_nested_init(struct dmar_domain *domain, struct dmar_domain *s2,
 		    const struct iommu_hwpt_vtd_s1 *s1);
 int vtd_nested_set_did(struct dmar_domain *domain, struct intel_iommu *iommu, u16 did);
 void vtd_nested_deinit(struct dmar_domain *domain);
-void vtd_nested_attached(struct dmar_domain *domain, struct device_domain_info *info);
 int vtd_iopf_set(struct iommu_domain *domain, struct device *dev);
 void vtd_iopf_remove(struct iommu_domain *domain, struct device *dev);
-bool vtd_nested_supported(struct intel_iommu *iommu);
+struct iommu_domain *vtd_svm_domain_alloc(struct device *dev, struct mm_struct *mm);
 bool vtd_pasid_supported(struct intel_iommu *iommu);
 bool vtd_serves(struct device *dev);
 bool vtd_is_own_domain(struct iommu_domain *domain);

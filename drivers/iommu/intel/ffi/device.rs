@@ -4,7 +4,10 @@
 
 use core::{
     marker::PhantomData,
-    ptr::NonNull, //
+    ptr::{
+        self,
+        NonNull, //
+    }, //
 };
 
 use kernel::{
@@ -15,6 +18,7 @@ use kernel::{
 };
 
 use super::{
+    ops,
     table::Directory,
     unit::Unit, //
 };
@@ -63,8 +67,11 @@ impl<'a> Device<'a> {
     ///
     /// `ENODEV`: another driver serves it.
     pub(crate) fn of(dev: &'a Served) -> Result<Self> {
-        // SAFETY: It is probed as long as it is borrowed.
-        if !unsafe { bindings::vtd_serves(dev.as_raw()) } {
+        // SAFETY: It is probed as long as it is borrowed, so that the core knows its unit.
+        let iommu = NonNull::new(unsafe { (*(*dev.as_raw()).iommu).iommu_dev }).ok_or(ENODEV)?;
+        // SAFETY: The core's part of a unit, which stays while devices are behind it.
+        let by = unsafe { (*iommu.as_ptr()).ops };
+        if !ptr::eq(by, ops::intel_iommu_ops.as_raw()) {
             return Err(ENODEV);
         }
         // SAFETY: It is of this driver, and not released as long as it is borrowed.
@@ -111,8 +118,9 @@ impl<'a> Device<'a> {
 
     /// Whether its context entry is that of a crashed kernel still.
     pub(crate) fn inherited(&self) -> bool {
-        let is = self.snapshot();
-        self.unit().context_copied(is.bus, is.devfn)
+        // SAFETY: `info` is there by the invariant; these do not change.
+        let (bus, devfn) = unsafe { ((*self.info()).bus, (*self.info()).devfn) };
+        self.unit().context_copied(bus, devfn)
     }
 
     /// Whether both are the same device.
@@ -126,19 +134,20 @@ impl<'a> Device<'a> {
     /// # Errors
     ///
     /// The first of `f`, which ends it.
-    pub(crate) fn each_source_id<F>(&self, mut f: F) -> Result
+    pub(crate) fn each_source_id<F>(&self, f: F) -> Result
     where
         F: FnMut(Option<&Device<'_>>, u16) -> Result,
     {
+        let mut names = Names { of: *self, f };
         if !self.is_pci() {
-            return f(Some(self), self.source_id());
+            return (names.f)(Some(self), self.source_id());
         }
         // SAFETY: The device is there, and on PCI; the callback gets what it asks for.
         to_result(unsafe {
             bindings::vtd_for_each_alias(
                 self.as_raw(),
                 Some(on_source_id::<F>),
-                (&raw mut f).cast(),
+                (&raw mut names).cast(),
             )
         })
     }
@@ -200,10 +209,28 @@ impl<'a> Device<'a> {
         unsafe { bindings::intel_iommu_drain_pasid_prq(self.as_raw(), pasid) };
     }
 
-    /// Detaches it from whatever it is attached to. Sleeps.
-    pub(crate) fn block_translation(&self) {
-        // SAFETY: The device is there by the invariant.
-        unsafe { bindings::device_block_translation(self.as_raw()) };
+    /// Whether it has a cache of its own, or will have as soon as it is attached: in legacy mode
+    /// its cache is in use only while it is.
+    pub(crate) fn may_have_tlb(&self) -> bool {
+        // SAFETY: `info` is there by the invariant, and the mutex of the group is held.
+        let info = unsafe { &*self.info() };
+        if self.unit().scalable() {
+            info.ats_enabled() != 0
+        } else {
+            info.ats_supported() != 0
+        }
+    }
+
+    /// Lets it use its cache, if it has one. The mutex of its group is held.
+    pub(crate) fn enable_ats(&self) {
+        // SAFETY: `info` is there by the invariant.
+        unsafe { bindings::iommu_enable_pci_ats(self.info()) };
+    }
+
+    /// It uses it no more. The mutex of its group is held.
+    pub(crate) fn disable_ats(&self) {
+        // SAFETY: `info` is there by the invariant.
+        unsafe { bindings::iommu_disable_pci_ats(self.info()) };
     }
 
     /// Says what is wrong with it, now and then.
@@ -213,27 +240,38 @@ impl<'a> Device<'a> {
     }
 }
 
+/// Whom the source-ids are of, and what is called with each.
+struct Names<'a, F> {
+    of: Device<'a>,
+    f: F,
+}
+
 /// # Safety
 ///
-/// `pdev` is a probed device of this driver, or a bridge before one, which is not released before
-/// it; `f` is an `F` that nobody else uses.
+/// `pdev` is the device that `names` is of, or a bridge before it, which is not released before it;
+/// `names` is a [`Names`] of `F` that nobody else uses.
 unsafe extern "C" fn on_source_id<F>(
     pdev: *mut bindings::pci_dev,
     source_id: u16,
-    f: *mut c_void,
+    names: *mut c_void,
 ) -> c_int
 where
     F: FnMut(Option<&Device<'_>>, u16) -> Result,
 {
     // SAFETY: By the safety requirement nobody else uses it.
-    let f = unsafe { &mut *f.cast::<F>() };
+    let Names { of, f } = unsafe { &mut *names.cast::<Names<'_, F>>() };
     // SAFETY: `pdev` is valid; only the address is taken.
     let dev = unsafe { &raw mut (*pdev).dev };
-    // SAFETY: It is valid. A bridge may be behind no IOMMU, or one of another driver's.
-    let serves = unsafe { bindings::vtd_serves(dev) };
-    // SAFETY: It is of this driver if it serves it, and not released meanwhile.
-    let dev = serves.then(|| unsafe { Device::from_raw(dev) }).flatten();
-    match f(dev.as_ref(), source_id) {
+    // The core does not say yet who serves a device that is being probed.
+    let whose = if ptr::eq(dev, of.as_raw()) {
+        Some(*of)
+    } else {
+        // SAFETY: It is valid. A bridge may be behind no IOMMU, or one of another driver's.
+        let serves = unsafe { bindings::vtd_serves(dev) };
+        // SAFETY: It is of this driver if it serves it, and not released meanwhile.
+        serves.then(|| unsafe { Device::from_raw(dev) }).flatten()
+    };
+    match f(whose.as_ref(), source_id) {
         Ok(()) => 0,
         Err(e) => e.to_errno(),
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A domain of this driver (`struct dmar_domain`).
+//! A domain of this driver (`struct dmar_domain`): what C's parts of the driver, the cache tags and
+//! the hardware know of it, whatever its kind.
 
 use core::{
     marker::PhantomData,
@@ -10,19 +11,22 @@ use core::{
 
 use kernel::{
     bindings,
-    error::{
-        from_err_ptr,
-        to_result, //
-    },
+    error::to_result,
     iommu::{
         domain::{
             AnyDomain,
-            Domain as OfCore, //
+            Domain as OfCore,
+            Head, //
         },
-        ops::DomainOps, //
+        ops::{
+            DomainOps,
+            Pasid,
+            NO_PASID, //
+        }, //
     },
     num::Bounded,
-    prelude::*, //
+    prelude::*,
+    warn_on, //
 };
 
 use super::{
@@ -30,15 +34,36 @@ use super::{
     unit::Unit,
     user::NestedHead, //
 };
-use crate::pasid_entry::SecondStage;
+use crate::{
+    paging::{
+        First,
+        Second, //
+    },
+    pasid_entry::{
+        FirstStage,
+        Levels,
+        SecondStage, //
+    },
+};
 
-/// A domain that stays for `'a`.
+/// What a domain begins with whose memory is a `struct dmar_domain`.
+///
+/// # Safety
+///
+/// It is one, which [`Head::init`] has initialised.
+pub(crate) unsafe trait DmarHead: Head {}
+
+/// A domain that stays for `'a`: any but the static ones.
 ///
 /// # Invariants
 ///
 /// Points to an initialised `struct dmar_domain`.
 #[derive(Clone, Copy)]
 pub(crate) struct Domain<'a>(NonNull<bindings::dmar_domain>, PhantomData<&'a ()>);
+
+/// A domain with a first-stage table of the kernel's.
+#[derive(Clone, Copy)]
+pub(crate) struct FirstStageDomain<'a>(&'a OfCore<First>);
 
 /// A domain with a second-stage table of the kernel's.
 ///
@@ -48,15 +73,11 @@ pub(crate) struct Domain<'a>(NonNull<bindings::dmar_domain>, PhantomData<&'a ()>
 /// use crate::ffi::domain::{NestedDomain, SecondStageDomain};
 ///
 /// fn misuse(domain: &NestedDomain<'_>) {
-///     SecondStageDomain::second_stage(domain);
+///     SecondStageDomain::table(domain);
 /// }
 /// ```
-///
-/// # Invariants
-///
-/// `sspt` is what the domain's union holds.
 #[derive(Clone, Copy)]
-pub(crate) struct SecondStageDomain<'a>(Domain<'a>);
+pub(crate) struct SecondStageDomain<'a>(&'a OfCore<Second>);
 
 /// A domain with a user's first stage.
 ///
@@ -72,7 +93,7 @@ pub(crate) struct SecondStageDomain<'a>(Domain<'a>);
 ///
 /// # Invariants
 ///
-/// `s2_domain` is what the domain's union holds: one with a second stage, which stays as long.
+/// `s2_domain` is what the domain's union holds: a [`Second`], which stays as long.
 #[derive(Clone, Copy)]
 pub(crate) struct NestedDomain<'a>(Domain<'a>);
 
@@ -84,7 +105,7 @@ pub(crate) struct NestedDomain<'a>(Domain<'a>);
 /// use crate::ffi::domain::{Domain, OnUnit};
 ///
 /// fn misuse(domain: &Domain<'_>) -> u16 {
-///     OnUnit::<Domain<'_>>::did(domain)
+///     OnUnit::did(domain)
 /// }
 /// ```
 ///
@@ -92,10 +113,356 @@ pub(crate) struct NestedDomain<'a>(Domain<'a>);
 ///
 /// `did` is its id there, which does not change meanwhile.
 #[derive(Clone, Copy)]
-pub(crate) struct OnUnit<'a, D> {
-    domain: D,
+pub(crate) struct OnUnit<'a> {
+    domain: Domain<'a>,
     did: u16,
-    _keeps: PhantomData<&'a ()>,
+}
+
+/// Proof that a domain's `lock` is held: its lists stay as they are, and what units are told of its
+/// flags is what they say. Dropping it unlocks.
+pub(crate) struct Guard<'a>(Domain<'a>);
+
+impl<'a> Domain<'a> {
+    /// Wraps a pointer.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` is a domain of this driver, other than the static ones, that is there for `'a`.
+    pub(super) unsafe fn from_raw(ptr: *mut bindings::dmar_domain) -> Self {
+        // INVARIANT: by the safety requirement.
+        // SAFETY: A domain has an address.
+        Self(unsafe { NonNull::new_unchecked(ptr) }, PhantomData)
+    }
+
+    /// Sees a domain of the core's as this driver does.
+    pub(crate) fn of<T: DomainOps<Head: DmarHead>>(domain: &'a OfCore<T>) -> Self {
+        // SAFETY: Its head is such a structure, which is there as long as it is borrowed.
+        unsafe { Self::from_raw(domain.head().cast()) }
+    }
+
+    /// The C structure.
+    pub(super) fn as_raw(&self) -> *mut bindings::dmar_domain {
+        self.0.as_ptr()
+    }
+
+    /// The core's part.
+    pub(super) fn core(&self) -> *mut bindings::iommu_domain {
+        self.0.as_ptr().cast()
+    }
+
+    fn as_any(&self) -> &'a AnyDomain {
+        // SAFETY: The domain is there by the invariant.
+        unsafe { AnyDomain::from_raw(self.core()) }
+    }
+
+    fn kind(&self) -> u32 {
+        // SAFETY: The domain is there by the invariant; its type does not change.
+        unsafe { (*self.core()).type_ }
+    }
+
+    /// Whether its table is a process's own.
+    pub(crate) fn is_sva(&self) -> bool {
+        self.kind() == bindings::IOMMU_DOMAIN_SVA
+    }
+
+    /// Sees it as what it is if it has a user's first stage.
+    pub(crate) fn as_nested(&self) -> Option<NestedDomain<'a>> {
+        // INVARIANT: One of this type was given its parent when it was initialised.
+        (self.kind() == bindings::IOMMU_DOMAIN_NESTED).then_some(NestedDomain(*self))
+    }
+
+    /// Whether it is a first stage of the kernel's.
+    pub(crate) fn first_stage(&self) -> bool {
+        self.as_any().downcast::<First>().is_some()
+    }
+
+    /// Whether its IOTLB entries are found by PASID.
+    pub(crate) fn by_pasid(&self) -> bool {
+        self.as_nested().is_some() || self.is_sva() || self.first_stage()
+    }
+
+    /// Whether every access is to be snooped, as of now.
+    pub(crate) fn forces_snoop(&self) -> bool {
+        // SAFETY: The domain is there by the invariant.
+        unsafe { (*self.as_raw()).force_snooping() != 0 }
+    }
+
+    /// Takes the lock of its lists and flags.
+    pub(crate) fn lock(&self) -> Guard<'a> {
+        // SAFETY: The domain is there by the invariant, its lock is initialised with it.
+        unsafe { bindings::vtd_domain_lock(self.as_raw()) };
+        Guard(*self)
+    }
+}
+
+impl<'a> Guard<'a> {
+    /// Whether dirty tracking is on.
+    pub(crate) fn tracks_dirty(&self) -> bool {
+        // SAFETY: The domain is there, and its lock is held.
+        unsafe { (*self.0.as_raw()).dirty_tracking() != 0 }
+    }
+
+    /// Notes that it is.
+    pub(crate) fn set_tracks_dirty(&self, on: bool) {
+        // SAFETY: The domain is there, and its lock is held, under which the flags change.
+        unsafe { (*self.0.as_raw()).set_dirty_tracking(u8::from(on)) };
+    }
+
+    /// Whether every access is to be snooped.
+    pub(crate) fn forces_snoop(&self) -> bool {
+        // SAFETY: The domain is there, and its lock is held.
+        unsafe { (*self.0.as_raw()).force_snooping() != 0 }
+    }
+
+    /// Notes that it is.
+    pub(crate) fn set_forces_snoop(&self) {
+        // SAFETY: The domain is there, and its lock is held, under which the flags change.
+        unsafe { (*self.0.as_raw()).set_force_snooping(1) };
+    }
+
+    /// Calls `f` for each device and PASID that is listed, or attached with what its table maps.
+    ///
+    /// # Errors
+    ///
+    /// The first of `f`, which ends it.
+    pub(crate) fn each(
+        &self,
+        mut f: impl FnMut(&Device<'a>, &OnUnit<'_>, Pasid) -> Result,
+    ) -> Result {
+        let domain = self.0;
+        let mut call = |dev: *mut bindings::device, pasid| {
+            // SAFETY: What is listed is probed, and stays listed while the lock is held.
+            let dev = unsafe { Device::from_raw(dev) }.ok_or(ENODEV)?;
+            // SAFETY: What is listed stands for an id on its unit.
+            let on = unsafe { OnUnit::new(domain, &dev.unit()) };
+            f(&dev, &on, pasid)
+        };
+        let mut info = core::ptr::null_mut();
+        loop {
+            // SAFETY: The lock of the list is held, and `info` is null or in it.
+            info = unsafe { bindings::vtd_next_device(domain.as_raw(), info) };
+            if info.is_null() {
+                break;
+            }
+            // SAFETY: It is in the list.
+            call(unsafe { (*info).dev }, NO_PASID)?;
+        }
+        let mut info = core::ptr::null_mut();
+        loop {
+            // SAFETY: The lock of the list is held, and `info` is null or in it.
+            info = unsafe { bindings::vtd_next_pasid(domain.as_raw(), info) };
+            if info.is_null() {
+                break Ok(());
+            }
+            // SAFETY: It is in the list.
+            let (dev, pasid) = unsafe { ((*info).dev, (*info).pasid) };
+            call(dev, pasid)?;
+        }
+    }
+
+    /// The same for what cannot fail.
+    pub(crate) fn each_of_all(&self, mut f: impl FnMut(&Device<'a>, &OnUnit<'_>, Pasid)) {
+        let all = self.each(|dev, on, pasid| {
+            f(dev, on, pasid);
+            Ok(())
+        });
+        // What is listed is probed.
+        warn_on!(all.is_err());
+    }
+
+    /// Calls `f` for each domain that is nested on this one, with its lock held.
+    ///
+    /// # Errors
+    ///
+    /// The first of `f`, which ends it.
+    pub(crate) fn each_nested(
+        &self,
+        parent: &SecondStageDomain<'a>,
+        mut f: impl FnMut(&Guard<'_>) -> Result,
+    ) -> Result {
+        let parent = parent.any();
+        // SAFETY: A second-stage domain has such a list, and a lock of it.
+        unsafe { bindings::vtd_nested_lock(parent.as_raw()) };
+        let mut result = Ok(());
+        let mut nested = core::ptr::null_mut();
+        while result.is_ok() {
+            // SAFETY: The lock of the list is held, and `nested` is null or in it.
+            nested = unsafe { bindings::vtd_next_nested(parent.as_raw(), nested) };
+            if nested.is_null() {
+                break;
+            }
+            // SAFETY: It is there as long as it is in the list.
+            result = f(&unsafe { Domain::from_raw(nested) }.lock());
+        }
+        // SAFETY: The lock was taken above.
+        unsafe { bindings::vtd_nested_unlock(parent.as_raw()) };
+        result
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        // SAFETY: `Domain::lock()` took the lock, and a guard is dropped once.
+        unsafe { bindings::vtd_domain_unlock(self.0.as_raw()) };
+    }
+}
+
+impl<'a> FirstStageDomain<'a> {
+    /// Sees a domain as C does.
+    pub(crate) fn of(domain: &'a OfCore<First>) -> Self {
+        Self(domain)
+    }
+
+    /// As any other.
+    pub(crate) fn any(&self) -> Domain<'a> {
+        Domain::of(self.0)
+    }
+
+    /// Its table, as of now, for a device behind a unit.
+    pub(crate) fn table(&self, guard: &Guard<'_>, unit: &Unit<'_>) -> FirstStage {
+        let mut hw = bindings::pt_iommu_x86_64_hw_info::default();
+        let table: *mut bindings::pt_iommu_x86_64 = self.any().as_raw().cast();
+        // SAFETY: A first-stage domain begins with such a table.
+        unsafe { bindings::pt_iommu_x86_64_hw_info(table, &mut hw) };
+        FirstStage {
+            root: hw.gcr3_pt,
+            levels: if hw.levels == 5 {
+                Levels::Five
+            } else {
+                Levels::Four
+            },
+            aw: unit.agaw(),
+            snoop_pages: guard.forces_snoop(),
+            snoop_walk: !self.incoherent(),
+        }
+    }
+}
+
+impl<'a> Deref for FirstStageDomain<'a> {
+    type Target = OfCore<First>;
+
+    fn deref(&self) -> &Self::Target {
+        self.0
+    }
+}
+
+impl<'a> SecondStageDomain<'a> {
+    /// Sees a domain as C does.
+    pub(crate) fn of(domain: &'a OfCore<Second>) -> Self {
+        Self(domain)
+    }
+
+    /// Wraps a pointer.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` is a [`Second`] of the core's that is there for `'a`.
+    pub(super) unsafe fn from_raw(ptr: *mut bindings::dmar_domain) -> Self {
+        // SAFETY: By the safety requirement, as the `iommu_domain` is at offset 0.
+        Self(unsafe { OfCore::from_raw(ptr.cast()) })
+    }
+
+    /// As any other.
+    pub(crate) fn any(&self) -> Domain<'a> {
+        Domain::of(self.0)
+    }
+
+    /// Its table, as of now.
+    pub(crate) fn table(&self) -> SecondStage {
+        let domain = self.any();
+        let mut hw = bindings::pt_iommu_vtdss_hw_info::default();
+        // SAFETY: A second-stage domain begins with such a table.
+        unsafe { bindings::pt_iommu_vtdss_hw_info(domain.as_raw().cast(), &mut hw) };
+        // SAFETY: The domain is there. Who must not miss a change of the flags holds its lock.
+        let domain = unsafe { &*domain.as_raw() };
+        SecondStage {
+            root: hw.ssptptr,
+            // The table's format has three to five levels.
+            aw: Bounded::try_new(hw.aw.into()).unwrap_or(Bounded::<u64, 3>::new::<2>()),
+            snoop_walk: !self.incoherent(),
+            dirty: domain.dirty_tracking() != 0,
+            force_snoop: domain.force_snooping() != 0,
+        }
+    }
+
+    /// Has what is mapped from now on say that accesses are to be snooped.
+    pub(crate) fn map_snooped(&self, _guard: &Guard<'_>) {
+        let table: *mut bindings::pt_iommu_vtdss = self.any().as_raw().cast();
+        // SAFETY: A second-stage domain begins with such a table. Its features change under the
+        // lock of the domain, which is held.
+        let features = unsafe { &raw mut (*table).vtdss_pt.common.features };
+        // SAFETY: `features` points into the domain.
+        unsafe { *features |= 1 << bindings::PT_FEAT_VTDSS_FORCE_COHERENCE };
+    }
+}
+
+impl<'a> Deref for SecondStageDomain<'a> {
+    type Target = OfCore<Second>;
+
+    fn deref(&self) -> &Self::Target {
+        self.0
+    }
+}
+
+impl<'a> NestedDomain<'a> {
+    /// Sees a nested domain as C does.
+    pub(crate) fn of<T: DomainOps<Head = NestedHead>>(domain: &'a OfCore<T>) -> Self {
+        // INVARIANT: The head was given its parent when it was initialised.
+        Self(Domain::of(domain))
+    }
+
+    /// The domain that it is nested on.
+    pub(crate) fn parent(&self) -> SecondStageDomain<'a> {
+        // SAFETY: By the invariant that is the member of the union that is set.
+        let parent = unsafe { (*self.as_raw()).__bindgen_anon_2.__bindgen_anon_2.s2_domain };
+        // SAFETY: By the invariant it is one, and stays as long.
+        unsafe { SecondStageDomain::from_raw(parent) }
+    }
+}
+
+impl<'a> Deref for NestedDomain<'a> {
+    type Target = Domain<'a>;
+
+    fn deref(&self) -> &Domain<'a> {
+        &self.0
+    }
+}
+
+impl<'a> OnUnit<'a> {
+    /// Looks the id up.
+    ///
+    /// # Safety
+    ///
+    /// The domain has an id on the unit, and keeps it as long as this.
+    pub(super) unsafe fn new(domain: Domain<'a>, unit: &Unit<'_>) -> Self {
+        // SAFETY: The domain and the unit are there by their invariants, and there is an id.
+        let did = unsafe { bindings::vtd_domain_id(domain.as_raw(), unit.as_raw()) };
+        // SAFETY: The caller sees to it that it is kept.
+        unsafe { Self::with(domain, did) }
+    }
+
+    /// Does without.
+    ///
+    /// # Safety
+    ///
+    /// `did` is the domain's id on a unit, which it keeps as long as this.
+    pub(super) unsafe fn with(domain: Domain<'a>, did: u16) -> Self {
+        // INVARIANT: by the contract of this function.
+        Self { domain, did }
+    }
+
+    /// The id.
+    pub(crate) fn did(&self) -> u16 {
+        self.did
+    }
+}
+
+impl<'a> Deref for OnUnit<'a> {
+    type Target = Domain<'a>;
+
+    fn deref(&self) -> &Domain<'a> {
+        &self.domain
+    }
 }
 
 /// Any domain of this driver, the static ones included, that a PASID is attached to.
@@ -123,292 +490,56 @@ impl<'a> Replaced<'a> {
             .ok_or(EINVAL)
     }
 
+    /// The domain, unless it is a static one.
+    pub(crate) fn domain(&self) -> Option<Domain<'a>> {
+        // SAFETY: The domain is there by the invariant.
+        let kind = unsafe { (*self.0.as_ptr()).type_ };
+        let fixed = [
+            bindings::IOMMU_DOMAIN_BLOCKED,
+            bindings::IOMMU_DOMAIN_IDENTITY,
+        ];
+        // INVARIANT: All others of this driver's begin with that.
+        (!fixed.contains(&kind)).then_some(Domain(self.0.cast(), PhantomData))
+    }
+
     /// Ends page requests for it, if it handles them. Nothing translates by it any more. Sleeps.
     pub(crate) fn remove_iopf(&self, dev: &Device<'_>) {
         // SAFETY: The domain and the device are there by their invariants.
         unsafe { bindings::vtd_iopf_remove(self.0.as_ptr(), dev.as_raw()) };
     }
-
-    /// Takes a PASID off it. Sleeps.
-    pub(crate) fn remove_pasid(&self, dev: &Device<'_>, pasid: u32) {
-        // SAFETY: The domain and the device are there by their invariants.
-        unsafe { bindings::domain_remove_dev_pasid(self.0.as_ptr(), dev.as_raw(), pasid) };
-    }
 }
 
-/// Proof that a domain's `lock` is held; dropping it unlocks.
-pub(crate) struct Guard<'a>(Domain<'a>);
+/// Page requests of a device that a domain handles, if it does. Dropping it ends them, which
+/// sleeps.
+#[must_use]
+pub(crate) struct Iopf<'a>(Domain<'a>, Device<'a>);
 
-impl<'a> Domain<'a> {
-    /// Wraps a pointer.
-    ///
-    /// # Safety
-    ///
-    /// `ptr` is a domain of this driver, other than the static ones, that is there for `'a`.
-    pub(super) unsafe fn from_raw(ptr: *mut bindings::dmar_domain) -> Self {
-        // INVARIANT: by the safety requirement.
-        // SAFETY: A domain has an address.
-        Self(unsafe { NonNull::new_unchecked(ptr) }, PhantomData)
-    }
-
-    /// The C structure.
-    pub(super) fn as_raw(&self) -> *mut bindings::dmar_domain {
-        self.0.as_ptr()
-    }
-
-    /// The core's part.
-    pub(super) fn core(&self) -> *mut bindings::iommu_domain {
-        self.0.as_ptr().cast()
-    }
-
-    fn kind(&self) -> u32 {
-        // SAFETY: The domain is there by the invariant; its type does not change.
-        unsafe { (*self.core()).type_ }
-    }
-
-    /// Sees it as what it is if it has a user's first stage.
-    pub(crate) fn as_nested(&self) -> Option<NestedDomain<'a>> {
-        // INVARIANT: One of this type was given its parent when it was initialised.
-        (self.kind() == bindings::IOMMU_DOMAIN_NESTED).then_some(NestedDomain(*self))
-    }
-
-    /// Whether it is a first stage of the kernel's.
-    pub(crate) fn first_stage(&self) -> bool {
-        // SAFETY: The domain is there by the invariant.
-        unsafe { bindings::vtd_is_first_stage(self.as_raw()) }
-    }
-
-    /// Whether its IOTLB entries are found by PASID.
-    pub(crate) fn by_pasid(&self) -> bool {
-        self.as_nested().is_some()
-            || self.kind() == bindings::IOMMU_DOMAIN_SVA
-            || self.first_stage()
-    }
-
-    /// Takes the lock under which dirty tracking changes.
-    pub(crate) fn lock(&self) -> Guard<'a> {
-        // SAFETY: The domain is there by the invariant, its lock is initialised with it.
-        unsafe { bindings::vtd_domain_lock(self.as_raw()) };
-        Guard(*self)
-    }
-
-    /// Gets page requests going, if the domain handles them. Sleeps.
+impl<'a> Iopf<'a> {
+    /// Gets them going. Sleeps.
     ///
     /// # Errors
     ///
     /// `ENODEV` when the device has none, those of the queue.
-    pub(crate) fn set_iopf(&self, dev: &Device<'_>) -> Result {
+    pub(crate) fn set(domain: Domain<'a>, dev: Device<'a>) -> Result<Self> {
         // SAFETY: The domain and the device are there by their invariants.
-        to_result(unsafe { bindings::vtd_iopf_set(self.core(), dev.as_raw()) })
+        to_result(unsafe { bindings::vtd_iopf_set(domain.core(), dev.as_raw()) })?;
+        Ok(Self(domain, dev))
     }
 
-    /// Undoes [`Self::set_iopf`]. Sleeps.
-    pub(crate) fn remove_iopf(&self, dev: &Device<'_>) {
-        // SAFETY: The domain and the device are there by their invariants.
-        unsafe { bindings::vtd_iopf_remove(self.core(), dev.as_raw()) };
-    }
-}
-
-impl<'a> SecondStageDomain<'a> {
-    /// Wraps a pointer.
-    ///
-    /// # Safety
-    ///
-    /// `ptr` is a domain of this driver with a second-stage table that is there for `'a`.
-    pub(super) unsafe fn from_raw(ptr: *mut bindings::dmar_domain) -> Self {
-        // INVARIANT: by the safety requirement.
-        // SAFETY: It is not a static domain, as those have no table.
-        Self(unsafe { Domain::from_raw(ptr) })
+    /// Those of a domain that a device is attached to.
+    pub(super) fn kept(domain: Domain<'a>, dev: Device<'a>) -> Self {
+        Self(domain, dev)
     }
 
-    /// Its table, as of now.
-    pub(crate) fn second_stage(&self) -> SecondStage {
-        let mut out = bindings::vtd_second_stage::default();
-        // SAFETY: The domain is there, and has such a table by the invariant.
-        unsafe { bindings::vtd_read_second_stage(self.as_raw(), &mut out) };
-        SecondStage {
-            root: out.root,
-            // The table's format has three to five levels.
-            aw: Bounded::try_new(out.aw.into()).unwrap_or(Bounded::<u64, 3>::new::<2>()),
-            snoop_walk: !out.incoherent,
-            dirty: out.dirty_tracking,
-            force_snoop: out.force_snooping,
-        }
-    }
-
-    /// Whether it can be used for a device.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` when it cannot.
-    pub(crate) fn compatible(&self, dev: &Device<'_>) -> Result {
-        // SAFETY: The domain and the device are there by their invariants.
-        to_result(unsafe { bindings::paging_domain_compatible(self.core(), dev.as_raw()) })
-    }
-}
-
-impl<'a> Deref for SecondStageDomain<'a> {
-    type Target = Domain<'a>;
-
-    fn deref(&self) -> &Domain<'a> {
-        &self.0
-    }
-}
-
-impl<'a> NestedDomain<'a> {
-    /// Sees a nested domain as C does.
-    pub(crate) fn of<T: DomainOps<Head = NestedHead>>(domain: &'a OfCore<T>) -> Self {
-        // INVARIANT: The head was given its parent when it was initialised.
-        // SAFETY: Its head is a `struct dmar_domain` that was initialised with it.
-        Self(unsafe { Domain::from_raw(domain.head().cast()) })
-    }
-
-    /// The domain that it is nested on.
-    pub(crate) fn parent(&self) -> SecondStageDomain<'a> {
-        // SAFETY: By the invariant that is the member of the union that is set.
-        let parent = unsafe { (*self.as_raw()).__bindgen_anon_2.__bindgen_anon_2.s2_domain };
-        // SAFETY: By the invariant it has a second stage, and stays as long.
-        unsafe { SecondStageDomain::from_raw(parent) }
-    }
-
-    /// Gets it a domain-id on the unit of a device, or one more user of that. Sleeps.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`, `ENOSPC` when ids are used up.
-    pub(crate) fn attach_unit(&self, dev: &Device<'a>) -> Result<Use<'a>> {
-        // SAFETY: The domain and the unit are there by their invariants.
-        to_result(unsafe { bindings::domain_attach_iommu(self.as_raw(), dev.unit().as_raw()) })?;
-        Ok(Use {
-            // SAFETY: It has an id there now, and until the use is dropped.
-            on: unsafe { OnUnit::new(*self, self, &dev.unit()) },
-            dev: *dev,
-            pasid: None,
-        })
-    }
-
-    /// Notes that a device uses it, where changes of dirty tracking look.
-    pub(crate) fn list(&self, dev: &Device<'_>) {
-        // SAFETY: The domain and the device are there by their invariants; the device is in no
-        // list, having been blocked.
-        unsafe { bindings::vtd_nested_attached(self.as_raw(), dev.info()) };
-    }
-
-    /// Notes that a PASID of a device uses it: a domain-id, cache tags, a place in the list.
-    /// Sleeps.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`, `ENOSPC` when ids are used up.
-    pub(crate) fn add_pasid(&self, dev: &Device<'a>, pasid: u32) -> Result<Use<'a>> {
-        // SAFETY: The domain and the device are there by their invariants.
-        from_err_ptr(unsafe { bindings::domain_add_dev_pasid(self.core(), dev.as_raw(), pasid) })?;
-        Ok(Use {
-            // SAFETY: It has an id on the unit of the device now, and until the use is dropped.
-            on: unsafe { OnUnit::new(*self, self, &dev.unit()) },
-            dev: *dev,
-            pasid: Some(pasid),
-        })
-    }
-}
-
-impl<'a> Deref for NestedDomain<'a> {
-    type Target = Domain<'a>;
-
-    fn deref(&self) -> &Domain<'a> {
-        &self.0
-    }
-}
-
-impl<D> OnUnit<'_, D> {
-    /// Looks the id up. `any` is the domain, too.
-    ///
-    /// # Safety
-    ///
-    /// The domain has an id on the unit, and keeps it as long as this.
-    pub(super) unsafe fn new(domain: D, any: &Domain<'_>, unit: &Unit<'_>) -> Self {
-        // SAFETY: The domain and the unit are there by their invariants, and there is an id.
-        let did = unsafe { bindings::vtd_domain_id(any.as_raw(), unit.as_raw()) };
-        // INVARIANT: by the contract of this function.
-        Self {
-            domain,
-            did,
-            _keeps: PhantomData,
-        }
-    }
-
-    /// The id.
-    pub(crate) fn did(&self) -> u16 {
-        self.did
-    }
-}
-
-impl<'a> OnUnit<'_, NestedDomain<'a>> {
-    /// Sees the domain as any other.
-    pub(crate) fn as_any(&self) -> OnUnit<'_, Domain<'a>> {
-        // INVARIANT: It is the same domain, and keeps its id as long.
-        OnUnit {
-            domain: *self.domain,
-            did: self.did,
-            _keeps: PhantomData,
-        }
-    }
-}
-
-impl<D> Deref for OnUnit<'_, D> {
-    type Target = D;
-
-    fn deref(&self) -> &D {
-        &self.domain
-    }
-}
-
-/// What gave a domain its id on a unit: an attachment that is being made. Dropping it undoes that,
-/// which sleeps.
-#[must_use]
-pub(crate) struct Use<'a> {
-    on: OnUnit<'a, NestedDomain<'a>>,
-    dev: Device<'a>,
-    /// The PASID that is listed; none of an attachment of the whole device.
-    pasid: Option<u32>,
-}
-
-impl Use<'_> {
-    /// The attachment is made.
+    /// They go on.
     pub(crate) fn keep(self) {
         core::mem::forget(self);
     }
 }
 
-impl<'a> Deref for Use<'a> {
-    type Target = OnUnit<'a, NestedDomain<'a>>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.on
-    }
-}
-
-impl Drop for Use<'_> {
+impl Drop for Iopf<'_> {
     fn drop(&mut self) {
-        let domain = &self.on.domain;
-        match self.pasid {
-            // SAFETY: The domain and the device are there by their invariants, and the PASID was
-            // listed.
-            Some(pasid) => unsafe {
-                bindings::domain_remove_dev_pasid(domain.core(), self.dev.as_raw(), pasid)
-            },
-            // SAFETY: The domain and the unit are there by their invariants, and this is the use
-            // that was noted.
-            None => unsafe {
-                bindings::domain_detach_iommu(domain.as_raw(), self.dev.unit().as_raw())
-            },
-        }
-    }
-}
-
-impl Drop for Guard<'_> {
-    fn drop(&mut self) {
-        // SAFETY: `Domain::lock()` took the lock, and a guard is dropped once.
-        unsafe { bindings::vtd_domain_unlock(self.0.as_raw()) };
+        // SAFETY: The domain and the device are there by their invariants.
+        unsafe { bindings::vtd_iopf_remove(self.0.core(), self.1.as_raw()) };
     }
 }

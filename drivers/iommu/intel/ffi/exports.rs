@@ -9,10 +9,7 @@ use core::ptr;
 
 use kernel::{
     bindings,
-    iommu::{
-        ops::AllocFlags,
-        user_data::UserData, //
-    },
+    iommu::domain::AnyDomain,
     prelude::*, //
 };
 
@@ -20,17 +17,15 @@ use super::{
     device::Device,
     domain::{
         Domain,
-        OnUnit,
-        SecondStageDomain, //
+        Replaced, //
     },
     errno,
     table,
-    tags::Key,
-    user::Parent, //
+    tags::Key, //
 };
 use crate::{
-    cache, context, entries,
-    nested::Nested,
+    attach, cache, context, entries,
+    paging::logged,
     pasid_entry::{
         FirstStage,
         Levels, //
@@ -60,14 +55,6 @@ unsafe fn tell<'a>(dev: *mut bindings::device, what: &CStr, f: impl FnOnce(&Devi
         if f(&dev).is_err() {
             dev.complain(what);
         }
-    }
-}
-
-/// For flushes whose callers cannot be told. What the hardware said of a descriptor that it refused
-/// is in the log already (`qi_dump_fault()` of `dmar.c`).
-fn logged(result: Result) {
-    if let Err(e) = result {
-        pr_debug!("a flush failed: {e:?}\n");
     }
 }
 
@@ -103,110 +90,6 @@ unsafe extern "C" fn intel_pasid_get_table(
     let dev = unsafe { Device::from_raw(dev) };
     // SAFETY: The device is probed; the table comes with the probe and goes with the release.
     dev.map_or(ptr::null_mut(), |dev| unsafe { (*dev.info()).pasid_table })
-}
-
-/// # Safety
-///
-/// `iommu` is the unit of `dev`, which is probed; `fsptptr` is the root of a first-stage table.
-#[export]
-unsafe extern "C" fn intel_pasid_setup_first_level(
-    _iommu: *mut bindings::intel_iommu,
-    dev: *mut bindings::device,
-    fsptptr: bindings::phys_addr_t,
-    pasid: u32,
-    did: u16,
-    flags: c_int,
-) -> c_int {
-    // PASID_FLAG_FL5LP, PASID_FLAG_PAGE_SNOOP and PASID_FLAG_PWSNP.
-    let flag = |bit: u32| flags & (1 << bit) != 0;
-    // SAFETY: Who attaches a device keeps it probed.
-    errno(unsafe {
-        on(dev, |dev| {
-            let unit = dev.unit();
-            let table = FirstStage {
-                root: fsptptr,
-                levels: if flag(1) { Levels::Five } else { Levels::Four },
-                aw: unit.agaw(),
-                snoop_pages: flag(2),
-                snoop_walk: flag(3),
-            };
-            entries::set_up_first_stage(dev, &table, pasid, did)
-        })
-    })
-}
-
-/// # Safety
-///
-/// `iommu` is the unit of `dev`, which is probed; `domain` has a second-stage table and an id on
-/// the unit.
-#[export]
-unsafe extern "C" fn intel_pasid_setup_second_level(
-    _iommu: *mut bindings::intel_iommu,
-    domain: *mut bindings::dmar_domain,
-    dev: *mut bindings::device,
-    pasid: u32,
-) -> c_int {
-    // SAFETY: Who attaches a device to a domain keeps both. The domain has a second-stage table,
-    // and was given an id on the unit of the device first.
-    errno(unsafe {
-        on(dev, |dev| {
-            let (unit, domain) = (dev.unit(), SecondStageDomain::from_raw(domain));
-            let domain = OnUnit::new(domain, &domain, &unit);
-            entries::set_up_second_stage(dev, &domain, pasid)
-        })
-    })
-}
-
-/// # Safety
-///
-/// `iommu` is the unit of `dev`, which is probed; `domain`, with an id on the unit, stays.
-#[export]
-unsafe extern "C" fn intel_pasid_setup_dirty_tracking(
-    _iommu: *mut bindings::intel_iommu,
-    domain: *mut bindings::dmar_domain,
-    dev: *mut bindings::device,
-    pasid: u32,
-    enabled: bool,
-) -> c_int {
-    // SAFETY: The lock of the domain that lists the device is held, so it stays in the list, and
-    // what lists it has an id on its unit.
-    errno(unsafe {
-        on(dev, |dev| {
-            let (unit, domain) = (dev.unit(), Domain::from_raw(domain));
-            let domain = OnUnit::new(domain, &domain, &unit);
-            entries::set_dirty_tracking(dev, &domain, pasid, enabled)
-        })
-    })
-}
-
-/// # Safety
-///
-/// `iommu` is the unit of `dev`, which is probed.
-#[export]
-unsafe extern "C" fn intel_pasid_setup_pass_through(
-    _iommu: *mut bindings::intel_iommu,
-    dev: *mut bindings::device,
-    pasid: u32,
-) -> c_int {
-    // SAFETY: Who attaches a device keeps it probed.
-    errno(unsafe { on(dev, |dev| entries::set_up_pass_through(dev, pasid)) })
-}
-
-/// # Safety
-///
-/// `iommu` is the unit of `dev`, which is probed.
-#[export]
-unsafe extern "C" fn intel_pasid_setup_page_snoop_control(
-    _iommu: *mut bindings::intel_iommu,
-    dev: *mut bindings::device,
-    pasid: u32,
-) {
-    // SAFETY: The lock of the domain that lists the device is held, so it stays attached.
-    unsafe {
-        tell(dev, c"PASID entry: snoop control failed", |dev| {
-            entries::force_snoop(dev, pasid)
-        })
-    };
 }
 
 /// # Safety
@@ -253,24 +136,6 @@ unsafe extern "C" fn intel_pasid_teardown_sm_context(dev: *mut bindings::device)
 
 /// # Safety
 ///
-/// `info` is that of a probed device; the context entry is the caller's.
-#[export]
-unsafe extern "C" fn intel_context_flush_no_pasid(
-    info: *mut bindings::device_domain_info,
-    _context: *mut bindings::context_entry,
-    did: u16,
-    sid: u16,
-) {
-    // SAFETY: It is the driver's data of a probed device, which it names.
-    unsafe {
-        tell((*info).dev, c"context entry: invalidation failed", |dev| {
-            context::flush(dev, did, sid)
-        })
-    };
-}
-
-/// # Safety
-///
 /// `domain` has an id on the unit of `dev`, which is probed.
 #[export]
 unsafe extern "C" fn cache_tag_assign(
@@ -287,44 +152,6 @@ unsafe extern "C" fn cache_tag_assign(
             cache::assign(&Domain::from_raw(domain), dev, key)
         })
     })
-}
-
-/// # Safety
-///
-/// `domain` has an id on the unit of `dev`, which is probed.
-#[export]
-unsafe extern "C" fn cache_tag_assign_domain(
-    domain: *mut bindings::dmar_domain,
-    dev: *mut bindings::device,
-    pasid: bindings::ioasid_t,
-) -> c_int {
-    // SAFETY: Who attaches a device to a domain keeps both, and got the domain an id on the unit of
-    // the device first.
-    errno(unsafe {
-        on(dev, |dev| {
-            let domain = Domain::from_raw(domain);
-            let on_unit = OnUnit::new(domain, &domain, &dev.unit());
-            cache::assign_domain(&on_unit, dev, pasid)
-        })
-    })
-}
-
-/// # Safety
-///
-/// `domain` has an id on the unit of `dev`, which is probed. May sleep.
-#[export]
-unsafe extern "C" fn cache_tag_unassign_domain(
-    domain: *mut bindings::dmar_domain,
-    dev: *mut bindings::device,
-    pasid: bindings::ioasid_t,
-) {
-    // SAFETY: Who detaches a device from a domain keeps both.
-    let (dev, domain) = unsafe { (Device::from_raw(dev), Domain::from_raw(domain)) };
-    if let Some(dev) = dev {
-        // SAFETY: The id on the unit is given back afterwards.
-        let on_unit = unsafe { OnUnit::new(domain, &domain, &dev.unit()) };
-        cache::unassign_domain(&on_unit, &dev, pasid);
-    }
 }
 
 /// # Safety
@@ -359,41 +186,83 @@ unsafe extern "C" fn cache_tag_flush_all(domain: *mut bindings::dmar_domain) {
 
 /// # Safety
 ///
-/// `domain` is a domain of this driver.
+/// `iommu` is the unit of `dev`, which is probed; `fsptptr` is the root of a first-stage table.
+/// `old` is what the PASID is attached to, or null.
 #[export]
-unsafe extern "C" fn cache_tag_flush_range_np(
-    domain: *mut bindings::dmar_domain,
-    start: c_ulong,
-    end: c_ulong,
-) {
-    // SAFETY: Who flushes what is cached of a domain keeps the domain.
-    let domain = unsafe { Domain::from_raw(domain) };
-    logged(cache::flush_new(&domain, start as u64, end as u64));
+unsafe extern "C" fn __domain_setup_first_level(
+    _iommu: *mut bindings::intel_iommu,
+    dev: *mut bindings::device,
+    pasid: bindings::ioasid_t,
+    did: u16,
+    fsptptr: bindings::phys_addr_t,
+    flags: c_int,
+    old: *mut bindings::iommu_domain,
+) -> c_int {
+    // PASID_FLAG_FL5LP, PASID_FLAG_PAGE_SNOOP and PASID_FLAG_PWSNP.
+    let flag = |bit: u32| flags & (1 << bit) != 0;
+    // SAFETY: Who attaches a device keeps it probed.
+    errno(unsafe {
+        on(dev, |dev| {
+            if !old.is_null() && entries::tear_down(dev, pasid, false).is_err() {
+                dev.complain(c"PASID entry: invalidation failed");
+            }
+            let table = FirstStage {
+                root: fsptptr,
+                levels: if flag(1) { Levels::Five } else { Levels::Four },
+                aw: dev.unit().agaw(),
+                snoop_pages: flag(2),
+                snoop_walk: flag(3),
+            };
+            entries::set_up_first_stage(dev, &table, pasid, did)
+        })
+    })
 }
 
 /// # Safety
 ///
-/// `dev` is a probed device of this driver, `user_data` is valid, `parent` is a domain that stays
-/// as long as domains are nested on it.
+/// `domain` is a domain of this driver, but no static one, `dev` is probed, and the mutex of its
+/// group is held. Both stay until the PASID is removed.
 #[export]
-unsafe extern "C" fn intel_iommu_domain_alloc_nested(
+unsafe extern "C" fn domain_add_dev_pasid(
+    domain: *mut bindings::iommu_domain,
     dev: *mut bindings::device,
-    parent: *mut bindings::iommu_domain,
-    flags: u32,
-    user_data: *const bindings::iommu_user_data,
-) -> *mut bindings::iommu_domain {
-    let flags = AllocFlags::from_raw(flags);
-    // SAFETY: The core keeps the device, and the parent, also as long as the new domain is there;
-    // the data is on its stack, in the context of the user.
-    let (parent, data, dev) = unsafe {
-        (
-            Parent::from_raw(parent),
-            UserData::from_raw(user_data),
-            Device::from_raw(dev).ok_or(ENODEV),
-        )
-    };
-    match dev.and_then(|dev| Nested::alloc(&dev, parent, flags, data)) {
-        Ok(domain) => domain.into_raw(),
+    pasid: bindings::ioasid_t,
+) -> *mut bindings::dev_pasid_info {
+    // SAFETY: Who attaches a device to a domain keeps both.
+    let (dev, domain) = unsafe { (Device::from_raw(dev), Domain::from_raw(domain.cast())) };
+    let new = dev.ok_or(ENODEV);
+    match new.and_then(|dev| attach::add_pasid(domain, &dev, pasid)) {
+        Ok(new) => new.keep(false).cast(),
         Err(e) => e.to_ptr(),
+    }
+}
+
+/// # Safety
+///
+/// `domain` is null or a domain of this driver, which the PASID of the device is attached to no
+/// more; `dev` is probed, and the mutex of its group is held.
+#[export]
+unsafe extern "C" fn domain_remove_dev_pasid(
+    domain: *mut bindings::iommu_domain,
+    dev: *mut bindings::device,
+    pasid: bindings::ioasid_t,
+) {
+    // SAFETY: Null, or a domain that is there.
+    let domain = unsafe { AnyDomain::from_nullable(domain) };
+    let domain = domain.and_then(|domain| Replaced::of(domain).ok()?.domain());
+    // SAFETY: Who detaches a device keeps it probed.
+    if let (Some(domain), Some(dev)) = (domain, unsafe { Device::from_raw(dev) }) {
+        attach::remove_pasid(domain, &dev, pasid);
+    }
+}
+
+/// # Safety
+///
+/// `dev` is probed, and the mutex of its group is held or it is being released.
+#[export]
+unsafe extern "C" fn device_block_translation(dev: *mut bindings::device) {
+    // SAFETY: The device is there until its release ends.
+    if let Some(dev) = unsafe { Device::from_raw(dev) } {
+        attach::detach(&dev);
     }
 }

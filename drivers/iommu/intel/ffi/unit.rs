@@ -17,7 +17,8 @@ use kernel::{
 use crate::{
     caps::Caps,
     flush_plan::Plan,
-    invalidate::Desc, //
+    invalidate::Desc,
+    paging::Abilities, //
 };
 
 #[cfg(CONFIG_INTEL_IOMMU_RUST_DROP)]
@@ -39,6 +40,12 @@ const GCMD_TE: u32 = 1 << 31;
 pub(super) fn lossy() -> u32 {
     // SAFETY: A word that whoever tests the tests may change at any time.
     unsafe { (&raw const bindings::vtd_drop).read_volatile() }
+}
+
+/// Whether page tables may map pages that are larger than 4 KiB: the user may forbid it.
+pub(crate) fn superpages() -> bool {
+    // SAFETY: A word that changes while the command line is read only.
+    unsafe { (&raw const bindings::intel_iommu_superpage).read_volatile() != 0 }
 }
 
 /// Proof that `intel_iommu::lock` of a unit is held; dropping it unlocks.
@@ -85,22 +92,38 @@ impl<'a> Unit<'a> {
             .unwrap_or(Bounded::<u64, 3>::new::<2>())
     }
 
+    /// The greatest address width that it can walk tables of, as AW wants it.
+    pub(crate) fn max_agaw(&self) -> Bounded<u64, 3> {
+        // SAFETY: The unit is there by the invariant; `msagaw` was set before anybody got it.
+        let msagaw = u64::try_from(unsafe { (*self.as_raw()).msagaw }).ok();
+        msagaw
+            .and_then(Bounded::try_new)
+            .unwrap_or(Bounded::<u64, 3>::new::<2>())
+    }
+
+    /// What it can do for domains.
+    pub(crate) fn abilities(&self) -> Abilities {
+        let caps = self.caps();
+        // SAFETY: A word that changes while PCI's quirks run, before there are domains.
+        let quirk = unsafe { (&raw const bindings::intel_iommu_rwbf_quirk).read_volatile() != 0 };
+        Abilities {
+            caps,
+            scalable: self.scalable(),
+            write_buffer: quirk || caps.cap.write_buffer().into_bool(),
+        }
+    }
+
     /// Whether it works in scalable mode.
     pub(crate) fn scalable(&self) -> bool {
-        // SAFETY: The unit is there by the invariant.
-        unsafe { bindings::vtd_scalable(self.as_raw()) }
+        // SAFETY: A word that changes while the units are set up only.
+        let wanted = unsafe { (&raw const bindings::intel_iommu_sm).read_volatile() != 0 };
+        wanted && self.caps().ecap.scalable().into_bool()
     }
 
     /// Whether it knows PASIDs.
     pub(crate) fn pasid_supported(&self) -> bool {
         // SAFETY: The unit is there by the invariant.
         unsafe { bindings::vtd_pasid_supported(self.as_raw()) }
-    }
-
-    /// Whether it nests.
-    pub(crate) fn nested_supported(&self) -> bool {
-        // SAFETY: The unit is there by the invariant.
-        unsafe { bindings::vtd_nested_supported(self.as_raw()) }
     }
 
     /// Whether translation is on. While it is not, devices are not to be asked to invalidate
@@ -120,8 +143,11 @@ impl<'a> Unit<'a> {
 
     /// Whether the context entry of a device is that of a crashed kernel.
     pub(crate) fn context_copied(&self, bus: u8, devfn: u8) -> bool {
+        // SAFETY: The unit is there by the invariant; the map comes before devices are found, and
+        // does not go.
+        let none = unsafe { (*self.as_raw()).copied_tables }.is_null();
         // SAFETY: The unit is there by the invariant.
-        unsafe { bindings::vtd_context_copied(self.as_raw(), bus, devfn) }
+        !none && unsafe { bindings::vtd_context_copied(self.as_raw(), bus, devfn) }
     }
 
     /// Notes that the context entry is ours. It was copied.

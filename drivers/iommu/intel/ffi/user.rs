@@ -14,7 +14,10 @@ use kernel::{
     bindings,
     error::to_result,
     iommu::{
-        domain::Head,
+        domain::{
+            AnyDomain,
+            Head, //
+        },
         user_data::UserStruct, //
     },
     prelude::*,
@@ -23,12 +26,18 @@ use kernel::{
 use zerocopy_derive::Immutable;
 
 use super::{
-    domain::SecondStageDomain,
+    domain::{
+        DmarHead,
+        SecondStageDomain, //
+    },
     viommu::Did, //
 };
-use crate::pasid_entry::{
-    UserStage,
-    WORDS, //
+use crate::{
+    paging::Second,
+    pasid_entry::{
+        UserStage,
+        WORDS, //
+    },
 };
 
 /// `struct iommu_hwpt_vtd_s1`: a first stage of a user's.
@@ -223,7 +232,7 @@ const _: () = assert!(WideDesc::TYPE > 0xffff && VtdFault::TYPE > 0xffff);
 ///
 /// # Invariants
 ///
-/// Points to a paging domain of this driver that is a nest parent, and that stays as long as
+/// Points to a [`Second`] that is a nest parent, and that stays as long as
 /// domains are nested on it.
 #[derive(Clone, Copy)]
 pub(crate) struct Parent(NonNull<bindings::dmar_domain>);
@@ -233,12 +242,15 @@ impl Parent {
     ///
     /// # Safety
     ///
-    /// `ptr` is a domain, of any driver, and stays as long as domains are nested on it.
-    pub(super) unsafe fn from_raw(ptr: *mut bindings::iommu_domain) -> Option<Self> {
-        // SAFETY: The caller has a domain, of any driver.
-        let suits = unsafe { bindings::vtd_is_nest_parent(ptr) };
-        // INVARIANT: Only a paging domain of this driver has said yes.
-        NonNull::new(ptr.cast()).filter(|_| suits).map(Self)
+    /// `domain`, of whatever driver, stays as long as domains are nested on it.
+    pub(super) unsafe fn of(domain: &AnyDomain) -> Option<Self> {
+        let suits = domain
+            .downcast::<Second>()
+            .is_some_and(|domain| domain.is_parent());
+        // INVARIANT: It is one, and stays as long.
+        NonNull::new(domain.as_raw().cast())
+            .filter(|_| suits)
+            .map(Self)
     }
 
     /// The domain.
@@ -277,8 +289,10 @@ unsafe impl Head for NestedHead {
     unsafe fn init(this: *mut Self, config: &NestedConfig) -> Result {
         let domain: *mut bindings::dmar_domain = this.cast();
         let asked = ptr::from_ref(&config.asked).cast();
-        // SAFETY: It is zero, and by the invariant of `Parent` that stays as long. What was asked
-        // has the layout of the C structure, which is copied.
+        // SAFETY: It is zero but for the core's part.
+        unsafe { bindings::vtd_domain_init(domain) };
+        // SAFETY: By the invariant of `Parent` that stays as long. What was asked has the layout
+        // of the C structure, which is copied.
         to_result(unsafe { bindings::vtd_nested_init(domain, config.parent.0.as_ptr(), asked) })?;
         let Some(did) = &config.did else {
             return Ok(());
@@ -296,3 +310,6 @@ unsafe impl Head for NestedHead {
         unsafe { bindings::vtd_nested_deinit(this.cast()) };
     }
 }
+
+// SAFETY: It is one, and `init()` does that.
+unsafe impl DmarHead for NestedHead {}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A vIOMMU's share of a unit, and what the core calls to make one.
+//! A vIOMMU's share of a unit.
 
 use core::ptr::NonNull;
 
@@ -10,17 +10,12 @@ use kernel::{
     iommu::{
         domain::AnyDomain,
         user_data::Handled,
-        viommu::{
-            init,
-            size,
-            NewViommu, //
-        }, //
+        viommu::NewViommu, //
     },
     prelude::*, //
 };
 
 use super::{
-    device::Device,
     domain::SecondStageDomain,
     errno,
     unit::Unit,
@@ -84,11 +79,11 @@ impl Share {
     /// `EINVAL`: nothing of this driver's can be nested on it.
     pub(crate) fn new(viommu: &NewViommu<'_, Vtd>, parent: &AnyDomain) -> Result<Self> {
         let of_core = viommu.iommu_device();
-        // SAFETY: Such a vIOMMU is made by `intel_iommu_viommu_init()` only, which is an operation
-        // of this driver's units; all of them are in a `struct intel_iommu`.
+        // SAFETY: Such a vIOMMU is made by an operation of this driver's units only, and all of
+        // them are in a `struct intel_iommu`.
         let unit = unsafe { container_of!(of_core, bindings::intel_iommu, iommu) };
         // SAFETY: iommufd keeps the parent as long as there is the vIOMMU.
-        let parent = unsafe { Parent::from_raw(parent.as_raw()) }.ok_or(EINVAL)?;
+        let parent = unsafe { Parent::of(parent) }.ok_or(EINVAL)?;
         let unit = NonNull::new(unit).ok_or(EINVAL)?;
         // SAFETY: A device of the unit's is bound to iommufd, so that it is there.
         unsafe { bindings::vtd_unit_get(unit.as_ptr()) };
@@ -161,15 +156,11 @@ impl Did {
     ///
     /// `ENOSPC`: all are in use; `ENOMEM`.
     pub(crate) fn alloc(share: &Share) -> Result<Self> {
-        // SAFETY: The unit is there.
-        let did = unsafe { bindings::vtd_did_alloc(share.unit().as_raw()) };
-        if did < 0 {
-            return Err(Error::from_errno(did));
-        }
+        let did = share.unit().lock_ids().alloc()?;
         // INVARIANT: It was allocated just now.
         Ok(Self {
             unit: share.unit.clone(),
-            did: did.try_into().map_err(|_| ENOSPC)?,
+            did,
         })
     }
 
@@ -186,38 +177,6 @@ impl Did {
 
 impl Drop for Did {
     fn drop(&mut self) {
-        // SAFETY: The unit is there, and by the invariant the id was allocated.
-        unsafe { bindings::vtd_did_free(self.unit().as_raw(), self.did) };
+        self.unit().lock_ids().free(self.did);
     }
-}
-
-/// # Safety
-///
-/// `dev` is a device of this driver's that iommufd has bound.
-#[export]
-unsafe extern "C" fn intel_iommu_get_viommu_size(
-    dev: *mut bindings::device,
-    kind: bindings::iommu_viommu_type,
-) -> usize {
-    // SAFETY: A bound device is not released.
-    let dev = unsafe { Device::from_raw(dev) };
-    match dev {
-        Some(dev) if Vtd::offered(&dev, kind) => size::<Vtd>(),
-        _ => 0,
-    }
-}
-
-/// # Safety
-///
-/// `viommu` is of an IOMMU of this driver's, set up by iommufd in memory of the size that
-/// [`intel_iommu_get_viommu_size`] gave; iommufd holds `parent`; `user_data` is null or valid.
-#[export]
-unsafe extern "C" fn intel_iommu_viommu_init(
-    viommu: *mut bindings::iommufd_viommu,
-    parent: *mut bindings::iommu_domain,
-    user_data: *const bindings::iommu_user_data,
-) -> c_int {
-    // SAFETY: iommufd has set `viommu` up in as much memory as `init()` wants, and keeps all three
-    // until this returns.
-    unsafe { init::<Vtd>(viommu, parent, user_data) }
 }

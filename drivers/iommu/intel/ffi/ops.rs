@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The table of the driver's operations: what is Rust, and what has stayed C.
+//!
+//! C finds devices and lets them go: probing, reserved regions, groups and quirks are about PCI and
+//! firmware, and nothing that is decided there is about domains. SVA's domains, whose life is that
+//! of a process's page table, are C's `svm.c`, and the page request queue is `prq.c`.
+
+use kernel::{
+    bindings,
+    iommu::{
+        domain::{
+            AnyDomain,
+            NewDomain, //
+        },
+        ops::{
+            AllocFlags,
+            IommuOps,
+            IommuTable,
+            Served, //
+        },
+        user_data::UserData, //
+    },
+    prelude::*, //
+};
+
+use super::{
+    device::Device,
+    user::Parent, //
+};
+use crate::{
+    attach,
+    nested::Nested,
+    paging,
+    viommu::Vtd, //
+};
+
+/// The driver.
+pub(super) struct IntelIommu;
+
+/// The name that C knows it by.
+#[allow(non_upper_case_globals)]
+#[no_mangle]
+pub(super) static intel_iommu_ops: IommuTable<IntelIommu> = {
+    let mut ops = IommuTable::<IntelIommu>::new()
+        .blocked(&attach::BLOCKED)
+        .identity(&attach::IDENTITY)
+        .into_raw();
+    ops.capable = Some(bindings::intel_iommu_capable);
+    ops.hw_info = Some(bindings::intel_iommu_hw_info);
+    ops.domain_alloc_sva = Some(bindings::vtd_svm_domain_alloc);
+    ops.probe_device = Some(bindings::intel_iommu_probe_device);
+    ops.probe_finalize = Some(bindings::intel_iommu_probe_finalize);
+    ops.release_device = Some(bindings::intel_iommu_release_device);
+    ops.get_resv_regions = Some(bindings::intel_iommu_get_resv_regions);
+    ops.device_group = Some(bindings::intel_iommu_device_group);
+    ops.is_attach_deferred = Some(bindings::intel_iommu_is_attach_deferred);
+    ops.def_domain_type = Some(bindings::intel_iommu_def_domain_type);
+    ops.page_response = Some(bindings::intel_iommu_page_response);
+    // SAFETY: These are the driver's, for its devices.
+    unsafe { IommuTable::with(ops) }
+};
+
+#[vtable]
+impl IommuOps for IntelIommu {
+    type Viommu = Vtd;
+
+    fn table() -> &'static IommuTable<Self> {
+        &intel_iommu_ops
+    }
+
+    fn domain_alloc_paging_flags(
+        dev: &Served,
+        flags: AllocFlags,
+        data: Option<&UserData>,
+    ) -> Result<NewDomain> {
+        paging::alloc(&Device::of(dev)?, flags, data)
+    }
+
+    fn domain_alloc_nested(
+        dev: &Served,
+        parent: &AnyDomain,
+        flags: AllocFlags,
+        data: &UserData,
+    ) -> Result<NewDomain> {
+        // SAFETY: The core keeps it as long as the new domain is there.
+        let parent = unsafe { Parent::of(parent) };
+        Ok(Nested::alloc(&Device::of(dev)?, parent, flags, data)?.into())
+    }
+
+    fn has_viommu(dev: &Served, kind: u32) -> bool {
+        Device::of(dev).is_ok_and(|dev| Vtd::offered(&dev, kind))
+    }
+}
