@@ -54,6 +54,27 @@ static void with_two(struct ctx *c)
 	must(vtd_attach(&c->v, c->hwpt[0]));
 }
 
+/* Two of the kernel's second stages. */
+static void with_parents(struct ctx *c)
+{
+	uint32_t flags = IOMMU_HWPT_ALLOC_NEST_PARENT | IOMMU_HWPT_ALLOC_PASID;
+
+	c->hwpt[0] = c->v.parent;
+	must(vtd_alloc_hwpt(&c->v, c->v.ioas, flags, NULL, 0, &c->hwpt[1]));
+	must(vtd_attach(&c->v, c->hwpt[0]));
+}
+
+/* Two of its first stages. */
+static void with_first_stages(struct ctx *c)
+{
+	unsigned int i;
+
+	for (i = 0; i < 2; i++)
+		must(vtd_alloc_hwpt(&c->v, c->v.ioas, IOMMU_HWPT_ALLOC_PASID, NULL, 0,
+				    &c->hwpt[i]));
+	must(vtd_attach(&c->v, c->hwpt[0]));
+}
+
 /* Every other page, so that no entry touches the one before it. */
 static void with_array(struct ctx *c)
 {
@@ -145,9 +166,8 @@ static void with_queue_ats(struct ctx *c)
 static void run_attach(void *ctx)
 {
 	struct ctx *c = ctx;
-	struct vfio_device_detach_iommufd_pt detach = { .argsz = sizeof(detach) };
 
-	must(ioctl(c->v.dev, VFIO_DEVICE_DETACH_IOMMUFD_PT, &detach));
+	must(vtd_detach(&c->v));
 	must(vtd_attach(&c->v, c->hwpt[0]));
 }
 
@@ -249,6 +269,12 @@ static const struct bench benches[] = {
 	{ "vtd_replace_nested_nested", "op", with_two, run_replace_nested, 200, 2 },
 	{ "vtd_replace_nested_parent", "op", with_two, run_replace_parent, 200, 2 },
 	{ "vtd_pasid_attach_replace_detach", "op", with_two, run_pasid, 200, 1 },
+	{ "vtd_parent_detach_attach", "op", with_parents, run_attach, 200, 1 },
+	{ "vtd_parent_replace", "op", with_parents, run_replace_nested, 200, 2 },
+	{ "vtd_parent_pasid", "op", with_parents, run_pasid, 200, 1 },
+	{ "vtd_first_stage_detach_attach", "op", with_first_stages, run_attach, 200, 1 },
+	{ "vtd_first_stage_replace", "op", with_first_stages, run_replace_nested, 200, 2 },
+	{ "vtd_first_stage_pasid", "op", with_first_stages, run_pasid, 200, 1 },
 	{ "vtd_invalidate_1", "op", with_array, run_invalidate, 1000, 1, 1 },
 	{ "vtd_invalidate_16", "op", with_array, run_invalidate, 200, 1, 16 },
 	{ "vtd_invalidate_512", "op", with_array, run_invalidate, 20, 1, 512 },

@@ -125,13 +125,17 @@ FIXTURE(fail)
 	int did;
 };
 
-/* What a hwpt is to the unit if it is the next to take a domain-id: the lowest that is free. */
+/*
+ * What a hwpt is to the unit if it is the next to take a domain-id: the lowest that is
+ * free when the parent has given back its own and taken the lowest that was free.
+ */
 static int next_did(struct vtd *v, uint32_t viommu, uint64_t root)
 {
 	uint32_t hwpt;
 	int did = -1;
 
-	if (vtd_alloc_pe(v, viommu, root, 0xffff, &hwpt))
+	if (vtd_detach(v) || vtd_attach(v, v->parent) ||
+	    vtd_alloc_pe(v, viommu, root, 0xffff, &hwpt))
 		return -1;
 	if (!vtd_attach(v, hwpt))
 		did = vtd_did_of(v, hwpt);
@@ -355,6 +359,33 @@ TEST_F(fail, attach)
 	ASSERT_EQ(0, vtd_alloc_nested(v, v->parent, before, 48, &hwpt));
 	replace(_metadata, v, &self->s, NO_PASID, hwpt, self->hwpt);
 	ASSERT_EQ(0, vtd_attach(v, v->parent));
+	ASSERT_EQ(0, vtd_destroy(v, hwpt));
+}
+
+/* A domain of the kernel's, of the first stage and of the second one, where a guest's was. */
+TEST_F(fail, attach_paging)
+{
+	static const uint32_t flags[] = { 0, IOMMU_HWPT_ALLOC_NEST_PARENT };
+	static const uint32_t pasids[] = { NO_PASID, 1 };
+	uint64_t before = vtd_new_table(&self->v);
+	uint32_t hwpt, ioas, paging;
+	struct vtd *v = &self->v;
+	unsigned int i, j;
+
+	vtd_set(v, before, IOVA, gpa_of(B), FS_LEAF);
+	ASSERT_EQ(0, vtd_alloc_pe(v, self->viommu, before, DID2, &hwpt));
+	ASSERT_EQ(0, vtd_alloc_ioas(v, &ioas));
+	ASSERT_EQ(0, vtd_map_gpa(v, ioas, IOVA, host_of(v, A), PG));
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		ASSERT_EQ(0, vtd_alloc_hwpt(v, ioas, flags[i] | IOMMU_HWPT_ALLOC_PASID, NULL, 0,
+					    &paging));
+		for (j = 0; j < ARRAY_SIZE(pasids); j++)
+			replace(_metadata, v, &self->s, pasids[j], hwpt, paging);
+		ASSERT_EQ(0, vtd_attach(v, v->parent));
+		ASSERT_EQ(0, vtd_detach_pasid(v, 1));
+		ASSERT_EQ(0, vtd_destroy(v, paging));
+	}
+	ASSERT_EQ(0, vtd_destroy(v, ioas));
 	ASSERT_EQ(0, vtd_destroy(v, hwpt));
 }
 

@@ -218,6 +218,38 @@ TEST_F(units, of_one_unit)
 	EXPECT_EQ(TOKEN(A), GET(b, NO_PASID));
 }
 
+/* What the kernel made for one unit and the other one cannot use: that stays as it was. */
+TEST_F(units, domain_of_the_other)
+{
+	struct unit *able = &self->a, *other = &self->b;
+	uint32_t ioas = self->first.ioas, plain;
+	int rc;
+
+	ASSERT_EQ(0, vtd_alloc_hwpt(able->v, ioas, IOMMU_HWPT_ALLOC_PASID, NULL, 0, &plain));
+	rc = vtd_attach(other->v, plain);
+	if (!rc) {
+		able = &self->b;
+		other = &self->a;
+		ASSERT_EQ(0, vtd_attach(able->v, able->hwpt));
+		ASSERT_EQ(0, vtd_alloc_hwpt(able->v, ioas, IOMMU_HWPT_ALLOC_PASID, NULL, 0,
+					    &plain));
+	}
+	ASSERT_EQ(0, vtd_attach(other->v, other->hwpt));
+	rc = vtd_attach(other->v, plain);
+	if (!rc)
+		SKIP(return, "both units can do the same");
+	EXPECT_EQ(-EINVAL, rc);
+	EXPECT_EQ(other == &self->a ? TOKEN(A) : TOKEN(B), GET(other, NO_PASID));
+	EXPECT_EQ(-EINVAL, vtd_attach_pasid(other->v, 1, plain));
+	EXPECT_EQ(other == &self->a ? TOKEN(A) : TOKEN(B), GET(other, NO_PASID));
+	EXPECT_EQ(REFUSED, GET(other, 1));
+	/* Nor is it used up. */
+	ASSERT_EQ(0, vtd_attach(able->v, plain));
+	EXPECT_EQ(PDMA_DONE, pdma_run(able->v, self->how | PDMA_READ, NO_PASID, gpa_of(A),
+				      SENTINEL));
+	EXPECT_EQ(TOKEN(A), pdma_buffer(able->v));
+}
+
 /* Each has the guest's names to itself, and its caches. */
 TEST_F(units, same_names)
 {

@@ -300,6 +300,13 @@ static inline int vtd_attach(struct vtd *v, uint32_t pt_id)
 	return ioctl(v->dev, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &cmd) ? -errno : 0;
 }
 
+static inline int vtd_detach(struct vtd *v)
+{
+	struct vfio_device_detach_iommufd_pt cmd = { .argsz = sizeof(cmd) };
+
+	return ioctl(v->dev, VFIO_DEVICE_DETACH_IOMMUFD_PT, &cmd) ? -errno : 0;
+}
+
 /*
  * Attaches @pt_id by way of the IOAS: after an attach that failed the kernel
  * may believe that nothing has changed.
