@@ -13,7 +13,7 @@
 /* Made for the harness's fixtures. */
 #pragma GCC diagnostic ignored "-Wunused-variable"
 #include "iommufd_utils.h"
-#include "vtd_nested.h"
+#include "vtd_engine.h"
 
 #define ALLOW	"/sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
 #define IOVA	0x10000000ULL
@@ -166,8 +166,8 @@ TEST_F(noiommu, dma)
 	EXPECT_EQ(8, length);
 	ASSERT_EQ(0, get_pa(self->fd, self->ioas_id, IOVA + 9 * PG + 0x18, &length, &to));
 	EXPECT_EQ(0x18, to % PG);
-	ASSERT_EQ(0, edu_dma(&self->v, false, from));
-	ASSERT_EQ(0, edu_dma(&self->v, true, to));
+	ASSERT_EQ(0, vtd_edu.dma(&self->v, false, from));
+	ASSERT_EQ(0, vtd_edu.dma(&self->v, true, to));
 	EXPECT_EQ(TOKEN(3), *(uint64_t *)(self->memory + 9 * PG + 0x18));
 	EXPECT_EQ(TOKEN(9), *(uint64_t *)(self->memory + 9 * PG));
 }

@@ -3,7 +3,8 @@
  * PASIDs on VT-d, with real DMA: nested hwpts attached to PASIDs of a device,
  * each variant by untranslated requests and through the device's translation
  * cache. VTD_DEVICE=bdf names the device; by default it is QEMU's `pasid-dma`.
- * For another device only the checks that need no DMA run.
+ * For another device, which has to be bound to vfio-pci, only the checks that need no
+ * DMA run.
  */
 #include <pthread.h>
 

@@ -9,7 +9,7 @@
 #include <stdarg.h>
 
 #include "kselftest.h"
-#include "vtd_nested.h"
+#include "vtd_engine.h"
 
 #define IOVA	0x7fe000200000ULL
 #define FIRST	(DATA_PAGE + 10)
@@ -162,13 +162,13 @@ static void draw_walk(struct vtd *v, uint64_t root, uint64_t ss_root, uint64_t i
 	draw_second_stage(v, ss_root, table | (iova & 0xfff), false);
 }
 
-static const char *kept(uint64_t value)
+static const char *kept(const struct vtd *v, uint64_t value)
 {
 	if (value == TOKEN(FIRST))
 		return "page 1";
 	if (value == TOKEN(SECOND))
 		return "page 2";
-	return refused(value) ? "nothing" : "something else";
+	return refused(v, value) ? "nothing" : "something else";
 }
 
 static void show_pasid_entry(struct vtd *v, uint64_t root, uint64_t *ss_root)
@@ -258,7 +258,7 @@ int main(int argc, char **argv)
 	head("DMA through both stages");
 	value = dev_read(v, IOVA);
 	printf("   the device reads  8 bytes at GIOVA %#llx: %016llx (%s)\n", IOVA,
-	       (unsigned long long)value, kept(value));
+	       (unsigned long long)value, kept(v, value));
 	check(value == TOKEN(FIRST), "that is what lies in page 1");
 	dev_write(v, IOVA + 8, 0x6f6c6c6548ULL);
 	printf("   the device writes 8 bytes at GIOVA %#llx: \"%s\" is in memory\n", IOVA + 8,
@@ -272,21 +272,21 @@ int main(int argc, char **argv)
 	vtd_set(v, root, IOVA, gpa_of(SECOND), FS_LEAF);
 	printf("   its entry becomes %016llx\n", (unsigned long long)*leaf);
 	before = dev_read(v, IOVA);
-	printf("   the device reads  %016llx: %s\n", (unsigned long long)before, kept(before));
+	printf("   the device reads  %016llx: %s\n", (unsigned long long)before, kept(v, before));
 	check(before == TOKEN(FIRST), "still page 1: the IOMMU remembers the old translation");
 	must(vtd_invalidate(v, hwpt, IOVA, 1), "HWPT_INVALIDATE");
 	printf("   IOMMU_HWPT_INVALIDATE of one page, as a VMM does it for its guest\n");
 	value = dev_read(v, IOVA);
-	printf("   the device reads  %016llx: %s\n", (unsigned long long)value, kept(value));
+	printf("   the device reads  %016llx: %s\n", (unsigned long long)value, kept(v, value));
 	check(value == TOKEN(SECOND), "page 2, at once");
 
 	head("The host takes the page away");
 	must(vtd_unmap_gpa(v, v->ioas, gpa_of(SECOND), PG), "IOAS_UNMAP");
 	value = dev_read(v, IOVA);
-	printf("   the guest's tables are as before; the device reads %s\n", kept(value));
-	check(refused(value), "stage 2 refuses, without any help of the guest");
+	printf("   the guest's tables are as before; the device reads %s\n", kept(v, value));
+	check(refused(v, value), "stage 2 refuses, without any help of the guest");
 
-	vtd_release(v);
+	vtd_end(v);
 	if (failures)
 		printf("\n%s%d of the claims above did not hold.%s\n", ink(BAD), failures,
 		       ink(PLAIN));

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * What the nested-translation kselftest and its demonstration share: a PCI
- * device taken over through VFIO, guest-like memory behind an IOAS, stage-1
- * tables in that memory, and DMA by QEMU's `edu` device.
+ * device taken over through VFIO, guest-like memory behind an IOAS, and stage-1
+ * tables in that memory. How the device does DMA: vtd_engine.h.
  *
  * Addresses: a GIOVA is what the device puts on the bus; stage 1 (tables in
  * the memory below, written by this program as a guest would) turns it into a
@@ -41,6 +41,7 @@
 #define MEM_PAGES	4096U		/* 16 MiB */
 #define TABLE_PAGES	256U		/* the first ones hold stage-1 tables */
 #define STAGE_PAGE	256U		/* the device's buffer goes through it */
+#define ENGINE_PAGE	257U		/* the device's queues, at their GPA in all tables */
 #define DATA_PAGE	512U		/* 2 MiB aligned: free for the tests */
 #define SCATTER		3U
 /* Seconds for a test that needs many set-ups, on an emulated and busy machine. */
@@ -70,18 +71,21 @@
 #define ECAP_SLTS	(1ULL << 46)
 #define ECAP_FLTS	(1ULL << 47)
 
+#define ECAP_SMTS	(1ULL << 43)
 #define ECAP_PRS	(1ULL << 29)
 #define ECAP_PASID	(1ULL << 40)
 
 #define EDU_ID		0x11e81234U
 #define PDMA_ID		0x00da1b36U	/* see vtd_pdma.h */
-#define EDU_BUFFER	0x40000ULL
 #define SENTINEL	0x5e5e5e5e5e5e5e5eULL
-#define TOKEN(page)	(0x70ce000000000000ULL | (page))
+/* Not each engine shows all 64 bits, see vtd_engine.h. */
+#define TOKEN(page)	(0x70ce000000000000ULL | (uint64_t)(page) << 24)
+
+struct vtd_engine;
 
 struct vtd {
 	char bdf[32];
-	char why[160];		/* what went wrong in setup */
+	char why[256];		/* what went wrong in setup, or why there is no engine */
 	uint32_t pci_id;
 	int iommufd, dev;
 	uint32_t dev_id, ioas, parent;
@@ -93,6 +97,9 @@ struct vtd {
 	void *mem_map;
 	size_t bar_size;
 	unsigned int next_table;	/* first unused page for tables */
+	const struct vtd_engine *engine;
+	void *engine_state;
+	uint64_t engine_table;		/* maps its pages: an entry of level 3 is to point to it */
 };
 
 static inline uint64_t gpa_of(unsigned int page)
@@ -180,7 +187,10 @@ static inline bool vtd_find(struct vtd *v, uint32_t id)
 	return found;
 }
 
-/* Opens the VFIO character device of the PCI device, binding it if needed. */
+/*
+ * Opens the VFIO character device of the PCI device. QEMU's devices for tests are
+ * bound to vfio-pci if they are not; others are somebody's, see vtd_take.c.
+ */
 static inline int vtd_open_device(struct vtd *v)
 {
 	char path[300];
@@ -189,7 +199,7 @@ static inline int vtd_open_device(struct vtd *v)
 	DIR *dir;
 
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/vfio-dev", v->bdf);
-	if (access(path, F_OK)) {
+	if (access(path, F_OK) && (vtd_is_edu(v) || vtd_is_pdma(v))) {
 		snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver/unbind", v->bdf);
 		sysfs_write(path, v->bdf);
 		snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver_override", v->bdf);
@@ -389,77 +399,26 @@ static inline void vtd_set(struct vtd *v, uint64_t root, uint64_t iova, uint64_t
 	*vtd_entry(v, root, 4, iova, 1) = gpa | bits;
 }
 
-/* A root table that maps the staging page. */
+/* Maps the staging page and what the engine needs. */
+static inline void vtd_set_engine(struct vtd *v, uint64_t root, unsigned int levels)
+{
+	*vtd_entry(v, root, levels, STAGE_IOVA, 1) = gpa_of(STAGE_PAGE) | FS_LEAF;
+	if (v->engine_table)
+		*vtd_entry(v, root, levels, GPA_BASE, 3) = v->engine_table | FS_LEAF;
+}
+
+/* A root table with these. */
 static inline uint64_t vtd_new_root(struct vtd *v)
 {
 	uint64_t root = vtd_new_table(v);
 
-	vtd_set(v, root, STAGE_IOVA, gpa_of(STAGE_PAGE), FS_LEAF);
+	vtd_set_engine(v, root, 4);
 	return root;
-}
-
-/*
- * edu's DMA: 8 bytes between @addr and its buffer; waits for the end. Memory
- * is written before it starts and read after it.
- */
-static inline int edu_dma(struct vtd *v, bool to_memory, uint64_t addr)
-{
-	uint64_t *reg = (uint64_t *)(v->bar + 0x80);	/* source, target, count, command */
-	struct timespec nap = { .tv_nsec = 200000 };
-	int tries;
-
-	__atomic_store_n(&reg[0], to_memory ? EDU_BUFFER : addr, __ATOMIC_RELAXED);
-	__atomic_store_n(&reg[1], to_memory ? addr : EDU_BUFFER, __ATOMIC_RELAXED);
-	__atomic_store_n(&reg[2], 8, __ATOMIC_RELAXED);
-	__sync_synchronize();
-	__atomic_store_n(&reg[3], to_memory ? 3 : 1, __ATOMIC_RELAXED);
-	for (tries = 0; tries < 50000; tries++) {
-		if (!(__atomic_load_n(&reg[3], __ATOMIC_RELAXED) & 1)) {
-			__sync_synchronize();
-			return 0;
-		}
-		nanosleep(&nap, NULL);
-	}
-	return -ETIMEDOUT;
 }
 
 static inline uint64_t *vtd_stage(struct vtd *v)
 {
 	return host_of(v, STAGE_PAGE);
-}
-
-/* The device reads 8 bytes at @iova; @stage is where it finds the staging page. */
-static inline uint64_t dev_read_by(struct vtd *v, uint64_t stage, uint64_t iova)
-{
-	*vtd_stage(v) = SENTINEL;
-	edu_dma(v, false, stage);
-	edu_dma(v, false, iova);
-	edu_dma(v, true, stage);
-	return *vtd_stage(v);
-}
-
-/* The device writes @value to @iova. */
-static inline void dev_write_by(struct vtd *v, uint64_t stage, uint64_t iova, uint64_t value)
-{
-	*vtd_stage(v) = value;
-	edu_dma(v, false, stage);
-	edu_dma(v, true, iova);
-}
-
-static inline uint64_t dev_read(struct vtd *v, uint64_t iova)
-{
-	return dev_read_by(v, STAGE_IOVA, iova);
-}
-
-static inline void dev_write(struct vtd *v, uint64_t iova, uint64_t value)
-{
-	dev_write_by(v, STAGE_IOVA, iova, value);
-}
-
-/* What a read that the IOMMU refused leaves behind. */
-static inline bool refused(uint64_t value)
-{
-	return value == SENTINEL || value == 0 || value == ~0ULL;
 }
 
 static inline int vtd_fail(struct vtd *v, const char *what)
@@ -602,6 +561,11 @@ static inline int vtd_bind(struct vtd *v)
 	};
 
 	v->dev = vtd_open_device(v);
+	if (v->dev < 0 && !vtd_is_edu(v) && !vtd_is_pdma(v)) {
+		snprintf(v->why, sizeof(v->why), "%s is not bound to vfio-pci, or not ours to open",
+			 v->bdf);
+		return 1;
+	}
 	if (v->dev < 0)
 		return vtd_fail(v, "no VFIO device; is there an IOMMU, and vfio-pci?");
 	if (ioctl(v->dev, VFIO_DEVICE_BIND_IOMMUFD, &bind))
@@ -625,8 +589,6 @@ static inline int vtd_map_bar(struct vtd *v)
 	struct vfio_region_info bar = { .argsz = sizeof(bar), .index = VFIO_PCI_BAR0_REGION_INDEX };
 	void *at;
 
-	if (!vtd_is_edu(v) && !vtd_is_pdma(v))
-		return 0;
 	if (ioctl(v->dev, VFIO_DEVICE_GET_REGION_INFO, &bar))
 		return vtd_fail(v, "regions");
 	at = mmap(NULL, bar.size, PROT_READ | PROT_WRITE, MAP_SHARED, v->dev, bar.offset);
@@ -694,14 +656,9 @@ static inline int vtd_setup_on(struct vtd *v, uint32_t id, uint32_t parent_flags
 	errno = -vtd_alloc_hwpt(v, v->ioas, IOMMU_HWPT_ALLOC_NEST_PARENT | parent_flags, NULL, 0,
 				&v->parent);
 	if (errno)
-		return vtd_fail(v, "nest parent");
+		return vtd_fail(v, "nest parent (is VT-d in scalable mode?)");
 
-	return vtd_map_bar(v);
-}
-
-static inline int vtd_setup(struct vtd *v, uint32_t parent_flags)
-{
-	return vtd_setup_on(v, EDU_ID, parent_flags);
+	return vtd_is_edu(v) || vtd_is_pdma(v) ? vtd_map_bar(v) : 0;
 }
 
 #define DIRTY_TRACKING	IOMMU_HWPT_ALLOC_DIRTY_TRACKING
@@ -730,8 +687,7 @@ static inline int vtd_tracks(int rc, struct vtd *v)
 			TH_LOG("%s", (v)->why);          \
 	})
 
-/* Gives all of it back; a mapping of the BAR would keep the device open. */
-/* The device leaves. */
+/* The device leaves; a mapping of the BAR would keep it open. */
 static inline void vtd_close_device(struct vtd *v)
 {
 	if (v->bar)

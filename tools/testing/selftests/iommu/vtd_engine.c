@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The engines that are known, and what tests do with any of them. QEMU's devices for
+ * tests are here; drives and what upstream's VFIO selftests know have files of their own.
+ */
+#include "kselftest.h"
+#include "vtd_engine.h"
+#include "vtd_pdma.h"
+
+#define EDU_BUFFER	0x40000ULL
+
+static bool has_id(const char *bdf, uint32_t id)
+{
+	return sysfs_hex(bdf, "vendor") == (id & 0xffff) && sysfs_hex(bdf, "device") == id >> 16;
+}
+
+static bool edu_knows(const char *bdf)
+{
+	return has_id(bdf, EDU_ID);
+}
+
+/* A refused transfer is silent. */
+static int edu_dma(struct vtd *v, bool to_memory, uint64_t iova)
+{
+	uint64_t *reg = (uint64_t *)(v->bar + 0x80);	/* source, target, count, command */
+	struct timespec nap = { .tv_nsec = 200000 };
+	int tries;
+
+	__atomic_store_n(&reg[0], to_memory ? EDU_BUFFER : iova, __ATOMIC_RELAXED);
+	__atomic_store_n(&reg[1], to_memory ? iova : EDU_BUFFER, __ATOMIC_RELAXED);
+	__atomic_store_n(&reg[2], 8, __ATOMIC_RELAXED);
+	/* Memory is written before it starts and read after it. */
+	__sync_synchronize();
+	__atomic_store_n(&reg[3], to_memory ? 3 : 1, __ATOMIC_RELAXED);
+	for (tries = 0; tries < 50000; tries++) {
+		if (!(__atomic_load_n(&reg[3], __ATOMIC_RELAXED) & 1)) {
+			__sync_synchronize();
+			return 0;
+		}
+		nanosleep(&nap, NULL);
+	}
+	return -ETIMEDOUT;
+}
+
+const struct vtd_engine vtd_edu = {
+	.name = "edu",
+	.does = "has it copy memory",
+	.knows = edu_knows,
+	.dma = edu_dma,
+	.shows = ~0ULL,
+};
+
+static bool pasid_dma_knows(const char *bdf)
+{
+	return has_id(bdf, PDMA_ID);
+}
+
+/* Without a PASID: iommufd_vtd_pasid is about those. */
+static int pasid_dma_dma(struct vtd *v, bool to_memory, uint64_t iova)
+{
+	uint32_t command = to_memory ? PDMA_WRITE : PDMA_READ;
+
+	return pdma_run(v, command, NO_PASID, iova, pdma_buffer(v)) == PDMA_DONE ? 0 : -EIO;
+}
+
+const struct vtd_engine vtd_pasid_dma = {
+	.name = "pasid-dma",
+	.does = "has it copy memory",
+	.knows = pasid_dma_knows,
+	.dma = pasid_dma_dma,
+	.shows = ~0ULL,
+};
+
+/* What nobody misses comes first. */
+static const struct vtd_engine *const engines[] = {
+	&vtd_edu, &vtd_pasid_dma, &vtd_libvfio, &vtd_nvme,
+};
+
+const struct vtd_engine *vtd_engine_for(const char *bdf)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(engines); i++) {
+		if (engines[i]->knows(bdf))
+			return engines[i];
+	}
+	return NULL;
+}
+
+bool vtd_comes_before(const struct vtd_engine *one, const struct vtd_engine *other)
+{
+	unsigned int i = 0;
+
+	while (engines[i] != one && engines[i] != other)
+		i++;
+	return engines[i] == one && one != other;
+}
+
+/* One page table for all stage-1 tables. */
+static void map_engine_pages(struct vtd *v)
+{
+	uint64_t table = vtd_new_table(v);
+	unsigned int page;
+
+	v->engine_table = vtd_new_table(v);
+	*entry_of(v, v->engine_table, 0) = table | FS_LEAF;
+	for (page = ENGINE_PAGE; page < DATA_PAGE; page++)
+		*entry_of(v, table, page) = gpa_of(page) | FS_LEAF;
+}
+
+static int start_engine(struct vtd *v)
+{
+	struct vfio_device_detach_iommufd_pt detach = { .argsz = sizeof(detach) };
+	int rc;
+
+	map_engine_pages(v);
+	if (vtd_map_bar(v))
+		return -1;
+	errno = -vtd_attach(v, v->ioas);
+	if (errno)
+		return vtd_fail(v, "attaching to start the engine");
+	rc = v->engine->start(v);
+	if (ioctl(v->dev, VFIO_DEVICE_DETACH_IOMMUFD_PT, &detach))
+		return vtd_fail(v, "detaching");
+	return rc;
+}
+
+int vtd_setup(struct vtd *v, uint32_t parent_flags)
+{
+	int rc;
+
+	/* A test that is given up does not keep the device from who had it. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	rc = vtd_setup_on(v, EDU_ID, parent_flags);
+	if (rc)
+		return rc;
+	v->engine = vtd_engine_for(v->bdf);
+	if (!v->engine)
+		snprintf(v->why, sizeof(v->why), "no way is known to make %s do DMA", v->bdf);
+	if (!v->engine || !v->engine->start)
+		return 0;
+	rc = start_engine(v);
+	if (rc > 0)
+		v->engine = NULL;
+	return rc < 0 ? rc : 0;
+}
+
+void vtd_end(struct vtd *v)
+{
+	if (v->engine && v->engine->stop && v->engine_state)
+		v->engine->stop(v);
+	v->engine_state = NULL;
+	vtd_release(v);
+}
+
+uint64_t vtd_seen(const struct vtd *v, uint64_t value)
+{
+	uint64_t shows = v->engine ? v->engine->shows : ~0ULL;
+
+	return (value & shows) | (TOKEN(0) & ~shows);
+}
+
+uint64_t dev_read_by(struct vtd *v, uint64_t stage, uint64_t iova)
+{
+	/* So that what it kept before is not taken for what it has read. */
+	*vtd_stage(v) = SENTINEL;
+	v->engine->dma(v, false, stage);
+	if (!v->engine->dma(v, false, iova))
+		v->engine->dma(v, true, stage);
+	return vtd_seen(v, *vtd_stage(v));
+}
+
+void dev_write_by(struct vtd *v, uint64_t stage, uint64_t iova, uint64_t value)
+{
+	*vtd_stage(v) = value;
+	if (!v->engine->dma(v, false, stage))
+		v->engine->dma(v, true, iova);
+}
