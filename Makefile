@@ -13,10 +13,10 @@ export KDIR := $(abspath $(KDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build apply unapply series branch refresh bench coverage lint shell doc
+.PHONY: help run test build apply unapply series branch refresh bench coverage lint shell doc kselftest-package
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | \
 		awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
 	@echo
 	@echo 'Options: IMPL=rust|c|upstream|debug|c-debug|module|plain, SUITE="...", V=1 (show everything),'
@@ -57,6 +57,9 @@ lint: ## rustfmt, clippy, checkpatch, shellcheck
 
 shell: ## a root shell in the booted kernel
 	@$(RIG)/shell $(IMPL)
+
+kselftest-package: ## the kselftests as a tarball with a report command, for a real machine
+	@$(RIG)/package
 
 doc: ## rustdoc of the abstractions and crates, in build/doc
 	@$(RIG)/doc
