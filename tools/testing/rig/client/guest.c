@@ -11,15 +11,23 @@
  *   both    the same with edu and pasid-dma at once
  *   *-load  the same for ever, or (phys) until the device is gone, and when it is back
  *   root    the root of the first-stage tables of the device, as this kernel has set it
+ *   disk    the disk (QEMU's nvme), by its own driver of this kernel
+ *   card    a network card (QEMU's igb), by its own driver, with who runs the guest
  */
+#include <arpa/inet.h>
+#include <net/if.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <termios.h>
 
+#include "physical.h"
 #include "vtd_pdma.h"
 
+#define NVME_ID		0x00101b36U
+#define DISK		"/dev/nvme0n1"
+#define DISK_SIZE	0x40000U
 #define IOVA		0x7000000ULL
 #define PAGE_A		DATA_PAGE
 #define PAGE_B		(DATA_PAGE + 8)
@@ -204,17 +212,6 @@ static void do_both(void)
 	waitpid(other, NULL, 0);
 }
 
-static uint64_t physical(void *at)
-{
-	uint64_t entry = 0;
-	int fd = open("/proc/self/pagemap", O_RDONLY);
-
-	if (fd < 0 || pread(fd, &entry, 8, (uintptr_t)at / PG * 8) != 8)
-		entry = 0;
-	close(fd);
-	return (entry & ((1ULL << 55) - 1)) * PG;
-}
-
 /* Its registers without VFIO, and whether it may do DMA. */
 static bool map_registers(struct vtd *v)
 {
@@ -317,6 +314,153 @@ static void do_root(void)
 		pause();
 }
 
+/* Writes to the disk from @from, reads it back to @to. */
+static const char *disk_part(int fd, uint64_t *from, uint64_t *to, unsigned int at,
+			     unsigned int size, uint64_t salt)
+{
+	unsigned int i;
+
+	for (i = 0; i < size / 8; i++) {
+		from[i] = (salt << 32 | (at + i)) * 0x9e3779b97f4a7c15ULL;
+		to[i] = ~from[i];
+	}
+	if (pwrite(fd, from, size, at) != size)
+		return "it cannot be written to";
+	if (pread(fd, to, size, at) != size)
+		return "it cannot be read";
+	return memcmp(from, to, size) ? "it does not give what was written to it" : NULL;
+}
+
+/* A part of the disk of one's own, in pieces of 4 to 32 KiB, always by other pages. */
+static const char *disk_rounds(unsigned int part)
+{
+	unsigned int room = DISK_SIZE / 4, size, i;
+	int fd = open(DISK, O_RDWR | O_DIRECT);
+	const char *why = fd < 0 ? "it cannot be opened" : NULL;
+	unsigned char *pages = mmap(NULL, 2 * MIB2, PROT_READ | PROT_WRITE,
+				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+
+	for (i = 0; !why && i < 64; i++) {
+		size = (1 + i % 8) * PG;
+		why = disk_part(fd, (void *)(pages + i * 7 % 64 * 8 * PG),
+				(void *)(pages + MIB2 + i * 5 % 64 * 8 * PG),
+				part * room + i % 3 * PG, size, i);
+	}
+	close(fd);
+	return why;
+}
+
+/* @what is done by four at once, each a part of it. */
+static bool at_once(const char *what, const char *(*part)(unsigned int number))
+{
+	unsigned int number;
+	const char *why;
+	bool good = true;
+	int status;
+
+	for (number = 0; number < 4; number++) {
+		if (fork())
+			continue;
+		why = part(number);
+		if (why)
+			result(false, "%s: %s", what, why);
+		_exit(why != NULL);
+	}
+	for (number = 0; number < 4; number++)
+		good &= wait(&status) > 0 && !status;
+	return result(good, "%s", what);
+}
+
+/* The driver may still be at it. */
+static bool find_disk(struct vtd *v)
+{
+	int tries;
+
+	for (tries = 0; tries < 100 && access(DISK, F_OK); tries++)
+		usleep(100000);
+	return result(tries < 100, "there is a disk") && find_device(v, NVME_ID);
+}
+
+static void do_disk(void)
+{
+	struct vtd v;
+
+	if (find_disk(&v))
+		at_once("the disk, 256 pieces of 4 to 32 KiB written and read", disk_rounds);
+}
+
+/* The card has 10.0.0.2; not 0: something failed. */
+static int card_up(void)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET };
+	struct ifreq request = { .ifr_name = "eth0" };
+	int fd = socket(AF_INET, SOCK_DGRAM, 0), rc;
+
+	address.sin_addr.s_addr = inet_addr("10.0.0.2");
+	memcpy(&request.ifr_addr, &address, sizeof(address));
+	rc = ioctl(fd, SIOCSIFADDR, &request);
+	address.sin_addr.s_addr = inet_addr("255.255.255.0");
+	memcpy(&request.ifr_netmask, &address, sizeof(address));
+	rc = rc ?: ioctl(fd, SIOCSIFNETMASK, &request);
+	request.ifr_flags = IFF_UP;
+	rc = rc ?: ioctl(fd, SIOCSIFFLAGS, &request);
+	close(fd);
+	return rc;
+}
+
+/* Somebody at 10.0.0.1 who says what he is told. */
+static int connect_echo(void)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(7) };
+	struct timeval patience = { .tv_sec = 20 };
+	int tries, fd = -1;
+
+	address.sin_addr.s_addr = inet_addr("10.0.0.1");
+	for (tries = 0; tries < 100; tries++) {
+		fd = socket(AF_INET, SOCK_STREAM, 0);
+		if (!connect(fd, (void *)&address, sizeof(address)))
+			break;
+		close(fd);
+		fd = -1;
+		usleep(200000);
+	}
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	return fd;
+}
+
+/* Says pieces of 16 KiB, and listens. */
+static const char *echo_rounds(unsigned int part)
+{
+	static uint64_t said[2048], heard[2048];
+	unsigned int i, round, got;
+	int fd = connect_echo();
+	ssize_t n;
+
+	if (fd < 0)
+		return "nobody is there";
+	for (round = 0; round < 32; round++) {
+		for (i = 0; i < 2048; i++)
+			said[i] = ((uint64_t)part << 40 | round << 16 | i) * 0x9e3779b97f4a7c15ULL;
+		if (write(fd, said, sizeof(said)) != sizeof(said))
+			return "what was said was not taken";
+		for (got = 0; got < sizeof(heard); got += n) {
+			n = read(fd, (char *)heard + got, sizeof(heard) - got);
+			if (n <= 0)
+				return "nothing comes back";
+		}
+		if (memcmp(said, heard, sizeof(said)))
+			return "what comes back is not what was said";
+	}
+	close(fd);
+	return NULL;
+}
+
+static void do_card(void)
+{
+	if (result(!card_up(), "the card is there (%s)", strerror(errno)))
+		at_once("the card, 128 pieces of 16 KiB sent and had back", echo_rounds);
+}
+
 int main(void)
 {
 	char words[2048] = "", *what;
@@ -357,6 +501,10 @@ int main(void)
 		do_both();
 	else if (!strcmp(what, "root"))
 		do_root();
+	else if (!strcmp(what, "disk"))
+		do_disk();
+	else if (!strcmp(what, "card"))
+		do_card();
 	else
 		result(false, "unknown: do=%s", what);
 	fputs("END\n", out);

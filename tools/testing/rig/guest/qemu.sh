@@ -23,18 +23,6 @@ report()
 	if [ "$1" = 0 ]; then echo "ok $N $2"; else echo "not ok $N $2"; BAD=1; fi
 }
 
-# take VENDOR DEVICE: gives the first such device to vfio-pci and prints its address.
-take()
-{
-	for dir in /sys/bus/pci/devices/*; do
-		[ "$(cat "$dir/vendor")$(cat "$dir/device")" = "$1$2" ] || continue
-		echo vfio-pci >"$dir/driver_override"
-		basename "$dir" | tee /sys/bus/pci/drivers_probe
-		return
-	done
-	return 1
-}
-
 # launch NAME WHAT 'KERNEL WORDS' QEMU-WORDS...
 launch()
 {
@@ -175,14 +163,15 @@ whole()
 	case $2 in both) over "$1" ;; *) over "$1" all ;; esac
 }
 
-# shows NAME PATTERN QEMU-WORDS...: the guest must notice when such calls never reach the kernel.
+# shows NAME WHAT 'KERNEL WORDS' COMPLAINT CALLS QEMU-WORDS...: the guest must notice when
+# such calls never reach the kernel.
 shows()
 {
-	name=$1 SWALLOW=$2
-	shift 2
+	name=$1 what=$2 words=$3 complaint=$4 SWALLOW=$5
+	shift 5
 	ready
-	start "$name" vfio '' "$@"
-	says "$name" 'BAD .* is mapped' 1
+	start "$name" "$what" "$words" "$@"
+	says "$name" "BAD $complaint" 1
 	check $? "$name" "that no ${SWALLOW%% *} arrives shows: $(grep -m1 BAD "/tmp/vm/$name/said")"
 	SWALLOW=
 	tell "$name" quit
@@ -209,9 +198,13 @@ nested_entry()
 		[ $(($3 >> 6 & 7)) = 3 ] && [ $(($1 & ~0xfff)) = $((guest)) ]
 }
 
+# shellcheck source=tools/testing/rig/guest/vfio.sh
+. /tests/vfio.sh
 if [ ! -w /dev/kvm ]; then echo 'Bail out! no /dev/kvm'; return 1; fi
 EDU=$(take 0x1234 0x11e8)
 PDMA=$(take 0x1b36 0x00da)
+NVME=$(take 0x1b36 0x0010)
+IGB=$(take 0x8086 0x10c9)
 IOMMUFD='-object iommufd,id=i0'
 NEST='-device intel-iommu,intremap=on,caching-mode=on,scalable-mode=on,fsts=on'
 SHADOW='-device intel-iommu,intremap=on,caching-mode=on'
@@ -233,7 +226,7 @@ short()
 	quits entry
 	over entry
 
-	shows stale 'HWPT_INVALIDATE *' $NEST $IOMMUFD $(assigned "$EDU")
+	shows stale vfio '' '.* is mapped' 'HWPT_INVALIDATE *' $NEST $IOMMUFD $(assigned "$EDU")
 
 	ready
 	start killed vfio-load '' $NEST $IOMMUFD $(assigned "$EDU")
@@ -247,7 +240,7 @@ modes()
 {
 	whole legacy-shadowed vfio '' $SHADOW -device "vfio-pci,host=$EDU"
 	whole scalable-shadowed vfio '' $SHADOW,scalable-mode=on $IOMMUFD $(assigned "$EDU")
-	shows still-mapped 'IOAS_UNMAP * length=0x1000' $SHADOW $IOMMUFD $(assigned "$EDU")
+	shows still-mapped vfio '' '.* is mapped' 'IOAS_UNMAP * length=0x1000' $SHADOW $IOMMUFD $(assigned "$EDU")
 	whole pt phys iommu=pt $NEST $IOMMUFD $(assigned "$EDU")
 	whole strict vfio iommu.strict=1 $NEST $IOMMUFD $(assigned "$EDU")
 	whole off phys intel_iommu=off $NEST $IOMMUFD $(assigned "$EDU")
@@ -256,6 +249,28 @@ modes()
 	whole ats ats '' $NEST,device-iotlb=on $IOMMUFD $(assigned "$PDMA"),ats=on
 	whole svm vfio '' $NEST,pasid-bits=20,device-iotlb=on,svm=on $IOMMUFD $(assigned "$PDMA")
 	whole both both '' -smp 2 $NEST $IOMMUFD $(assigned "$EDU") $(assigned "$PDMA")
+}
+
+# Devices that the guest's own drivers drive, by four processes at once.
+drivers()
+{
+	whole disk disk '' $NEST $IOMMUFD $(assigned "$NVME")
+	whole disk-strict disk iommu.strict=1 $NEST $IOMMUFD $(assigned "$NVME")
+	whole disk-shadowed disk '' $SHADOW $IOMMUFD $(assigned "$NVME")
+	# Those of single pages do arrive, as the driver begins with such.
+	shows disk-stale disk iommu.strict=1 'the disk' 'HWPT_INVALIDATE * npages=0x[248] *' \
+		$NEST $IOMMUFD $(assigned "$NVME")
+
+	# The other end of igb's wire.
+	ifconfig eth0 10.0.0.1 netmask 255.255.255.0 up
+	nc -ll -p 7 -e cat &
+	echo=$!
+	whole card card '' $NEST $IOMMUFD $(assigned "$IGB")
+	whole card-strict card iommu.strict=1 $NEST $IOMMUFD $(assigned "$IGB")
+	whole card-shadowed card '' $SHADOW $IOMMUFD $(assigned "$IGB")
+	shows card-stale card iommu.strict=1 'the card' 'HWPT_INVALIDATE * npages=0x[248] *' \
+		$NEST $IOMMUFD $(assigned "$IGB")
+	kill $echo
 }
 
 # What the guest's memory is made of.

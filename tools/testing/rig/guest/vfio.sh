@@ -1,8 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=sh
 #
-# For suites in the guest: upstream's kselftests of VFIO on the devices that no
-# driver of this kernel wants (edu, a USB controller, an entropy source, igb).
+# For suites in the guest: devices for VFIO, and upstream's kselftests of it on those that
+# no driver of this kernel wants (edu, a USB controller, an entropy source, igb).
+
+# take VENDOR DEVICE: gives the first such device to vfio-pci and prints its address.
+take()
+{
+	for dir in /sys/bus/pci/devices/*; do
+		[ "$(cat "$dir/vendor")$(cat "$dir/device")" = "$1$2" ] || continue
+		[ ! -e "$dir/driver" ] || basename "$dir" >"$dir/driver/unbind"
+		echo vfio-pci >"$dir/driver_override"
+		basename "$dir" | tee /sys/bus/pci/drivers_probe
+		return
+	done
+	return 1
+}
 
 # vfio_take: gives them to vfio-pci; VFIO_DEVICES are their addresses then.
 vfio_take()
