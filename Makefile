@@ -7,7 +7,7 @@ IMPL ?= rust
 
 # What the user gave goes through the environment, so that nothing here needs
 # to know every option.
-export TOOLCHAIN LLVM ACCEL V JOBS XDG_CACHE_HOME
+export TOOLCHAIN LLVM ACCEL V JOBS XDG_CACHE_HOME CLIENT
 ifneq ($(KDIR),)
 export KDIR := $(abspath $(KDIR))
 endif
@@ -22,7 +22,7 @@ help: ## this list
 	@echo 'Options: IMPL=rust|c|upstream|debug|c-debug|module|plain, SUITE="...", V=1 (show everything),'
 	@echo '         ACCEL=kvm, KDIR=own-7.3-tree, TOOLCHAIN=host (LLVM=-19), JOBS=N, XDG_CACHE_HOME=folder'
 
-run: ## boot the kernel and show /dev/iommu at work
+run: ## boot the kernel and show /dev/iommu at work; CLIENT=qemu: with QEMU and its guest
 	@IMPL=$(IMPL) $(RIG)/run
 
 test: ## everything that CI runs; SUITE=list lists the suites

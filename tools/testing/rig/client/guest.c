@@ -13,6 +13,7 @@
  *   root    the root of the first-stage tables of the device, as this kernel has set it
  *   disk    the disk (QEMU's nvme), by its own driver of this kernel
  *   card    a network card (QEMU's igb), by its own driver, with who runs the guest
+ *   demo    the disk, and what `make run CLIENT=qemu` wants to know
  */
 #include <arpa/inet.h>
 #include <net/if.h>
@@ -28,6 +29,7 @@
 #define NVME_ID		0x00101b36U
 #define DISK		"/dev/nvme0n1"
 #define DISK_SIZE	0x40000U
+#define NVME_ACQ	0x30	/* where the admin completion queue is */
 #define IOVA		0x7000000ULL
 #define PAGE_A		DATA_PAGE
 #define PAGE_B		(DATA_PAGE + 8)
@@ -461,6 +463,50 @@ static void do_card(void)
 		at_once("the card, 128 pieces of 16 KiB sent and had back", echo_rounds);
 }
 
+/* Lines of @path that have @word, each behind @name. */
+static void tell_lines(const char *name, const char *path, const char *word)
+{
+	char line[1024];
+	FILE *f = fopen(path, "r");
+
+	while (f && fgets(line, sizeof(line), f)) {
+		if (strstr(line, word))
+			fprintf(out, "%s %s", name, strstr(line, word));
+	}
+	if (f)
+		fclose(f);
+}
+
+static void do_demo(void)
+{
+	uint64_t word[3] = {}, sum = 0, *data;
+	unsigned int i;
+	struct vtd v;
+	int fd;
+
+	if (!find_disk(&v) || !result(vtd_pasid_entry(&v, word), "it has a PASID entry") ||
+	    !result(map_registers(&v), "its registers"))
+		return;
+	fprintf(out, "DISK %s\nROOT %#llx\nQUEUE %#llx\n", v.bdf,
+		(unsigned long long)(word[2] & FS_ADDR),
+		(unsigned long long)*(volatile uint64_t *)(v.bar + NVME_ACQ));
+	fd = open(DISK, O_RDONLY | O_DIRECT);
+	data = mmap(NULL, DISK_SIZE, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	for (i = 0; i < DISK_SIZE; i += PG) {
+		if (pread(fd, data + i / 8, PG, i) != (ssize_t)PG)
+			break;
+	}
+	close(fd);
+	for (i = 0; i < DISK_SIZE / 8; i++)
+		sum = sum * 31 + data[i];
+	fprintf(out, "SUM %#llx\n", (unsigned long long)sum);
+	tell_lines("UNMAP", "/sys/kernel/tracing/trace", "iova=");
+	fputs("RUNS\n", out);
+	for (;;)
+		pause();
+}
+
 int main(void)
 {
 	char words[2048] = "", *what;
@@ -471,6 +517,7 @@ int main(void)
 	mount("sysfs", "/sys", "sysfs", 0, NULL);
 	mount("dev", "/dev", "devtmpfs", 0, NULL);
 	mount("debugfs", "/sys/kernel/debug", "debugfs", 0, NULL);
+	mount("tracefs", "/sys/kernel/tracing", "tracefs", 0, NULL);
 	out = fopen("/dev/ttyS1", "w");
 	if (!out)
 		out = stderr;
@@ -505,6 +552,8 @@ int main(void)
 		do_disk();
 	else if (!strcmp(what, "card"))
 		do_card();
+	else if (!strcmp(what, "demo"))
+		do_demo();
 	else
 		result(false, "unknown: do=%s", what);
 	fputs("END\n", out);

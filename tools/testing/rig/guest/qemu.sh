@@ -364,6 +364,23 @@ dirty()
 	over dirty
 }
 
+# demo: the disk of a guest, from its own tables to memory (client/demo.c).
+demo()
+{
+	colour=$(grep -qw rig.colour /proc/cmdline && echo -c)
+	SIZE=128M
+	PINNED=$(client-left pinned)
+	start demo demo 'iommu.strict=1 trace_event=iommu:unmap' $NEST $IOMMUFD $(assigned "$NVME")
+	if says demo RUNS 1 && fine demo; then
+		client-demo $colour "$NVME" "$(cat /tmp/vm/demo/pid)" /tmp/vm/demo "$PINNED" && return
+	else
+		grep -v '^UNMAP' /tmp/vm/demo/said
+		tail -n 20 /tmp/vm/demo/console /tmp/vm/demo/log
+	fi
+	! alive demo || end demo
+	return 1
+}
+
 # scenarios NAME...: the results of these, as a program of TAP.
 scenarios()
 {

@@ -191,7 +191,7 @@ static void show_pasid_entry(struct vtd *v, uint64_t root, uint64_t *ss_root)
 	       (unsigned long long)w[2], 4 + (int)(w[2] >> 2 & 3), ink(GPA),
 	       (unsigned long long)(w[2] & FS_ADDR), ink(PLAIN));
 	check((w[0] & 1) && (w[0] >> 6 & 7) == 3, "PGTT 3 is \"nested\": stage 1, then stage 2");
-	check((w[2] & FS_ADDR) == root, "the stage-1 root is the table that this program made");
+	check((w[2] & FS_ADDR) == root, "the stage-1 root is the table that the guest made");
 	*ss_root = w[0] & FS_ADDR;
 }
 
