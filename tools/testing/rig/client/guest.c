@@ -10,6 +10,7 @@
  *   ats     the same by the device's own cache of translations
  *   both    the same with edu and pasid-dma at once
  *   *-load  the same for ever, or (phys) until the device is gone, and when it is back
+ *   phys-at-times  the same (phys), with pauses; the device is enabled after each
  *   root    the root of the first-stage tables of the device, as this kernel has set it
  *   disk    the disk (QEMU's nvme), by its own driver of this kernel
  *   card    a network card (QEMU's igb), by its own driver, with who runs the guest
@@ -303,6 +304,26 @@ again:
 	goto again;
 }
 
+static void do_phys_at_times(void)
+{
+	const char *why = NULL;
+	unsigned int i;
+	struct vtd v;
+
+	if (!result(find_device(&v, 0) && make_memory(&v), "the device is there"))
+		return;
+	while (!why) {
+		if (!map_registers(&v))
+			why = "its registers";
+		for (i = 0; !why && i < 20; i++)
+			why = phys_round(&v, i);
+		munmap(v.bar, PG);
+		fputs("RUNS\n", out);
+		sleep(3);
+	}
+	result(false, "at times: %s", why);
+}
+
 static void do_root(void)
 {
 	struct vtd v;
@@ -536,6 +557,8 @@ int main(void)
 		do_phys(false);
 	else if (!strcmp(what, "phys-load"))
 		do_phys(true);
+	else if (!strcmp(what, "phys-at-times"))
+		do_phys_at_times();
 	else if (!strcmp(what, "vfio"))
 		do_vfio(0, NO_PASID, false);
 	else if (!strcmp(what, "vfio-load"))

@@ -344,6 +344,48 @@ two()
 	over one
 }
 
+# QEMU hands its guest over to another one, which takes the pinned memory, too (cpr-transfer).
+# The other one clears the device's command register, so the guest is stopped where it wants
+# nothing of it.
+transfer()
+{
+	ready
+	mkdir -p /tmp/vm/pass
+	socket='{"transport":"socket","type":"unix","path":"/tmp/vm/pass'
+	cpr="{\"channel-type\":\"cpr\",\"addr\":$socket/cpr\"}}"
+	mkfifo /tmp/vm/pass/qmp.in /tmp/vm/pass/qmp.out
+	start old phys-at-times '' -machine aux-ram-share=on $IOMMUFD $(assigned "$EDU") \
+		-chardev pipe,id=qmp,path=/tmp/vm/pass/qmp -mon chardev=qmp,mode=control
+	says old RUNS 1
+	launch new phys-at-times '' -machine aux-ram-share=on $IOMMUFD $(assigned "$EDU") \
+		-incoming unix:/tmp/vm/pass/main -incoming "$cpr"
+	for _ in 1 2 3 4 5 6 7 8 9 10; do
+		[ ! -e /tmp/vm/pass/cpr ] || break
+		sleep 1
+	done
+	more old && tell old stop && fine old
+	check $? old 'it does DMA'
+	cat >/tmp/vm/pass/qmp.in <<-EOF
+		{"execute":"qmp_capabilities"}
+		{"execute":"migrate-set-parameters","arguments":{"mode":"cpr-transfer"}}
+		{"execute":"migrate","arguments":{"channels":[
+			{"channel-type":"main","addr":$socket/main"}},$cpr]}}
+	EOF
+	until_there new 'IOAS_CHANGE_PROCESS = 0$' 2 calls
+	check $? new 'the memory is its own now'
+	sleep 2
+	quits old
+	[ "$(client-left pinned)" -gt "$PINNED" ]
+	check $? new 'memory stays pinned where the old one has ended'
+	tell new cont
+	says new RUNS 2 && [ "$(count new BAD said)" = 0 ]
+	check $? new 'it does DMA'
+	quits new
+	over new
+	over old
+	rm -r /tmp/vm/pass
+}
+
 dirty()
 {
 	ready
