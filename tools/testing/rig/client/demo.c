@@ -7,11 +7,9 @@
  * PAGES were pinned before. Tells what came of it, then ends QEMU. Fails when anything is
  * not as told.
  */
-#define main nested_demo
-#include "nested_demo.c"	/* how entries and walks are drawn */
-#undef main
 #include <sys/stat.h>
 
+#include "nested_draw.h"
 #include "physical.h"
 
 static const char *folder;

@@ -25,6 +25,7 @@
 #include <termios.h>
 
 #include "physical.h"
+#include "vtd_engine.h"
 #include "vtd_pdma.h"
 
 #define NVME_ID		0x00101b36U
@@ -92,8 +93,10 @@ static bool find_device(struct vtd *v, uint32_t id)
 
 	vtd_none(v);
 	for (tries = 0; tries < 100; tries++) {
-		if (vtd_find(v, id ?: EDU_ID) || vtd_find(v, id ?: PDMA_ID))
+		if (vtd_find(v, id ?: EDU_ID) || vtd_find(v, id ?: PDMA_ID)) {
+			v->engine = vtd_is_edu(v) ? &vtd_edu : &vtd_pasid_dma;
 			return true;
+		}
 		usleep(100000);
 	}
 	return false;
@@ -141,7 +144,7 @@ static const char *round_of(struct vtd *v, uint32_t pasid, uint64_t iova, unsign
 	if (*(uint64_t *)host_of(v, a) != ~TOKEN(a))
 		return "the device writes where nothing is mapped any more";
 	*(uint64_t *)host_of(v, a) = TOKEN(a);
-	if (!refused(device_reads(v, pasid, iova)))
+	if (!refused(v, device_reads(v, pasid, iova)))
 		return "the device reads where nothing is mapped any more";
 	if (vtd_map_gpa(v, v->ioas, iova, host_of(v, b), PG))
 		return "map another page";
@@ -165,7 +168,7 @@ static const char *large_round(struct vtd *v, uint32_t pasid)
 	if (vtd_unmap_gpa(v, v->ioas, IOVA, MIB2))
 		return "unmap 2 MiB";
 	for (page = 0; page < 512; page += 37) {
-		if (!refused(device_reads(v, pasid, IOVA + page * PG)))
+		if (!refused(v, device_reads(v, pasid, IOVA + page * PG)))
 			return "the device reads where nothing is mapped any more";
 	}
 	return NULL;
