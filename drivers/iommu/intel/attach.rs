@@ -182,6 +182,10 @@ pub(crate) fn device<'a>(dev: &Device<'a>, to: &Target<'a>) -> Result {
     let mut new = attachment(dev, to)?;
     let on = new.as_ref().map(Attachment::on);
     let tags = on.map(|on| Tags::assign(on, dev, NO_PASID)).transpose()?;
+    if dev.unit().scalable() && dev.inherited() && !matches!(to, Target::Blocked) {
+        // The tables of a crashed kernel give way to the directory that the device has here.
+        context::set_up(dev)?;
+    }
     detach(dev);
     enter(dev, to, &mut new)?;
     if let Some(tags) = tags {
@@ -264,19 +268,17 @@ fn still_snooped(guard: Option<&Guard<'_>>, dev: &Device<'_>) -> Result {
     Ok(())
 }
 
-/// Makes sure that the entry of a device can be written, and is our own.
+/// Makes sure that there is a place for the entry of a device.
 ///
 /// # Errors
 ///
-/// `ENOMEM`, those of the invalidation queue.
+/// `ENOMEM`, `ENODEV`.
 fn make_room(dev: &Device<'_>) -> Result {
-    if !dev.unit().scalable() {
-        return context::make_room(dev);
+    if dev.unit().scalable() {
+        entries::make_room(dev, NO_PASID)
+    } else {
+        context::make_room(dev)
     }
-    if dev.inherited() {
-        context::set_up(dev)?;
-    }
-    entries::make_room(dev, NO_PASID)
 }
 
 /// Clears the entry of a device for its DMA without PASID, or those that say that it is in `domain`
