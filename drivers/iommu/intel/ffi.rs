@@ -14,7 +14,7 @@ pub(crate) mod domain;
 pub(crate) mod exports;
 pub(crate) mod faults;
 mod ops;
-pub(crate) mod paging;
+pub(crate) mod pgtable;
 pub(crate) mod preempt;
 pub(crate) mod stack;
 pub(crate) mod steps;

@@ -54,7 +54,7 @@ use crate::{
             Guard,
             SecondStageDomain, //
         },
-        paging::{
+        pgtable::{
             Config,
             FirstHead,
             SecondHead, //

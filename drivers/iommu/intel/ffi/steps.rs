@@ -336,7 +336,7 @@ impl<'a> Device<'a> {
     fn note(&self, attached: bool, domain: *mut bindings::dmar_domain) {
         // SAFETY: `info` is there by the invariant, and the mutex of the group is held.
         unsafe { (*self.info()).set_domain_attached(u8::from(attached)) };
-        // SAFETY: As above.
+        // SAFETY: `info` is there still, and the mutex of the group is held.
         unsafe { (*self.info()).domain = domain };
     }
 

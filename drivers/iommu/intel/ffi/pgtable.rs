@@ -47,7 +47,7 @@ const OUTPUT_BITS: u8 = 52;
 ///
 /// `domain` is zero but for the core's part.
 unsafe fn begin(domain: *mut bindings::dmar_domain, config: &Config) -> bindings::pt_iommu_cfg {
-    // SAFETY: By the contract of this function.
+    // SAFETY: The caller has a whole structure, which is zero but for the core's part.
     unsafe { bindings::vtd_domain_init(domain) };
     let table: *mut bindings::pt_iommu = domain.cast();
     // SAFETY: It begins with that, and is nobody else's.
@@ -94,7 +94,7 @@ unsafe impl Head for FirstHead {
     > = Some(bindings::pt_iommu_x86_64_iova_to_phys);
 
     unsafe fn init(this: *mut Self, config: &Config) -> Result {
-        // SAFETY: By the contract of this function.
+        // SAFETY: Who makes a domain has cleared its memory but for the core's part.
         let mut common = unsafe { begin(this.cast(), config) };
         common.features |= 1 << bindings::pt_features_PT_FEAT_SIGN_EXTEND;
         let cfg = bindings::pt_iommu_x86_64_cfg {
@@ -144,7 +144,7 @@ unsafe impl Head for SecondHead {
 
     unsafe fn init(this: *mut Self, config: &Config) -> Result {
         let domain: *mut bindings::dmar_domain = this.cast();
-        // SAFETY: By the contract of this function.
+        // SAFETY: Who makes a domain has cleared its memory but for the core's part.
         let mut common = unsafe { begin(domain, config) };
         // SAFETY: It was initialised just now, and may become a parent.
         unsafe { bindings::vtd_parent_init(domain) };
