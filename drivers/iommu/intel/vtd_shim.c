@@ -377,9 +377,12 @@ static bool agree(const struct iommu_hwpt_vtd_s1 *a, const struct iommu_hwpt_vtd
 int vtd_nested_init(struct dmar_domain *domain, struct dmar_domain *s2,
 		    const struct iommu_hwpt_vtd_s1 *s1)
 {
+	static struct lock_class_key nested_lock;
 	struct dmar_domain *other;
 	int ret = 0;
 
+	/* It is taken while the parent's is held. */
+	lockdep_set_class(&domain->lock, &nested_lock);
 	domain->s2_domain = s2;
 	domain->s1_cfg = *s1;
 	spin_lock(&s2->s1_lock);
