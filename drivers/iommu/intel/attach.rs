@@ -90,14 +90,17 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Takes the lock under which the flags change that an entry is made by.
-    fn lock(&self) -> Option<Guard<'a>> {
+    /// The one by whose flags an entry is made: a nested domain's are its parent's.
+    fn flagged(&self) -> Option<Domain<'a>> {
         match self {
-            Self::Blocked | Self::Identity => None,
-            Self::First(domain) => Some(domain.any().lock()),
-            Self::Second(domain) => Some(domain.any().lock()),
-            Self::Nested(domain, _) => Some(domain.parent().any().lock()),
+            Self::Nested(domain, _) => Some(domain.parent().any()),
+            _ => self.domain(),
         }
+    }
+
+    /// Takes the lock under which these flags change.
+    fn lock(&self) -> Option<Guard<'a>> {
+        self.flagged().map(|domain| domain.lock())
     }
 
     /// Whether it is for this device, as of now.
@@ -106,44 +109,34 @@ impl<'a> Target<'a> {
     ///
     /// `EINVAL`: it is not.
     fn compatible(&self, dev: &Device<'_>) -> Result {
+        let snoop = self.flagged().is_some_and(|domain| domain.forces_snoop());
         match self {
             Self::Blocked | Self::Identity => Ok(()),
-            Self::First(domain) => domain.compatible(dev, domain.any().forces_snoop()),
-            Self::Second(domain) => domain.compatible(dev, domain.any().forces_snoop()),
-            Self::Nested(domain, _) => {
-                let parent = domain.parent();
-                parent.compatible(dev, parent.any().forces_snoop())
-            }
+            Self::First(domain) => domain.compatible(dev, snoop),
+            Self::Second(domain) => domain.compatible(dev, snoop),
+            Self::Nested(domain, _) => domain.parent().compatible(dev, snoop),
         }
     }
 
-    /// Makes the entry of a PASID say so. It is absent, and its domain has this id.
+    /// Makes the entry of a PASID say so. It is absent, its domain has this id, and the lock of
+    /// [`Self::lock`] is held.
     ///
     /// # Errors
     ///
     /// Those of [`entries`], with the entry absent.
-    fn publish(
-        &self,
-        guard: Option<&Guard<'_>>,
-        dev: &Device<'_>,
-        pasid: Pasid,
-        on: Option<OnUnit<'_>>,
-    ) -> Result {
+    fn publish(&self, dev: &Device<'_>, pasid: Pasid, on: Option<OnUnit<'_>>) -> Result {
         let did = on.map_or(0, |on| on.did());
-        match (self, guard) {
-            (Self::Identity, _) => entries::set_up_pass_through(dev, pasid),
-            (Self::First(domain), Some(guard)) => {
-                let table = domain.table(guard, &dev.unit());
-                entries::set_up_first_stage(dev, &table, pasid, did)
+        match self {
+            Self::Blocked => Ok(()),
+            Self::Identity => entries::set_up_pass_through(dev, pasid),
+            Self::First(domain) => {
+                entries::set_up_first_stage(dev, &domain.table(&dev.unit()), pasid, did)
             }
-            (Self::Second(domain), _) => {
-                entries::set_up_second_stage(dev, &domain.table(), pasid, did)
-            }
-            (Self::Nested(domain, user), _) => {
+            Self::Second(domain) => entries::set_up_second_stage(dev, &domain.table(), pasid, did),
+            Self::Nested(domain, user) => {
                 let parent = domain.parent().table();
                 entries::set_up_nested(dev, &parent, user, pasid, did)
             }
-            _ => Ok(()),
         }
     }
 
@@ -231,7 +224,7 @@ fn enter<'a>(dev: &Device<'a>, to: &Target<'a>, new: &mut Option<Attachment<'a>>
     let mut done = still_snooped(guard.as_ref(), dev);
     if done.is_ok() {
         done = if scalable {
-            to.publish(guard.as_ref(), dev, NO_PASID, on)
+            to.publish(dev, NO_PASID, on)
         } else {
             to.map(dev, on)
         };
@@ -349,21 +342,15 @@ pub(crate) fn pasid<'a>(
     }
     let guard = to.lock();
     still_snooped(guard.as_ref(), dev)?;
-    to.publish(
-        guard.as_ref(),
-        dev,
-        pasid,
-        new.as_ref().map(|new| new.listed.on()),
-    )?;
+    to.publish(dev, pasid, new.as_ref().map(|new| new.listed.on()))?;
     drop(guard);
     if let Some(iopf) = iopf {
         iopf.keep();
     }
-    if let Some(old) = old {
-        old.remove_iopf(dev);
-        if let Some(domain) = old.domain() {
-            remove_pasid(domain, dev, pasid);
-        }
+    // Static domains handle no page requests, and list nothing.
+    if let Some(domain) = old.and_then(|old| old.domain()) {
+        drop(Iopf::kept(domain, *dev));
+        remove_pasid(domain, dev, pasid);
     }
     // Debugfs calls both by the PASID, so this is last.
     if let Some(new) = new {
@@ -417,64 +404,51 @@ pub(crate) fn remove_pasid<'a>(domain: Domain<'a>, dev: &Device<'a>, pasid: Pasi
     }
 }
 
-/// The domain that lets nothing through.
-pub(crate) struct Blocking;
+/// A domain that exists once.
+pub(crate) enum Fixed {
+    /// Nothing gets through.
+    Blocked,
+    /// Addresses are physical ones.
+    Identity,
+}
 
-static BLOCKING: DomainTable<Blocking> = DomainTable::of_static();
+static FIXED: DomainTable<Fixed> = DomainTable::of_static();
 
 /// Where devices are that must not do any DMA.
-pub(crate) static BLOCKED: StaticDomain<Blocking> =
-    StaticDomain::new(Kind::Blocked, &BLOCKING, Blocking);
+pub(crate) static BLOCKED: StaticDomain<Fixed> =
+    StaticDomain::new(Kind::Blocked, &FIXED, Fixed::Blocked);
 
-#[vtable]
-impl DomainOps for Blocking {
-    type Head = Bare;
+/// Where devices are that are trusted.
+pub(crate) static IDENTITY: StaticDomain<Fixed> =
+    StaticDomain::new(Kind::Identity, &FIXED, Fixed::Identity);
 
-    fn table() -> &'static DomainTable<Self> {
-        &BLOCKING
-    }
-
-    fn attach_dev(_domain: &OfCore<Self>, dev: &Served, _old: Option<&AnyDomain>) -> Result {
-        device(&Device::of(dev)?, &Target::Blocked)
-    }
-
-    fn set_dev_pasid(
-        _domain: &OfCore<Self>,
-        dev: &Served,
-        id: Pasid,
-        old: Option<&AnyDomain>,
-    ) -> Result {
-        pasid(&Device::of(dev)?, id, &Target::Blocked, old)
+impl Fixed {
+    fn target(&self) -> Target<'static> {
+        match self {
+            Self::Blocked => Target::Blocked,
+            Self::Identity => Target::Identity,
+        }
     }
 }
 
-/// The domain whose addresses are physical ones.
-pub(crate) struct PassThrough;
-
-static PASS_THROUGH: DomainTable<PassThrough> = DomainTable::of_static();
-
-/// Where devices are that are trusted.
-pub(crate) static IDENTITY: StaticDomain<PassThrough> =
-    StaticDomain::new(Kind::Identity, &PASS_THROUGH, PassThrough);
-
 #[vtable]
-impl DomainOps for PassThrough {
+impl DomainOps for Fixed {
     type Head = Bare;
 
     fn table() -> &'static DomainTable<Self> {
-        &PASS_THROUGH
+        &FIXED
     }
 
-    fn attach_dev(_domain: &OfCore<Self>, dev: &Served, _old: Option<&AnyDomain>) -> Result {
-        device(&Device::of(dev)?, &Target::Identity)
+    fn attach_dev(domain: &OfCore<Self>, dev: &Served, _old: Option<&AnyDomain>) -> Result {
+        device(&Device::of(dev)?, &domain.target())
     }
 
     fn set_dev_pasid(
-        _domain: &OfCore<Self>,
+        domain: &OfCore<Self>,
         dev: &Served,
         id: Pasid,
         old: Option<&AnyDomain>,
     ) -> Result {
-        pasid(&Device::of(dev)?, id, &Target::Identity, old)
+        pasid(&Device::of(dev)?, id, &domain.target(), old)
     }
 }

@@ -187,6 +187,12 @@ impl<'a> Domain<'a> {
         unsafe { (*self.as_raw()).force_snooping() != 0 }
     }
 
+    /// Whether dirty tracking is on, as of now.
+    pub(crate) fn tracks_dirty(&self) -> bool {
+        // SAFETY: The domain is there by the invariant.
+        unsafe { (*self.as_raw()).dirty_tracking() != 0 }
+    }
+
     /// Takes the lock of its lists and flags.
     pub(crate) fn lock(&self) -> Guard<'a> {
         // SAFETY: The domain is there by the invariant, its lock is initialised with it.
@@ -196,25 +202,13 @@ impl<'a> Domain<'a> {
 }
 
 impl<'a> Guard<'a> {
-    /// Whether dirty tracking is on.
-    pub(crate) fn tracks_dirty(&self) -> bool {
-        // SAFETY: The domain is there, and its lock is held.
-        unsafe { (*self.0.as_raw()).dirty_tracking() != 0 }
-    }
-
-    /// Notes that it is.
+    /// Notes whether dirty tracking is on.
     pub(crate) fn set_tracks_dirty(&self, on: bool) {
         // SAFETY: The domain is there, and its lock is held, under which the flags change.
         unsafe { (*self.0.as_raw()).set_dirty_tracking(u8::from(on)) };
     }
 
-    /// Whether every access is to be snooped.
-    pub(crate) fn forces_snoop(&self) -> bool {
-        // SAFETY: The domain is there, and its lock is held.
-        unsafe { (*self.0.as_raw()).force_snooping() != 0 }
-    }
-
-    /// Notes that it is.
+    /// Notes that every access is to be snooped.
     pub(crate) fn set_forces_snoop(&self) {
         // SAFETY: The domain is there, and its lock is held, under which the flags change.
         unsafe { (*self.0.as_raw()).set_force_snooping(1) };
@@ -300,6 +294,15 @@ impl<'a> Guard<'a> {
     }
 }
 
+impl<'a> Deref for Guard<'a> {
+    type Target = Domain<'a>;
+
+    /// What is read of it stays so meanwhile.
+    fn deref(&self) -> &Domain<'a> {
+        &self.0
+    }
+}
+
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         // SAFETY: `Domain::lock()` took the lock, and a guard is dropped once.
@@ -318,8 +321,9 @@ impl<'a> FirstStageDomain<'a> {
         Domain::of(self.0)
     }
 
-    /// Its table, as of now, for a device behind a unit.
-    pub(crate) fn table(&self, guard: &Guard<'_>, unit: &Unit<'_>) -> FirstStage {
+    /// Its table, as of now, for a device behind a unit. Who must not miss a change of the flags
+    /// holds its lock.
+    pub(crate) fn table(&self, unit: &Unit<'_>) -> FirstStage {
         let mut hw = bindings::pt_iommu_x86_64_hw_info::default();
         let table: *mut bindings::pt_iommu_x86_64 = self.any().as_raw().cast();
         // SAFETY: A first-stage domain begins with such a table.
@@ -332,7 +336,7 @@ impl<'a> FirstStageDomain<'a> {
                 Levels::Four
             },
             aw: unit.agaw(),
-            snoop_pages: guard.forces_snoop(),
+            snoop_pages: self.any().forces_snoop(),
             snoop_walk: !self.incoherent(),
         }
     }
@@ -367,21 +371,19 @@ impl<'a> SecondStageDomain<'a> {
         Domain::of(self.0)
     }
 
-    /// Its table, as of now.
+    /// Its table, as of now. Who must not miss a change of the flags holds its lock.
     pub(crate) fn table(&self) -> SecondStage {
         let domain = self.any();
         let mut hw = bindings::pt_iommu_vtdss_hw_info::default();
         // SAFETY: A second-stage domain begins with such a table.
         unsafe { bindings::pt_iommu_vtdss_hw_info(domain.as_raw().cast(), &mut hw) };
-        // SAFETY: The domain is there. Who must not miss a change of the flags holds its lock.
-        let domain = unsafe { &*domain.as_raw() };
         SecondStage {
             root: hw.ssptptr,
             // The table's format has three to five levels.
             aw: Bounded::try_new(hw.aw.into()).unwrap_or(Bounded::<u64, 3>::new::<2>()),
             snoop_walk: !self.incoherent(),
-            dirty: domain.dirty_tracking() != 0,
-            force_snoop: domain.force_snooping() != 0,
+            dirty: domain.tracks_dirty(),
+            force_snoop: domain.forces_snoop(),
         }
     }
 
@@ -501,12 +503,6 @@ impl<'a> Replaced<'a> {
         // INVARIANT: All others of this driver's begin with that.
         (!fixed.contains(&kind)).then_some(Domain(self.0.cast(), PhantomData))
     }
-
-    /// Ends page requests for it, if it handles them. Nothing translates by it any more. Sleeps.
-    pub(crate) fn remove_iopf(&self, dev: &Device<'_>) {
-        // SAFETY: The domain and the device are there by their invariants.
-        unsafe { bindings::vtd_iopf_remove(self.0.as_ptr(), dev.as_raw()) };
-    }
 }
 
 /// Page requests of a device that a domain handles, if it does. Dropping it ends them, which
@@ -526,8 +522,8 @@ impl<'a> Iopf<'a> {
         Ok(Self(domain, dev))
     }
 
-    /// Those of a domain that a device is attached to.
-    pub(super) fn kept(domain: Domain<'a>, dev: Device<'a>) -> Self {
+    /// Those that were kept, of a domain that the device, or a PASID of it, is attached to.
+    pub(crate) fn kept(domain: Domain<'a>, dev: Device<'a>) -> Self {
         Self(domain, dev)
     }
 
