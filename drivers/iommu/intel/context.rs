@@ -200,23 +200,52 @@ pub(crate) fn set_up(dev: &Device<'_>) -> Result {
 }
 
 /// Names the directory of `named` in the context entry of a source-id of `dev`. An entry that is
-/// there already is left alone.
+/// there already is left alone, unless a crashed kernel has left it.
 fn name(named: &Device<'_>, dev: &Device<'_>, sid: u16) -> Result {
-    let unit = dev.unit();
     let dir = named.directory().ok_or(ENODEV)?;
+    write(
+        dev,
+        sid,
+        &of_device(named, &dir),
+        |_, inherited| !inherited,
+        // Its tables may be cached, and DMA may have been in flight.
+        |_, _| Plan::inherited_context(sid, &dev.scope(NO_PASID)),
+        Plan::new_context(sid, &dev.unit().caps()),
+    )
+}
+
+/// Makes the context entry of a source-id of a device present, unless there is one that `stays`.
+/// What the end of another one takes is `gone`, and `came` what the new one does. Both are told
+/// whether a crashed kernel has left what is there.
+///
+/// # Errors
+///
+/// `ENOMEM` when there is no memory for the context table, those of the invalidation queue.
+fn write(
+    dev: &Device<'_>,
+    sid: u16,
+    entry: &Context,
+    stays: impl Fn(&Context, bool) -> bool,
+    gone: impl Fn(&Context, bool) -> Plan,
+    came: Plan,
+) -> Result {
+    let unit = dev.unit();
     let [bus, devfn] = sid.to_be_bytes();
     let mut slot = ffi::context::entry(&unit, bus, devfn, true).ok_or(ENOMEM)?;
     let absent = loop {
         match State::of(slot) {
             State::Absent(absent) => break absent,
             State::Leaving(leaving) => slot = leaving.wait(),
-            State::Present(_) if !unit.context_copied(bus, devfn) => return Ok(()),
-            State::Present(inherited) => {
-                // The tables of the crashed kernel may be cached, and DMA may have been in flight.
-                let plan = |_: &_| Plan::inherited_context(sid, &dev.scope(NO_PASID));
-                let (flushed, result) = inherited.clear().flush_by(plan);
-                // The driver's probe has reset the device by now.
-                unit.forget_copied(bus, devfn);
+            State::Present(present) => {
+                let inherited = unit.context_copied(bus, devfn);
+                if stays(present.entry(), inherited) {
+                    return Ok(());
+                }
+                let (flushed, result) = present.clear().flush_by(|was| gone(was, inherited));
+                if inherited {
+                    // The driver's probe has reset the device by now.
+                    unit.forget_copied(bus, devfn);
+                }
                 let absent = flushed.reset_but(0);
                 result?;
                 break absent;
@@ -224,8 +253,8 @@ fn name(named: &Device<'_>, dev: &Device<'_>, sid: u16) -> Result {
         }
     };
     absent
-        .publish(&of_device(named, &dir))
-        .announce_by(|_| Plan::new_context(sid, &unit.caps()))
+        .publish(entry)
+        .announce_by(|_| came)
         .map_err(|(e, _)| e)
 }
 
@@ -242,31 +271,32 @@ pub(crate) fn tear_down(dev: &Device<'_>) -> Result {
     };
     let mut result = entries::tear_down(dev, RID, false);
     dev.each_source_id(|_, sid| {
-        result = result.and(clear(dev, &dir, sid));
+        result = result.and(clear(dev, sid, |entry| entry.names(dir.phys())));
         Ok(())
     })?;
     if dev.is_bridge() {
         // In whose name it forwarded is not known any more: its secondary bus went before it.
         for bus in 0..=u8::MAX {
-            result = result.and(clear(dev, &dir, u16::from(bus) << 8));
+            result = result.and(clear(dev, u16::from(bus) << 8, |entry| {
+                entry.names(dir.phys())
+            }));
         }
     }
     result
 }
 
-/// Clears the context entry of a source-id if it names the directory of `dev`.
+/// Clears the context entry of a source-id of a device, if it is `its`.
 ///
 /// # Errors
 ///
 /// Those of the invalidation queue; the entry is absent nonetheless.
-fn clear(dev: &Device<'_>, dir: &Directory<'_>, sid: u16) -> Result {
-    let unit = dev.unit();
+fn clear(dev: &Device<'_>, sid: u16, its: impl Fn(&Context) -> bool) -> Result {
     let [bus, devfn] = sid.to_be_bytes();
-    let Some(slot) = ffi::context::entry(&unit, bus, devfn, false) else {
+    let Some(slot) = ffi::context::entry(&dev.unit(), bus, devfn, false) else {
         return Ok(());
     };
     let present = match State::of(slot) {
-        State::Present(present) if present.entry().names(dir.phys()) => present,
+        State::Present(present) if its(present.entry()) => present,
         _ => return Ok(()),
     };
     let (flushed, result) = present
@@ -312,7 +342,7 @@ pub(crate) fn map(dev: &Device<'_>, table: &SecondStage, did: u16) -> Result {
     let (own, ats) = (dev.source_id(), dev.snapshot().ats_supported);
     dev.each_source_id(|_, sid| {
         // Only the device's own requests can be for translations.
-        write(
+        write_legacy(
             dev,
             sid,
             &Context::second_stage(table, did, ats && sid == own),
@@ -327,7 +357,7 @@ pub(crate) fn map(dev: &Device<'_>, table: &SecondStage, did: u16) -> Result {
 /// Those of [`write`].
 pub(crate) fn pass_through(dev: &Device<'_>) -> Result {
     let entry = Context::pass_through(dev.unit().max_agaw());
-    dev.each_source_id(|_, sid| write(dev, sid, &entry))
+    dev.each_source_id(|_, sid| write_legacy(dev, sid, &entry))
 }
 
 /// Makes the legacy-mode context entry of a source-id say what a device of its group is attached
@@ -335,41 +365,25 @@ pub(crate) fn pass_through(dev: &Device<'_>) -> Result {
 ///
 /// # Errors
 ///
-/// `ENOMEM` when there is no memory for the context table, those of the invalidation queue.
-fn write(dev: &Device<'_>, sid: u16, entry: &Context) -> Result {
-    let unit = dev.unit();
-    let [bus, devfn] = sid.to_be_bytes();
-    let mut slot = ffi::context::entry(&unit, bus, devfn, true).ok_or(ENOMEM)?;
-    let absent = loop {
-        match State::of(slot) {
-            State::Absent(absent) => break absent,
-            State::Leaving(leaving) => slot = leaving.wait(),
-            // Another device of the group has made it say so.
-            State::Present(present) if *present.entry() == *entry => return Ok(()),
-            State::Present(other) => {
-                let inherited = unit.context_copied(bus, devfn);
-                // Of a domain-id that there is not, nothing is cached.
-                let none = inherited && !unit.caps().has_domain_id(other.entry().did());
-                let (flushed, result) = other.clear().flush_by(|was| {
-                    if none {
-                        Plan::nothing()
-                    } else {
-                        plan(dev, was.did(), sid)
-                    }
-                });
-                if inherited {
-                    unit.forget_copied(bus, devfn);
-                }
-                let absent = flushed.reset_but(0);
-                result?;
-                break absent;
+/// Those of [`write`].
+fn write_legacy(dev: &Device<'_>, sid: u16, entry: &Context) -> Result {
+    let caps = dev.unit().caps();
+    write(
+        dev,
+        sid,
+        entry,
+        // Another device of the group has made it say so.
+        |was, _| was == entry,
+        |was, inherited| {
+            // Of a domain-id that there is not, nothing is cached.
+            if inherited && !caps.has_domain_id(was.did()) {
+                Plan::nothing()
+            } else {
+                plan(dev, was.did(), sid)
             }
-        }
-    };
-    absent
-        .publish(entry)
-        .announce_by(|new| Plan::new_legacy_context(sid, new.did(), &unit.caps()))
-        .map_err(|(e, _)| e)
+        },
+        Plan::new_legacy_context(sid, entry.did(), &caps),
+    )
 }
 
 /// Clears the legacy-mode context entries that say that a device is in a domain, or passed through.
@@ -385,7 +399,7 @@ pub(crate) fn unmap(dev: &Device<'_>, domain: Option<OnUnit<'_>>) -> Result {
     let mut result = Ok(());
     dev.each_source_id(|_, sid| {
         if !domain.is_some_and(|domain| needed(dev, &domain, sid)) {
-            result = result.and(clear_legacy(dev, sid, did));
+            result = result.and(clear(dev, sid, |entry| entry.did() == did));
         }
         Ok(())
     })?;
@@ -401,27 +415,6 @@ fn needed(dev: &Device<'_>, domain: &OnUnit<'_>, sid: u16) -> bool {
         other.each_source_id(|_, its| if its == sid { Err(EBUSY) } else { Ok(()) })
     });
     others.is_err()
-}
-
-/// Clears the legacy-mode context entry of a source-id if it has this domain-id.
-///
-/// # Errors
-///
-/// Those of the invalidation queue; the entry is absent nonetheless.
-fn clear_legacy(dev: &Device<'_>, sid: u16, did: u16) -> Result {
-    let [bus, devfn] = sid.to_be_bytes();
-    let Some(slot) = ffi::context::entry(&dev.unit(), bus, devfn, false) else {
-        return Ok(());
-    };
-    let present = match State::of(slot) {
-        State::Present(present) if present.entry().did() == did => present,
-        _ => return Ok(()),
-    };
-    let (flushed, result) = present
-        .clear()
-        .flush_by(|entry| plan(dev, entry.did(), sid));
-    drop(flushed.reset_but(0));
-    result
 }
 
 #[cfg(CONFIG_INTEL_IOMMU_RUST_KUNIT_TEST)]
