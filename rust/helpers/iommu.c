@@ -3,6 +3,7 @@
 #include <linux/bitmap.h>
 #include <linux/cred.h>
 #include <linux/dma-buf.h>
+#include <linux/generic_pt/iommu.h>
 #include <linux/highmem.h>
 #include <linux/hugetlb.h>
 #include <linux/io.h>
@@ -166,6 +167,11 @@ rust_helper_iommu_type_stable_cache(const char *name, unsigned int size, unsigne
 	};
 
 	return kmem_cache_create(name, size, &args, SLAB_TYPESAFE_BY_RCU);
+}
+
+__rust_helper void rust_helper_pt_iommu_deinit(struct pt_iommu *iommu_table)
+{
+	pt_iommu_deinit(iommu_table);
 }
 
 /* Maps the whole of a mapping to physical memory from phys on, uncached. */

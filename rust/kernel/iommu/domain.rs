@@ -201,6 +201,21 @@ impl AnyDomain {
     }
 }
 
+/// The operation of a page table that translates (`struct iommu_domain_ops`).
+pub type IovaToPhys = unsafe extern "C" fn(
+    *mut bindings::iommu_domain,
+    bindings::dma_addr_t,
+) -> bindings::phys_addr_t;
+
+/// The one that collects dirty bits (`struct iommu_dirty_ops`).
+pub type ReadAndClearDirty = unsafe extern "C" fn(
+    *mut bindings::iommu_domain,
+    c_ulong,
+    usize,
+    c_ulong,
+    *mut bindings::iommu_dirty_bitmap,
+) -> c_int;
+
 /// What a domain's memory begins with: a C structure whose first member is the `iommu_domain`.
 ///
 /// That is [`Bare`] for a domain without a page table, and one of the generic page tables or a C
@@ -215,23 +230,10 @@ pub unsafe trait Head {
     type Config;
 
     /// Translates, if it has a page table.
-    const IOVA_TO_PHYS: Option<
-        unsafe extern "C" fn(
-            *mut bindings::iommu_domain,
-            bindings::dma_addr_t,
-        ) -> bindings::phys_addr_t,
-    > = None;
+    const IOVA_TO_PHYS: Option<IovaToPhys> = None;
 
     /// Collects dirty bits, if its page table has some.
-    const READ_AND_CLEAR_DIRTY: Option<
-        unsafe extern "C" fn(
-            *mut bindings::iommu_domain,
-            c_ulong,
-            usize,
-            c_ulong,
-            *mut bindings::iommu_dirty_bitmap,
-        ) -> c_int,
-    > = None;
+    const READ_AND_CLEAR_DIRTY: Option<ReadAndClearDirty> = None;
 
     /// Makes it. The domain's kind and table are set already.
     ///

@@ -6,7 +6,11 @@
 use kernel::{
     bindings,
     error::to_result,
-    iommu::domain::Head,
+    iommu::domain::{
+        Head,
+        IovaToPhys,
+        ReadAndClearDirty, //
+    },
     prelude::*, //
 };
 
@@ -65,18 +69,6 @@ unsafe fn begin(domain: *mut bindings::dmar_domain, config: &Config) -> bindings
     }
 }
 
-/// # Safety
-///
-/// `domain` has a page table that nobody uses any more.
-unsafe fn end(domain: *mut bindings::dmar_domain) {
-    let table: *mut bindings::pt_iommu = domain.cast();
-    // SAFETY: It has a table, so there are operations.
-    if let Some(deinit) = unsafe { (*(*table).ops).deinit } {
-        // SAFETY: Nobody uses it any more.
-        unsafe { deinit(table) };
-    }
-}
-
 /// One with a first-stage table.
 #[repr(transparent)]
 pub(crate) struct FirstHead(bindings::dmar_domain);
@@ -86,12 +78,7 @@ pub(crate) struct FirstHead(bindings::dmar_domain);
 unsafe impl Head for FirstHead {
     type Config = Config;
 
-    const IOVA_TO_PHYS: Option<
-        unsafe extern "C" fn(
-            *mut bindings::iommu_domain,
-            bindings::dma_addr_t,
-        ) -> bindings::phys_addr_t,
-    > = Some(bindings::pt_iommu_x86_64_iova_to_phys);
+    const IOVA_TO_PHYS: Option<IovaToPhys> = Some(bindings::pt_iommu_x86_64_iova_to_phys);
 
     unsafe fn init(this: *mut Self, config: &Config) -> Result {
         // SAFETY: Who makes a domain has cleared its memory but for the core's part.
@@ -109,7 +96,7 @@ unsafe impl Head for FirstHead {
 
     unsafe fn deinit(this: *mut Self) {
         // SAFETY: `init()` has made the table, and nobody uses it any more.
-        unsafe { end(this.cast()) };
+        unsafe { bindings::pt_iommu_deinit(this.cast()) };
     }
 }
 
@@ -125,22 +112,10 @@ pub(crate) struct SecondHead(bindings::dmar_domain);
 unsafe impl Head for SecondHead {
     type Config = Config;
 
-    const IOVA_TO_PHYS: Option<
-        unsafe extern "C" fn(
-            *mut bindings::iommu_domain,
-            bindings::dma_addr_t,
-        ) -> bindings::phys_addr_t,
-    > = Some(bindings::pt_iommu_vtdss_iova_to_phys);
+    const IOVA_TO_PHYS: Option<IovaToPhys> = Some(bindings::pt_iommu_vtdss_iova_to_phys);
 
-    const READ_AND_CLEAR_DIRTY: Option<
-        unsafe extern "C" fn(
-            *mut bindings::iommu_domain,
-            c_ulong,
-            usize,
-            c_ulong,
-            *mut bindings::iommu_dirty_bitmap,
-        ) -> c_int,
-    > = Some(bindings::pt_iommu_vtdss_read_and_clear_dirty);
+    const READ_AND_CLEAR_DIRTY: Option<ReadAndClearDirty> =
+        Some(bindings::pt_iommu_vtdss_read_and_clear_dirty);
 
     unsafe fn init(this: *mut Self, config: &Config) -> Result {
         let domain: *mut bindings::dmar_domain = this.cast();
@@ -163,7 +138,7 @@ unsafe impl Head for SecondHead {
 
     unsafe fn deinit(this: *mut Self) {
         // SAFETY: `init()` has made the table, and nobody uses it any more.
-        unsafe { end(this.cast()) };
+        unsafe { bindings::pt_iommu_deinit(this.cast()) };
     }
 }
 

@@ -16,7 +16,10 @@ use kernel::{
     bindings,
     c_str,
     error::to_result,
-    iommu::domain::Head,
+    iommu::domain::{
+        Head,
+        IovaToPhys, //
+    },
     prelude::*,
     static_assert,
     static_lock_class, //
@@ -73,12 +76,7 @@ const FEATURES: u32 = 1 << bindings::pt_features_PT_FEAT_DYNAMIC_TOP
 unsafe impl Head for SoftwareTable {
     type Config = ();
 
-    const IOVA_TO_PHYS: Option<
-        unsafe extern "C" fn(
-            *mut bindings::iommu_domain,
-            bindings::dma_addr_t,
-        ) -> bindings::phys_addr_t,
-    > = Some(bindings::pt_iommu_amdv1_iova_to_phys);
+    const IOVA_TO_PHYS: Option<IovaToPhys> = Some(bindings::pt_iommu_amdv1_iova_to_phys);
 
     unsafe fn init(this: *mut Self, _config: &()) -> Result {
         // SAFETY: The table is ours alone until it is initialised, and does not move; the name and

@@ -12,7 +12,9 @@ use kernel::{
     iommu::{
         domain::{
             Domain,
-            Head, //
+            Head,
+            IovaToPhys,
+            ReadAndClearDirty, //
         },
         ops::DomainOps, //
     },
@@ -40,22 +42,10 @@ const _: () = assert!(core::mem::offset_of!(bindings::pt_iommu, domain) == 0);
 unsafe impl Head for Amdv1 {
     type Config = Config;
 
-    const IOVA_TO_PHYS: Option<
-        unsafe extern "C" fn(
-            *mut bindings::iommu_domain,
-            bindings::dma_addr_t,
-        ) -> bindings::phys_addr_t,
-    > = Some(bindings::pt_iommu_amdv1_mock_iova_to_phys);
+    const IOVA_TO_PHYS: Option<IovaToPhys> = Some(bindings::pt_iommu_amdv1_mock_iova_to_phys);
 
-    const READ_AND_CLEAR_DIRTY: Option<
-        unsafe extern "C" fn(
-            *mut bindings::iommu_domain,
-            c_ulong,
-            usize,
-            c_ulong,
-            *mut bindings::iommu_dirty_bitmap,
-        ) -> c_int,
-    > = Some(bindings::pt_iommu_amdv1_mock_read_and_clear_dirty);
+    const READ_AND_CLEAR_DIRTY: Option<ReadAndClearDirty> =
+        Some(bindings::pt_iommu_amdv1_mock_read_and_clear_dirty);
 
     unsafe fn init(this: *mut Self, config: &Config) -> Result {
         let table: *mut bindings::pt_iommu_amdv1 = this.cast();
@@ -70,12 +60,8 @@ unsafe impl Head for Amdv1 {
     }
 
     unsafe fn deinit(this: *mut Self) {
-        let table: *mut bindings::pt_iommu = this.cast();
-        // SAFETY: By the contract of this function `init()` succeeded, so there are operations.
-        if let Some(deinit) = unsafe { (*(*table).ops).deinit } {
-            // SAFETY: Nobody uses it any more.
-            unsafe { deinit(table) };
-        }
+        // SAFETY: `init()` has made the table, and nobody uses it any more.
+        unsafe { bindings::pt_iommu_deinit(this.cast()) };
     }
 }
 
