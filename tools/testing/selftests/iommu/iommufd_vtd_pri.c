@@ -30,11 +30,9 @@ static int attach(struct pri *p, uint32_t hwpt)
 
 static int detach(struct pri *p)
 {
-	struct vfio_device_detach_iommufd_pt cmd = { .argsz = sizeof(cmd) };
-
 	if (p->pasid != NO_PASID)
 		return vtd_detach_pasid(&p->v, p->pasid);
-	return ioctl(p->v.dev, VFIO_DEVICE_DETACH_IOMMUFD_PT, &cmd) ? -errno : 0;
+	return vtd_detach(&p->v);
 }
 
 /* An empty table with a fault queue, attached. 1: not here. */
