@@ -133,6 +133,9 @@ build_plugin()
 	done <<<$'stock 7\nnest 4'
 }
 
+# head_line FILE NAME: what a suite's `# NAME: ...` line says.
+head_line() { sed -n "s/^# $2: //p" "$1"; }
+
 # archive FOLDER: as an initramfs, on standard output. The same files make the same one.
 archive()
 {
