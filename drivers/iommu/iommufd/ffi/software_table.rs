@@ -102,14 +102,8 @@ unsafe impl Head for SoftwareTable {
     }
 
     unsafe fn deinit(this: *mut Self) {
-        let table: *mut bindings::pt_iommu = this.cast();
-        // SAFETY: By the contract of this function `init()` succeeded, so there are operations.
-        let ops = unsafe { (*table).ops };
-        // SAFETY: They are static.
-        if let Some(deinit) = unsafe { (*ops).deinit } {
-            // SAFETY: Nobody uses it any more.
-            unsafe { deinit(table) };
-        }
+        // SAFETY: `init()` has made the table, and nobody uses it any more.
+        unsafe { bindings::pt_iommu_deinit(this.cast()) };
     }
 }
 
