@@ -39,9 +39,7 @@ static int find(struct reserved *r)
 	int rc = -ENODEV;
 
 	while (dir && (e = readdir(dir))) {
-		if ((sysfs_hex(e->d_name, "vendor") | sysfs_hex(e->d_name, "device") << 16) !=
-		    PDMA_ID ||
-		    !is_reserved(r, e->d_name))
+		if (pci_id_of(e->d_name) != PDMA_ID || !is_reserved(r, e->d_name))
 			continue;
 		snprintf(r->v.bdf, sizeof(r->v.bdf), "%s", e->d_name);
 		rc = 0;
@@ -67,14 +65,7 @@ static int enable(struct reserved *r)
 	if (pwrite(fd, &command, 2, 4) != 2)
 		return -errno;
 	close(fd);
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource0", r->v.bdf);
-	fd = open(path, O_RDWR);
-	if (fd < 0)
-		return -errno;
-	r->v.bar_size = 2 * PG;
-	r->v.bar = mmap(NULL, r->v.bar_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	close(fd);
-	return r->v.bar == MAP_FAILED ? -errno : 0;
+	return pdma_map_registers(&r->v);
 }
 
 static int remove_and_rescan(struct reserved *r)

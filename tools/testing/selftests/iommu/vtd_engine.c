@@ -10,7 +10,7 @@
 
 static bool has_id(const char *bdf, uint32_t id)
 {
-	return sysfs_hex(bdf, "vendor") == (id & 0xffff) && sysfs_hex(bdf, "device") == id >> 16;
+	return pci_id_of(bdf) == id;
 }
 
 static bool edu_knows(const char *bdf)

@@ -150,6 +150,12 @@ static inline unsigned int sysfs_hex(const char *bdf, const char *name)
 	return value;
 }
 
+/* As EDU_ID. */
+static inline uint32_t pci_id_of(const char *bdf)
+{
+	return sysfs_hex(bdf, "vendor") | sysfs_hex(bdf, "device") << 16;
+}
+
 static inline bool vtd_is_edu(const struct vtd *v)
 {
 	return v->pci_id == EDU_ID;
@@ -177,13 +183,12 @@ static inline bool vtd_find(struct vtd *v, uint32_t id)
 			if (e->d_name[0] == '.')
 				continue;
 			snprintf(v->bdf, sizeof(v->bdf), "%.31s", e->d_name);
-			found = sysfs_hex(v->bdf, "vendor") == (id & 0xffff) &&
-				sysfs_hex(v->bdf, "device") == id >> 16;
+			found = pci_id_of(v->bdf) == id;
 		}
 		if (dir)
 			closedir(dir);
 	}
-	v->pci_id = sysfs_hex(v->bdf, "vendor") | sysfs_hex(v->bdf, "device") << 16;
+	v->pci_id = pci_id_of(v->bdf);
 	return found;
 }
 

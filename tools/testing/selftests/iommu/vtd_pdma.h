@@ -132,6 +132,22 @@ static inline int pdma_setup(struct vtd *v, uint32_t parent_flags)
 	return rc;
 }
 
+/* The registers of a device that VFIO does not have. */
+static inline int pdma_map_registers(struct vtd *v)
+{
+	char path[128];
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource0", v->bdf);
+	fd = open(path, O_RDWR);
+	if (fd < 0)
+		return -errno;
+	v->bar_size = 2 * PG;
+	v->bar = mmap(NULL, v->bar_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+	return v->bar == MAP_FAILED ? -errno : 0;
+}
+
 /* Another device of the kind of @v's, or false. */
 static inline bool pdma_find_another(struct vtd *v, struct vtd *other)
 {
@@ -144,8 +160,7 @@ static inline bool pdma_find_another(struct vtd *v, struct vtd *other)
 		if (e->d_name[0] == '.' || !strcmp(e->d_name, v->bdf))
 			continue;
 		snprintf(other->bdf, sizeof(other->bdf), "%.31s", e->d_name);
-		other->pci_id = sysfs_hex(other->bdf, "vendor") |
-				sysfs_hex(other->bdf, "device") << 16;
+		other->pci_id = pci_id_of(other->bdf);
 		found = other->pci_id == v->pci_id;
 	}
 	if (dir)
