@@ -41,8 +41,7 @@ use kernel::{
 
 use crate::{
     cache::Tags,
-    context,
-    entries,
+    context, entries,
     ffi::{
         device::Device,
         domain::{
@@ -62,7 +61,10 @@ use crate::{
             Use, //
         }, //
     },
-    pasid_entry::UserStage, //
+    pasid_entry::{
+        FirstStage,
+        UserStage, //
+    },
 };
 
 /// What DMA is attached to.
@@ -77,6 +79,9 @@ pub(crate) enum Target<'a> {
     Second(SecondStageDomain<'a>),
     /// A user's first stage on such a one.
     Nested(NestedDomain<'a>, UserStage),
+    /// The page table of a process, for PASIDs of devices that can work with it.
+    #[cfg_attr(not(CONFIG_INTEL_IOMMU_SVM), expect(dead_code))]
+    Process(Domain<'a>, FirstStage),
 }
 
 impl<'a> Target<'a> {
@@ -87,6 +92,7 @@ impl<'a> Target<'a> {
             Self::First(domain) => Some(domain.any()),
             Self::Second(domain) => Some(domain.any()),
             Self::Nested(domain, _) => Some(**domain),
+            Self::Process(domain, _) => Some(*domain),
         }
     }
 
@@ -111,7 +117,7 @@ impl<'a> Target<'a> {
     fn compatible(&self, dev: &Device<'_>) -> Result {
         let snoop = self.flagged().is_some_and(|domain| domain.forces_snoop());
         match self {
-            Self::Blocked | Self::Identity => Ok(()),
+            Self::Blocked | Self::Identity | Self::Process(..) => Ok(()),
             Self::First(domain) => domain.compatible(dev, snoop),
             Self::Second(domain) => domain.compatible(dev, snoop),
             Self::Nested(domain, _) => domain.parent().compatible(dev, snoop),
@@ -137,6 +143,7 @@ impl<'a> Target<'a> {
                 let parent = domain.parent().table();
                 entries::set_up_nested(dev, &parent, user, pasid, did)
             }
+            Self::Process(_, table) => entries::set_up_first_stage(dev, table, pasid, did),
         }
     }
 
@@ -363,19 +370,19 @@ pub(crate) fn pasid<'a>(
 /// What a PASID of a device takes in a domain, but for an entry and page requests. Dropping it
 /// gives it back.
 #[must_use]
-pub(crate) struct NewPasid<'a> {
+struct NewPasid<'a> {
     tags: Tags<'a>,
     listed: ListedPasid<'a>,
 }
 
 impl NewPasid<'_> {
     /// The attachment is made. Of a page table of the kernel's debugfs shows it.
-    pub(crate) fn keep(self, show: bool) -> *mut c_void {
+    fn keep(self, show: bool) {
         self.tags.keep();
         if show {
             self.listed.show();
         }
-        self.listed.keep()
+        self.listed.keep();
     }
 }
 
@@ -384,18 +391,14 @@ impl NewPasid<'_> {
 /// # Errors
 ///
 /// `ENOMEM`, `ENOSPC` when domain-ids are used up.
-pub(crate) fn add_pasid<'a>(
-    domain: Domain<'a>,
-    dev: &Device<'a>,
-    pasid: Pasid,
-) -> Result<NewPasid<'a>> {
+fn add_pasid<'a>(domain: Domain<'a>, dev: &Device<'a>, pasid: Pasid) -> Result<NewPasid<'a>> {
     let listed = Use::new(domain, dev.unit())?.list_pasid(dev, pasid)?;
     let tags = Tags::assign(listed.on(), dev, pasid)?;
     Ok(NewPasid { tags, listed })
 }
 
 /// Gives it back.
-pub(crate) fn remove_pasid<'a>(domain: Domain<'a>, dev: &Device<'a>, pasid: Pasid) {
+fn remove_pasid<'a>(domain: Domain<'a>, dev: &Device<'a>, pasid: Pasid) {
     let listed = ListedPasid::find(domain, dev, pasid);
     warn_on!(listed.is_none());
     if let Some(listed) = listed {

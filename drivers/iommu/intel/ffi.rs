@@ -18,6 +18,8 @@ pub(crate) mod pgtable;
 pub(crate) mod preempt;
 pub(crate) mod stack;
 pub(crate) mod steps;
+#[cfg(CONFIG_INTEL_IOMMU_SVM)]
+pub(crate) mod svm;
 pub(crate) mod table;
 pub(crate) mod tags;
 pub(crate) mod unit;

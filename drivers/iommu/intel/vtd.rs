@@ -9,7 +9,7 @@
 //! | words of the hardware | [`caps`], [`pasid_entry`], [`context`], [`invalidate`] |
 //! | decisions, no side effects | [`flush_plan`], [`range`], [`gather`] |
 //! | the life of an entry, and what is done with it | [`entry`], [`pasid`], [`entries`] |
-//! | domains, and attaching to them | [`paging`], [`nested`], [`attach`] |
+//! | domains, and attaching to them | [`paging`], [`nested`], `svm`, [`attach`] |
 //! | caches of a domain | [`cache`] |
 //! | a guest that has a VT-d | [`guest`], [`fault`], [`viommu`] |
 //! | the hardware's caches, for tests | [`cache_model`] |
@@ -43,6 +43,8 @@ mod paging;
 mod pasid;
 mod pasid_entry;
 mod range;
+#[cfg(CONFIG_INTEL_IOMMU_SVM)]
+mod svm;
 mod viommu;
 
 use ffi::LocalModule;

@@ -509,10 +509,23 @@ void vtd_iopf_remove(struct iommu_domain *domain, struct device *dev)
 	iopf_for_domain_remove(domain, dev);
 }
 
-struct iommu_domain *vtd_svm_domain_alloc(struct device *dev, struct mm_struct *mm)
+#ifdef CONFIG_INTEL_IOMMU_SVM
+/* Of the page table of a domain's process. */
+u64 vtd_process_root(struct iommu_domain *domain)
 {
-	return intel_svm_domain_alloc(dev, mm);
+	return __pa(domain->mm->pgd);
 }
+
+bool vtd_maps_1gib(void)
+{
+	return cpu_feature_enabled(X86_FEATURE_GBPAGES);
+}
+
+bool vtd_five_levels(void)
+{
+	return cpu_feature_enabled(X86_FEATURE_LA57);
+}
+#endif
 
 bool vtd_pasid_supported(struct intel_iommu *iommu)
 {

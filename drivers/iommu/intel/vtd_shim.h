@@ -132,7 +132,9 @@ int vtd_nested_set_did(struct dmar_domain *domain, struct intel_iommu *iommu, u1
 void vtd_nested_deinit(struct dmar_domain *domain);
 int vtd_iopf_set(struct iommu_domain *domain, struct device *dev);
 void vtd_iopf_remove(struct iommu_domain *domain, struct device *dev);
-struct iommu_domain *vtd_svm_domain_alloc(struct device *dev, struct mm_struct *mm);
+u64 vtd_process_root(struct iommu_domain *domain);
+bool vtd_maps_1gib(void);
+bool vtd_five_levels(void);
 bool vtd_pasid_supported(struct intel_iommu *iommu);
 bool vtd_serves(struct device *dev);
 bool vtd_is_own_domain(struct iommu_domain *domain);

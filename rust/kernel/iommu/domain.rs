@@ -47,7 +47,9 @@ pub enum Kind {
     Unmanaged,
     /// A user's page table on top of a paging domain.
     Nested,
-    /// Something else: DMA API, SVA or a platform's own.
+    /// The memory of a process.
+    Sva,
+    /// Something else: DMA API or a platform's own.
     Other(u32),
 }
 
@@ -58,6 +60,7 @@ impl Kind {
             bindings::__IOMMU_DOMAIN_PT => Self::Identity,
             bindings::__IOMMU_DOMAIN_PAGING => Self::Unmanaged,
             bindings::__IOMMU_DOMAIN_NESTED => Self::Nested,
+            bindings::__IOMMU_DOMAIN_SVA => Self::Sva,
             other => Self::Other(other),
         }
     }
@@ -68,6 +71,7 @@ impl Kind {
             Self::Identity => bindings::__IOMMU_DOMAIN_PT,
             Self::Unmanaged => bindings::__IOMMU_DOMAIN_PAGING,
             Self::Nested => bindings::__IOMMU_DOMAIN_NESTED,
+            Self::Sva => bindings::__IOMMU_DOMAIN_SVA,
             Self::Other(raw) => raw,
         }
     }
@@ -407,6 +411,13 @@ impl<T: DomainOps> Owned<T> {
         self.domain().dirty_ops = table.as_raw();
     }
 
+    /// As the core will see it.
+    #[inline]
+    pub fn as_any(&self) -> &AnyDomain {
+        // SAFETY: By the type invariant it is complete, and lives as long as `self`.
+        unsafe { AnyDomain::from_raw(self.0.as_ptr().cast()) }
+    }
+
     /// Gives it to the core, which frees it through the table.
     pub fn into_raw(self) -> *mut bindings::iommu_domain {
         let raw = self.0.as_ptr().cast();
@@ -414,12 +425,12 @@ impl<T: DomainOps> Owned<T> {
         raw
     }
 
-    /// Frees a domain that [`Owned::into_raw`] gave away.
+    /// Takes back a domain that [`Owned::into_raw`] gave away; dropping it frees it.
     ///
     /// # Safety
     ///
     /// `raw` came from there, and nobody refers to it any more.
-    pub(super) unsafe fn from_raw(raw: *mut bindings::iommu_domain) -> Self {
+    pub unsafe fn from_raw(raw: *mut bindings::iommu_domain) -> Self {
         // INVARIANT: the caller gives back what the type described before.
         // SAFETY: It came from `into_raw()`, so it is not null.
         Self(unsafe { NonNull::new_unchecked(raw.cast()) })

@@ -50,6 +50,7 @@ use crate::{
         from_result,
         VTABLE_DEFAULT_ERROR, //
     },
+    mm::MmWithUser,
     prelude::*,
     types::Opaque,
     ModuleMetadata, //
@@ -348,6 +349,16 @@ pub trait IommuOps: Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// Makes a domain of the memory of a process, in which devices work by PASIDs. The core holds
+    /// its mutex for that; may sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`: the IOMMU cannot. `EINVAL`: the device cannot. `ENOMEM`.
+    fn domain_alloc_sva(_dev: &Served, _mm: &MmWithUser) -> Result<NewDomain> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// The IOMMU that serves this device. The core asks once, when it sees the device, under its
     /// mutex for that; may sleep. The device is in no group yet, and attached to nothing. A driver
     /// without has it in C, see [`IommuTable::with`].
@@ -418,6 +429,21 @@ impl<T: DomainOps> DomainTable<T> {
         let mut table = Self::new();
         table.0.free = None;
         table
+    }
+
+    /// The table of a type that something else knows of, too: the core does not free a domain, but
+    /// calls `put` with it in the end.
+    ///
+    /// # Safety
+    ///
+    /// `put` may be called once on each domain that was given to the core, or that was about to be
+    /// ([`NewDomain`]). It lets it go with [`Owned::from_raw`], then or later.
+    pub const unsafe fn freed_by(
+        mut self,
+        put: unsafe extern "C" fn(*mut bindings::iommu_domain),
+    ) -> Self {
+        self.0.free = Some(put);
+        self
     }
 
     /// Whether the core frees domains with this table.
@@ -635,6 +661,9 @@ impl<T: IommuOps> IommuTable<T> {
         if T::HAS_DOMAIN_ALLOC_NESTED {
             ops.domain_alloc_nested = Some(Self::domain_alloc_nested);
         }
+        if T::HAS_DOMAIN_ALLOC_SVA {
+            ops.domain_alloc_sva = Some(Self::domain_alloc_sva);
+        }
         if T::HAS_PAGE_RESPONSE {
             ops.page_response = Some(Self::page_response);
         }
@@ -767,6 +796,21 @@ impl<T: IommuOps> IommuTable<T> {
         // SAFETY: On the stack of the caller.
         let data = unsafe { UserData::from_raw(data) };
         give(T::domain_alloc_nested(dev, parent, AllocFlags(flags), data))
+    }
+
+    /// # Safety
+    ///
+    /// As for `capable()`; `mm` is the memory of a process that has not ended.
+    unsafe extern "C" fn domain_alloc_sva(
+        dev: *mut bindings::device,
+        mm: *mut bindings::mm_struct,
+    ) -> *mut bindings::iommu_domain {
+        // SAFETY: Who binds a process to a device drives the device.
+        let dev = unsafe { Served::from_raw(dev) };
+        // SAFETY: Who binds a process holds a reference to its users.
+        give(T::domain_alloc_sva(dev, unsafe {
+            MmWithUser::from_raw(mm)
+        }))
     }
 
     /// # Safety

@@ -3,8 +3,8 @@
 //! The table of the driver's operations: what is Rust, and what has stayed C.
 //!
 //! C finds devices and lets them go: probing, reserved regions, groups and quirks are about PCI and
-//! firmware, and nothing that is decided there is about domains. SVA's domains, whose life is that
-//! of a process's page table, are C's `svm.c`, and the page request queue is `prq.c`.
+//! firmware, and nothing that is decided there is about domains. The page request queue is C's
+//! `prq.c`.
 
 use kernel::{
     bindings,
@@ -21,6 +21,7 @@ use kernel::{
         },
         user_data::UserData, //
     },
+    mm::MmWithUser,
     prelude::*, //
 };
 
@@ -28,6 +29,8 @@ use super::{
     device::Device,
     user::Parent, //
 };
+#[cfg(CONFIG_INTEL_IOMMU_SVM)]
+use crate::svm;
 use crate::{
     attach,
     nested::Nested,
@@ -48,7 +51,6 @@ pub(super) static intel_iommu_ops: IommuTable<IntelIommu> = {
         .into_raw();
     ops.capable = Some(bindings::intel_iommu_capable);
     ops.hw_info = Some(bindings::intel_iommu_hw_info);
-    ops.domain_alloc_sva = Some(bindings::vtd_svm_domain_alloc);
     ops.probe_device = Some(bindings::intel_iommu_probe_device);
     ops.probe_finalize = Some(bindings::intel_iommu_probe_finalize);
     ops.release_device = Some(bindings::intel_iommu_release_device);
@@ -86,6 +88,17 @@ impl IommuOps for IntelIommu {
         // SAFETY: The core keeps it as long as the new domain is there.
         let parent = unsafe { Parent::of(parent) };
         Ok(Nested::alloc(&Device::of(dev)?, parent, flags, data)?.into())
+    }
+
+    fn domain_alloc_sva(dev: &Served, mm: &MmWithUser) -> Result<NewDomain> {
+        let dev = Device::of(dev)?;
+        #[cfg(CONFIG_INTEL_IOMMU_SVM)]
+        return svm::alloc(&dev, mm);
+        #[cfg(not(CONFIG_INTEL_IOMMU_SVM))]
+        {
+            let _ = (dev, mm);
+            Err(ENODEV)
+        }
     }
 
     fn has_viommu(dev: &Served, kind: u32) -> bool {

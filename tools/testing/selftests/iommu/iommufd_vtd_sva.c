@@ -7,6 +7,7 @@
  * entries are those that nested domains have.
  */
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -314,6 +315,7 @@ TEST_F(sva, bound_twice)
 
 struct told {
 	uint32_t pasid, error, bound;
+	int fd;
 };
 
 static struct told *shared_memory(void)
@@ -337,6 +339,7 @@ static pid_t another_process(struct told *told, void *at)
 		*(uint64_t *)at = NEW;
 		told->error = -bind_process(&s);
 		told->pasid = s.pasid;
+		told->fd = s.fd;
 		__atomic_store_n(&told->bound, 1, __ATOMIC_SEQ_CST);
 		for (;;)
 			pause();
@@ -410,7 +413,38 @@ TEST_F(sva, ends_in_mid_dma)
 	}
 }
 
-/* The same for one that unbinds, whose page requests are on their way. */
+/* A process ends, and another one still has the file by which it was bound. */
+TEST_F(sva, outlived)
+{
+	struct told *told = shared_memory();
+	struct sva other = self->s;
+	int pidfd;
+	pid_t child;
+
+	ASSERT_NE(NULL, told);
+	child = another_process(told, self->page);
+	ASSERT_LT(0, child);
+	ASSERT_EQ(0, told->error);
+	pidfd = syscall(SYS_pidfd_open, child, 0);
+	ASSERT_LE(0, pidfd);
+	other.fd = syscall(SYS_pidfd_getfd, pidfd, told->fd, 0);
+	ASSERT_LE(0, other.fd);
+	other.pasid = told->pasid;
+	EXPECT_EQ(PDMA_DONE, transfer(&other, PDMA_READ, self->page, 0));
+	EXPECT_EQ(NEW, pdma_buffer(&self->s.v));
+	ASSERT_EQ(0, kill(child, SIGKILL));
+	ASSERT_EQ(child, waitpid(child, NULL, 0));
+	/* Its page table is gone, and what lies there now is somebody else's. */
+	EXPECT_NE(PDMA_DONE, transfer(&other, PDMA_READ, self->page, 0));
+	EXPECT_NE(PDMA_DONE, transfer(&other, PDMA_WRITE, self->page, NEW));
+	unbind_process(&other);
+	EXPECT_NE(PDMA_DONE, transfer(&other, PDMA_READ, self->page, 0));
+	EXPECT_EQ(PDMA_DONE, transfer(&self->s, PDMA_READ, self->page, 0));
+	EXPECT_EQ(OLD, pdma_buffer(&self->s.v));
+	close(pidfd);
+}
+
+/* A process unbinds, and its page requests are on their way. */
 TEST_F(sva, unbound_in_mid_dma)
 {
 	uint64_t *fresh;
