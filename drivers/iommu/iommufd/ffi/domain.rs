@@ -13,6 +13,7 @@
 
 use crate::hwpt::Hwpt;
 use core::{
+    marker::PhantomData,
     mem::MaybeUninit,
     ptr::NonNull, //
 };
@@ -126,59 +127,57 @@ impl PhysDev {
     }
 }
 
-/// A structure that a driver defines, as it was in user space: drivers are asked while their device
-/// is lent, and user memory may never answer.
-pub(crate) struct UserData {
-    kind: u32,
-    len: usize,
-    bytes: MaybeUninit<[u8; UserData::MAX]>,
-    at: *mut c_void,
+/// Room for a structure that a driver defines.
+pub(crate) struct UserRoom(MaybeUninit<[u8; UserRoom::SIZE]>);
+
+impl UserRoom {
+    /// No driver's structure is longer; what is longer it refuses for that, and does not look at.
+    const SIZE: usize = bindings::IOMMU_USER_DATA_MAX as usize;
+
+    /// With nothing in it.
+    #[inline]
+    pub(crate) const fn new() -> Self {
+        Self(MaybeUninit::uninit())
+    }
 }
 
-impl UserData {
-    /// No driver's structure is longer; what is longer it refuses for that, and does not look at.
-    const MAX: usize = bindings::IOMMU_USER_DATA_MAX as usize;
+/// A structure that a driver defines, as it was in user space: drivers are asked while their device
+/// is lent, and user memory may never answer.
+pub(crate) struct UserData<'a>(bindings::iommu_user_data, PhantomData<&'a UserRoom>);
 
+impl<'a> UserData<'a> {
     /// Copies `len` bytes from the user address `at`; what they mean is up to the driver and
     /// `kind`. What cannot be read is an error when the driver wants it, after its other checks.
-    pub(crate) fn copy(kind: u32, at: u64, len: u32) -> Self {
-        let mut this = Self {
-            kind,
-            len: len as usize,
-            bytes: MaybeUninit::uninit(),
+    #[inline]
+    pub(crate) fn copy(room: &'a mut UserRoom, kind: u32, at: u64, len: u32) -> Self {
+        let mut data = bindings::iommu_user_data {
+            type_: kind,
             // No user memory is there: who tries to read it gets `EFAULT` at once.
-            at: core::ptr::without_provenance_mut(usize::MAX),
+            uptr: core::ptr::without_provenance_mut(usize::MAX),
+            len: len as usize,
+            copy: core::ptr::null(),
         };
-        if !(1..=Self::MAX).contains(&this.len) {
-            return this;
+        if (1..=UserRoom::SIZE).contains(&data.len) {
+            let from = core::ptr::without_provenance(at as usize);
+            let to: *mut c_void = room.0.as_mut_ptr().cast();
+            // SAFETY: There is room for the bytes; the address is checked.
+            if unsafe { bindings::copy_from_user(to, from, data.len) } == 0 {
+                data.uptr = core::ptr::null_mut();
+                data.copy = to.cast_const();
+            }
         }
-        let from = core::ptr::without_provenance(at as usize);
-        // SAFETY: There is room for the bytes; the address is checked.
-        if unsafe { bindings::copy_from_user(this.bytes.as_mut_ptr().cast(), from, this.len) } == 0
-        {
-            this.at = core::ptr::null_mut();
-        }
-        this
+        Self(data, PhantomData)
     }
 
     /// Whether user space gave none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.0.len == 0
     }
 
     /// As drivers get it. It is valid as long as `self` is.
     #[inline]
-    pub(super) fn as_raw(&self) -> bindings::iommu_user_data {
-        bindings::iommu_user_data {
-            type_: self.kind,
-            uptr: self.at,
-            len: self.len,
-            copy: if self.at.is_null() {
-                self.bytes.as_ptr().cast()
-            } else {
-                core::ptr::null()
-            },
-        }
+    pub(super) fn as_raw(&self) -> &bindings::iommu_user_data {
+        &self.0
     }
 }
 
@@ -388,10 +387,9 @@ impl<'a> Driver<'a> {
         self,
         dev: &PhysDev,
         flags: u32,
-        data: Option<&UserData>,
+        data: Option<&UserData<'_>>,
     ) -> Result<Domain> {
-        let data = data.map(UserData::as_raw);
-        let data = data.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
+        let data = data.map_or(core::ptr::null(), |data| core::ptr::from_ref(data.as_raw()));
         let raw = match self.0.domain_alloc_paging_flags {
             // SAFETY: It is the operation of the device's own driver; it only reads the data.
             Some(op) => unsafe { op(dev.as_raw(), flags, data) },
@@ -418,11 +416,11 @@ impl<'a> Driver<'a> {
         dev: &PhysDev,
         parent: &Domain,
         flags: u32,
-        data: &UserData,
+        data: &UserData<'_>,
     ) -> Result<Domain> {
         let op = self.0.domain_alloc_nested.ok_or(EOPNOTSUPP)?;
         // SAFETY: It is the operation of the device's own driver, and the parent is its domain.
-        let raw = unsafe { op(dev.as_raw(), parent.as_raw(), flags, &data.as_raw()) };
+        let raw = unsafe { op(dev.as_raw(), parent.as_raw(), flags, data.as_raw()) };
         // SAFETY: It is what the driver allocated.
         unsafe { Domain::adopt(raw, self.0) }
     }

@@ -88,13 +88,13 @@ impl Viommu {
     /// # Errors
     ///
     /// What the driver says; `EOPNOTSUPP` when it makes none.
-    pub(crate) fn alloc_nested(&self, flags: u32, data: &UserData) -> Result<Domain> {
+    pub(crate) fn alloc_nested(&self, flags: u32, data: &UserData<'_>) -> Result<Domain> {
         let op = self
             .ops()
             .and_then(|ops| ops.alloc_domain_nested)
             .ok_or(EOPNOTSUPP)?;
         // SAFETY: It is the vIOMMU's own operation, and only reads the data.
-        let raw = unsafe { op(self.as_raw(), flags, &data.as_raw()) };
+        let raw = unsafe { op(self.as_raw(), flags, data.as_raw()) };
         // SAFETY: It is what the driver allocated, and the driver is that of the IOMMU.
         unsafe { Domain::adopt(raw, (*self.iommu_dev()).ops) }
     }

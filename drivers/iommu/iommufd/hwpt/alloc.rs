@@ -28,7 +28,8 @@ use crate::{
         device::Device,
         domain::{
             Domain,
-            UserData, //
+            UserData,
+            UserRoom, //
         },
         handlers::{
             self,
@@ -172,7 +173,7 @@ pub(crate) struct PagingRequest<'a> {
     /// `IOMMU_HWPT_ALLOC_*`.
     pub(crate) flags: u32,
     /// What the driver's part of the user API carries.
-    pub(crate) data: Option<&'a UserData>,
+    pub(crate) data: Option<&'a UserData<'a>>,
     /// Whether the kernel makes it for an attachment to an IOAS.
     pub(crate) auto_domain: bool,
 }
@@ -183,7 +184,7 @@ fn nested_domain(
     parent: &PagingHwpt,
     device: &Device,
     flags: u32,
-    data: &UserData,
+    data: &UserData<'_>,
 ) -> Result<Domain> {
     let driver = device.driver()?;
     check_nested(flags, !data.is_empty())?;
@@ -197,7 +198,7 @@ fn nested_domain(
 }
 
 /// Has the vIOMMU's driver make a domain on it.
-fn viommu_domain(viommu: &Viommu, device: &Device, flags: u32, data: &UserData) -> Result<Domain> {
+fn viommu_domain(viommu: &Viommu, device: &Device, flags: u32, data: &UserData<'_>) -> Result<Domain> {
     if !device.is_behind(viommu) {
         return Err(EINVAL);
     }
@@ -245,7 +246,7 @@ fn alloc_paging<'a>(
     cmd: &HwptAlloc,
     device: Loan<'_, Device>,
     ioas: &Ioas,
-    data: &UserData,
+    data: &UserData<'_>,
 ) -> Result<NewHwpt<'a>> {
     let ioas = ioas.lock();
     let request = PagingRequest {
@@ -293,7 +294,8 @@ impl Ioctl for HwptAlloc {
             return Err(EOPNOTSUPP);
         }
         check_data(ucmd.data_type, ucmd.data_len)?;
-        let data = UserData::copy(ucmd.data_type, ucmd.data_uptr, ucmd.data_len);
+        let mut room = UserRoom::new();
+        let data = UserData::copy(&mut room, ucmd.data_type, ucmd.data_uptr, ucmd.data_len);
         let ctx = ucmd.ctx();
         let device = lend::<Device>(ctx, ucmd.dev_id)?;
         let on: Loan<'_, Object> = lend(ctx, ucmd.pt_id).map_err(|_| EINVAL)?;
