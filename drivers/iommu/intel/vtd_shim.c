@@ -425,9 +425,11 @@ void vtd_nested_deinit(struct dmar_domain *domain)
 	unsigned long index;
 
 	/* All devices are detached: what is left is what vtd_nested_set_did() gave it. */
-	xa_for_each(&domain->iommu_array, index, info)
-		kfree(info);
-	xa_destroy(&domain->iommu_array);
+	if (!xa_empty(&domain->iommu_array)) {
+		xa_for_each(&domain->iommu_array, index, info)
+			kfree(info);
+		xa_destroy(&domain->iommu_array);
+	}
 
 	spin_lock(&s2->s1_lock);
 	list_del(&domain->s2_link);
