@@ -65,20 +65,22 @@ impl Wanted {
 pub(crate) fn holes(
     first: usize,
     last: usize,
-    used: impl Iterator<Item = (usize, usize)>,
+    mut used: impl Iterator<Item = (usize, usize)>,
 ) -> impl Iterator<Item = (usize, usize)> {
     // Where the next hole may begin; none when all is passed.
     let mut at = Some(first);
-    Iterator::chain(used.map(Some), [None]).filter_map(move |used| {
+    core::iter::from_fn(move || loop {
         let from = at.filter(|&at| at <= last)?;
-        let Some((start, until)) = used else {
+        let Some((start, until)) = used.next() else {
             at = None;
             return Some((from, last));
         };
         if until >= from {
             at = until.checked_add(1);
         }
-        (start > from).then(|| (from, last.min(start - 1)))
+        if start > from {
+            return Some((from, last.min(start - 1)));
+        }
     })
 }
 
