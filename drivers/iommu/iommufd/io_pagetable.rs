@@ -170,8 +170,6 @@ impl Area {
 /// The page tables of an IOAS.
 pub(crate) struct Domains {
     tables: KVec<PageTable>,
-    /// Whether they may have entries that are larger than a page.
-    large: bool,
 }
 
 /// The IOVAs of an IOAS.
@@ -192,6 +190,9 @@ pub(crate) struct IoPagetable {
     domains: RwSem<Domains>,
     #[pin]
     iovas: RwSem<Iovas>,
+    /// Whether page tables may have entries that are larger than a page. It changes as the next
+    /// one does, and may be looked at by who holds neither and must not wait for either.
+    large: Atomic<bool>,
     /// Who may pin pages. It changes while both semaphores are held for writing.
     #[pin]
     accesses: AccessList,
@@ -393,8 +394,8 @@ impl Iovas {
 
 impl Domains {
     /// What its tables want all areas to be aligned to.
-    fn alignment(&self) -> usize {
-        let least = if self.large { 1 } else { PAGE_SIZE };
+    fn alignment(&self, large: bool) -> usize {
+        let least = if large { 1 } else { PAGE_SIZE };
         let all = self.tables.iter().map(|table| table.smallest_page());
         all.fold(least, usize::max)
     }
@@ -407,7 +408,6 @@ impl IoPagetable {
             domains <- new_rwsem!(
                 Domains {
                     tables: KVec::new(),
-                    large: true,
                 },
                 "domains_rwsem"
             ),
@@ -420,6 +420,7 @@ impl IoPagetable {
                 },
                 "iova_rwsem"
             ),
+            large: Atomic::new(true),
             accesses <- AccessList::new(),
         })
     }
@@ -578,7 +579,7 @@ impl IoPagetable {
             .take_iovas(place, parts, length, prot)
             .and_then(|iova| {
                 let domains = self.domains.read();
-                Self::fill(&domains, parts, prot)?;
+                self.fill(&domains, parts, prot)?;
                 let mut iovas = self.write();
                 for part in parts.iter_mut() {
                     let Some(extent) = part.extent.take() else {
@@ -603,15 +604,16 @@ impl IoPagetable {
     }
 
     /// Puts all parts into all page tables.
-    fn fill(domains: &Domains, parts: &mut [Part], prot: Prot) -> Result {
+    fn fill(&self, domains: &Domains, parts: &mut [Part], prot: Prot) -> Result {
         let tables = &domains.tables;
         if tables.is_empty() {
             return Ok(());
         }
+        let large = self.large_pages();
         let mut done = 0;
         let result = parts.iter_mut().try_for_each(|part| {
             let extent = part.extent.as_ref().ok_or(EINVAL)?;
-            part.filling = Some(part.pages.fill(extent, prot, domains.large, tables)?);
+            part.filling = Some(part.pages.fill(extent, prot, large, tables)?);
             done += 1;
             Ok(())
         });
@@ -731,7 +733,7 @@ impl IoPagetable {
 
     /// Whether mappings may use entries larger than a page.
     pub(crate) fn large_pages(&self) -> bool {
-        self.domains.read().large
+        self.large.load(Relaxed)
     }
 
     /// Lets mappings use large entries, or not.
@@ -741,22 +743,23 @@ impl IoPagetable {
     /// `EINVAL` when a domain has something mapped already; `EADDRINUSE` when something is mapped
     /// that is not aligned well enough then.
     pub(crate) fn set_large_pages(&self, allow: bool) -> Result {
-        let mut domains = self.domains.write();
+        let domains = self.domains.write();
         let mut iovas = self.write();
-        if domains.large == allow {
+        if self.large_pages() == allow {
             return Ok(());
         }
         if !allow && !domains.tables.is_empty() && !iovas.areas.is_empty() {
             return Err(EINVAL);
         }
-        domains.large = allow;
+        self.large.store(allow, Relaxed);
         self.realign(&domains, &mut iovas)
-            .inspect_err(|_| domains.large = !allow)
+            .inspect_err(|_| self.large.store(!allow, Relaxed))
     }
 
     /// Aligns to what page tables and accesses need.
     fn realign(&self, domains: &Domains, iovas: &mut Iovas) -> Result {
-        iovas.align(domains.alignment().max(self.accesses.alignment()))
+        let tables = domains.alignment(self.large_pages());
+        iovas.align(tables.max(self.accesses.alignment()))
     }
 
     /// The page sizes that all its domains have, a bit each, and what mappings are aligned to.
@@ -787,7 +790,7 @@ impl IoPagetable {
         }
         let before = iovas.alignment;
         iovas.align(alignment)?;
-        let result = Self::add_aligned(&mut domains, iovas, table);
+        let result = self.add_aligned(&mut domains, iovas, table);
         if result.is_err() {
             iovas.unreserve(table.owner());
             iovas.alignment = before;
@@ -795,7 +798,8 @@ impl IoPagetable {
         result
     }
 
-    fn add_aligned(domains: &mut Domains, iovas: &mut Iovas, table: PageTable) -> Result {
+    fn add_aligned(&self, domains: &mut Domains, iovas: &mut Iovas, table: PageTable) -> Result {
+        let large = self.large_pages();
         let (first, last) = table.aperture();
         if first != 0 {
             iovas.reserve(0, first - 1, table.owner())?;
@@ -810,7 +814,7 @@ impl IoPagetable {
             let Some(Mapped { pages, filling }) = &mut area.mapped else {
                 continue;
             };
-            let filled = pages.fill_more(&extent, area.prot, domains.large, table, filling);
+            let filled = pages.fill_more(&extent, area.prot, large, table, filling);
             if let Err(e) = filled {
                 if let Some(done) = done {
                     Self::remove_from(iovas, done, domains.tables.first(), table);
@@ -896,8 +900,8 @@ impl IoPagetable {
     /// `EINVAL` where the cut is not aligned, a driver has pinned pages, or a domain may have large
     /// ones; `ENOMEM`.
     pub(crate) fn cut(&self, iovas: &[usize]) -> Result {
-        let large = self.large_pages();
         let mut all = self.write();
+        let large = self.large_pages();
         for &iova in iovas {
             all.split(iova, large)?;
         }

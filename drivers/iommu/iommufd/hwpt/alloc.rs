@@ -198,7 +198,12 @@ fn nested_domain(
 }
 
 /// Has the vIOMMU's driver make a domain on it.
-fn viommu_domain(viommu: &Viommu, device: &Device, flags: u32, data: &UserData<'_>) -> Result<Domain> {
+fn viommu_domain(
+    viommu: &Viommu,
+    device: &Device,
+    flags: u32,
+    data: &UserData<'_>,
+) -> Result<Domain> {
     if !device.is_behind(viommu) {
         return Err(EINVAL);
     }
