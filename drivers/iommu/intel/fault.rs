@@ -4,10 +4,7 @@
 //!
 //! User API: `struct iommu_vtd_fault`. Nothing here has a side effect.
 
-use kernel::{
-    bitfield,
-    prelude::*, //
-};
+use kernel::bitfield;
 
 bitfield! {
     /// Fault Recording Register (11.4.7.6), high word.
@@ -75,6 +72,7 @@ impl Record {
 #[kunit_tests(vtd_fault)]
 mod tests {
     use super::*;
+    use kernel::prelude::*;
 
     /// All reasons; a bit for each in the order of their numbers, from 0 in each row of 16.
     #[test]

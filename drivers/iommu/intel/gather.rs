@@ -2,10 +2,7 @@
 
 //! Ranges of a user's array, gathered for one submission. All pure.
 
-use kernel::{
-    page::PAGE_SIZE,
-    prelude::*, //
-};
+use kernel::page::PAGE_SIZE;
 
 use crate::{
     ffi::stack::Stack,
@@ -101,6 +98,7 @@ impl Gathered {
 #[kunit_tests(vtd_gather)]
 mod tests {
     use super::*;
+    use kernel::prelude::*;
 
     fn page(n: u64) -> Result<Option<Range>> {
         Range::from_user(n << 12, 1, true)
@@ -194,7 +192,10 @@ mod tests {
             gathered.add(page(if n & 1 == 0 { 2 * n } else { (1 << 40) + 2 * n })?);
         }
         assert!(gathered.ranges().len() <= RANGES);
-        let far = |range: &Range| range.start() >> 52 != range.last() >> 52;
+        let far = |range: &Range| {
+            let (start, last) = range.ends();
+            start >> 52 != last >> 52
+        };
         assert!(!gathered.ranges().iter().any(far));
         // All of it, and everything is one.
         gathered.add(Range::from_user(0, u64::MAX, false)?);

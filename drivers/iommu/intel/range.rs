@@ -141,17 +141,7 @@ impl Range {
         leaf: false,
     };
 
-    /// First byte.
-    pub(crate) fn start(self) -> u64 {
-        self.start
-    }
-
-    /// Last byte.
-    pub(crate) fn last(self) -> u64 {
-        self.last
-    }
-
-    /// Both.
+    /// First byte and last.
     pub(crate) fn ends(self) -> (u64, u64) {
         (self.start, self.last)
     }

@@ -909,6 +909,7 @@ impl IoPagetable {
     }
 
     /// Calls `f` with where an area is that has pages, while these stay where they are.
+    #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) fn while_mapped<T>(&self, iova: usize, f: impl FnOnce(&Extent) -> T) -> Option<T> {
         let iovas = self.read();
         let (extent, area) = iovas.at(iova)?;
