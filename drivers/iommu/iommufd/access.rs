@@ -26,16 +26,16 @@ use crate::{
         context::{
             Ctx,
             CtxRef, //
-        },
-        object::Object,
-        typed::{
-            begins_with_head,
-            Hold,
-            Reserved, //
         }, //
     },
     ioas::Ioas,
-    object::lend, //
+    object::{
+        begins_with_head,
+        lend,
+        Hold,
+        Object,
+        Reserved, //
+    }, //
 };
 use core::pin::Pin;
 use kernel::{

@@ -19,14 +19,14 @@ use crate::{
         },
         context::Ctx,
         device::Device,
-        group::Locked,
-        typed::Hold, //
+        group::Locked, //
     },
     hwpt::{
         Hwpt,
         PagingHwpt, //
     },
-    ioas::Ioas, //
+    ioas::Ioas,
+    object::Hold, //
 };
 use kernel::{
     prelude::*,

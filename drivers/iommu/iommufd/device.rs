@@ -6,19 +6,21 @@
 //! It is bound only when nobody else can do DMA with its group, when its DMA is coherent, and when
 //! its interrupts reach nobody else.
 
-use crate::ffi::{
-    context::Ctx,
-    device::{
-        allows_unsafe_interrupts,
-        Device,
-        Parts, //
+use crate::{
+    ffi::{
+        context::Ctx,
+        device::{
+            allows_unsafe_interrupts,
+            Device,
+            Parts, //
+        },
+        domain::PhysDev,
+        group::{
+            Group,
+            GroupRef, //
+        }, //
     },
-    domain::PhysDev,
-    group::{
-        Group,
-        GroupRef, //
-    },
-    typed::Hold,
+    object::Hold, //
 };
 use kernel::{
     iommu::device::{

@@ -30,10 +30,6 @@ use crate::{
             Responses,
             Waiting, //
         },
-        typed::{
-            begins_with_head,
-            Reserved, //
-        },
         ucmd::{
             fault_in,
             read_struct,
@@ -44,6 +40,10 @@ use crate::{
     ioctl::{
         Ioctl,
         New, //
+    },
+    object::{
+        begins_with_head,
+        Reserved, //
     }, //
 };
 use core::mem::size_of;

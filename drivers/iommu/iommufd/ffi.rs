@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The C-facing layer: the only place with `unsafe` and `bindings::`.
+//! The C-facing layer: with [`object`](crate::object) the only place with `unsafe` and
+//! `bindings::`.
 //!
 //! What drivers see of an object has the layout of `include/linux/iommufd.h`, and what the crate
 //! that is built in for them looks at is in [`shared`]. All else is Rust's own.
@@ -24,8 +25,6 @@ pub(crate) mod attach_handle;
 pub(crate) mod charge;
 pub(crate) mod client;
 pub(crate) mod context;
-pub(crate) mod count;
-pub(crate) mod destroy;
 pub(crate) mod device;
 pub(crate) mod dirty;
 pub(crate) mod dmabuf;
@@ -37,9 +36,6 @@ pub(crate) mod group;
 pub(crate) mod handlers;
 pub(crate) mod hw_queue;
 pub(crate) mod iopf;
-pub(crate) mod kinds;
-pub(crate) mod memory;
-pub(crate) mod object;
 pub(crate) mod pages;
 pub(crate) mod payer;
 pub(crate) mod pgtable;
@@ -53,11 +49,9 @@ pub(crate) mod shared;
 #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
 pub(crate) mod software_table;
 pub(crate) mod space;
-pub(crate) mod table;
-pub(crate) mod typed;
 pub(crate) mod ucmd;
 pub(crate) mod vdevice;
 pub(crate) mod vevent;
 pub(crate) mod vfio;
 pub(crate) mod viommu;
-mod xarray;
+pub(crate) mod xarray;

@@ -17,7 +17,6 @@ use crate::{
             }, //
         },
         hw_queue::Pinned,
-        object::Built,
         ucmd::Ucmd,
         viommu::Viommu, //
     },
@@ -25,7 +24,10 @@ use crate::{
         Ioctl,
         New, //
     },
-    object::lend, //
+    object::{
+        lend,
+        Built, //
+    }, //
 };
 use kernel::{
     page::{

@@ -24,23 +24,23 @@ use crate::{
         context::Ctx,
         domain::Domain,
         handlers::uapi::hwpt::GetDirtyBitmap,
-        object::Object,
         shared::{
             DoorbellSet,
             HwptHead, //
         },
         space::Locked,
-        typed::{
-            assert_offsets,
-            begins_with_head,
-            downcast,
-            Address,
-            Hold,
-            Reserved, //
-        },
         viommu::Viommu, //
     },
-    ioas::Ioas, //
+    ioas::Ioas,
+    object::{
+        assert_offsets,
+        begins_with_head,
+        downcast,
+        Address,
+        Hold,
+        Object,
+        Reserved, //
+    }, //
 };
 use core::{
     mem::offset_of,

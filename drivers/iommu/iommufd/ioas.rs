@@ -26,15 +26,6 @@ use crate::{
                 OptionCmd, //
             }, //
         },
-        object::{
-            Loan,
-            Object, //
-        },
-        typed::{
-            begins_with_head,
-            Head,
-            Reserved, //
-        },
         ucmd::{
             read_struct,
             write_struct,
@@ -55,7 +46,14 @@ use crate::{
         Publish,
         Respond, //
     },
-    object::lend, //
+    object::{
+        begins_with_head,
+        lend,
+        Head,
+        Loan,
+        Object,
+        Reserved, //
+    }, //
 };
 use core::{
     mem::{

@@ -4,11 +4,11 @@
 //!
 //! | layer | files |
 //! |---|---|
-//! | what C sees, and all `unsafe` | [`ffi`] and below |
+//! | what C sees, and all `unsafe` but the objects' | [`ffi`] and below |
 //! | page tables in hardware | [`hwpt`] |
 //! | devices | [`device`], [`hw_info`], [`attach`], [`target`], `noiommu` |
 //! | drivers without DMA | [`access`] |
-//! | the object model | [`object`] |
+//! | objects, and how to refer to them | [`object`] and below |
 //! | I/O address spaces | [`ioas`], [`io_pagetable`], [`change_process`] |
 //! | runs of frames, room for them, where a mapping is | [`runs`], [`fit`], [`area`] |
 //! | event queues | [`fault`], [`veventq`] |

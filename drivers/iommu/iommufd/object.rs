@@ -1,44 +1,87 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! One way to refer to an object.
+//! The objects that ids of user space stand for, and the four ways to refer to one.
 //!
-//! | type | stands for |
+//! | handle | what it is |
 //! |---|---|
 //! | [`Reserved`] | complete, with an id, but not to be found; dropping it undoes it |
-//! | [`Loan`] | a short reference in one ioctl; destroy waits for it |
-//! | [`Hold`] | a count of `users` alone, kept by a dependent object; destroy is refused |
-//! | [`Taken`] | the last reference: to be destroyed |
+//! | [`Loan`] | a short reference; destroy waits for it |
+//! | [`Hold`] | a long reference; destroy is refused, `EBUSY` |
+//! | `Taken` | the last reference: the object goes |
+//!
+//! Who may have one, and for how long:
+//!
+//! - `Reserved`: the ioctl that makes the object, until user space knows the id.
+//! - `Loan`: an ioctl, from its lookup until it has its answer, before that is written to user
+//!   memory; a vDEVICE on its device, which revokes it in `pre_destroy`.
+//! - `Hold`: an object that needs this one, as a field; a file; a mapping of user space; the
+//!   driver that bound the device or made the access.
+//! - `Taken`: `destroy` alone, which waits for loans first.
 //!
 //! Objects that end with a driver's part are an [`Unpublished`] first, and [`Built`] then.
 //!
-//! How an object is destroyed, and what its two counts have to do with it, is in
-//! [`crate::ffi::destroy`].
+//! An [`Object`] has two counts, as `struct iommufd_object` in C: `users` has all references, and
+//! `wait_cnt` those that destroy waits for, with one of the table's own as long as the object may
+//! be found. Nobody but this folder changes them. In `destroy` is how an object goes, and why
+//! lookups do without a lock; its memory is `slab`'s, and the ids are in [`Table`].
 //!
-//! [`Reserved`]: crate::ffi::typed::Reserved
-//! [`Hold`]: crate::ffi::typed::Hold
-//! [`Taken`]: crate::ffi::object::Taken
-//! [`Unpublished`]: crate::ffi::object::Unpublished
-//! [`Built`]: crate::ffi::object::Built
+//! A file without `unsafe` can only count by making one of these, and count back by dropping it.
 
-use crate::ffi::{
-    context::Ctx,
-    destroy::destroy,
-    handlers::{
-        self,
-        end_of,
-        uapi::{
-            Destroy,
-            CMD_DESTROY, //
-        }, //
-    },
-    object::{
+mod destroy;
+mod head;
+mod hold;
+mod loan;
+mod new;
+mod ops;
+mod refcount;
+mod slab;
+mod table;
+
+pub(crate) use self::{
+    destroy::destroy_all,
+    head::{
+        assert_offsets,
+        begins_with_head,
+        downcast,
+        Address,
+        Head,
         Kind,
-        Loan, //
+        Object,
+        ObjectType, //
     },
-    should_fail,
-    ucmd::Ucmd, //
+    hold::Hold,
+    loan::Loan,
+    new::{
+        Built,
+        Reserved,
+        Unpublished, //
+    },
+    slab::{
+        exit,
+        init, //
+    },
+    table::{
+        Locked,
+        Table, //
+    },
 };
-use crate::ioctl::Ioctl;
+
+use crate::{
+    ffi::{
+        context::Ctx,
+        handlers::{
+            self,
+            end_of,
+            uapi::{
+                Destroy,
+                CMD_DESTROY, //
+            }, //
+        },
+        should_fail,
+        ucmd::Ucmd, //
+    },
+    ioctl::Ioctl, //
+};
 use kernel::prelude::*;
 
 /// Looks an object up for the length of an ioctl.
@@ -51,7 +94,7 @@ pub(crate) fn lend<T: Kind>(ctx: &Ctx, id: u32) -> Result<Loan<'_, T>> {
     if should_fail() {
         return Err(ENOENT);
     }
-    ctx.objects().lend(id).and_then(Loan::new).ok_or(ENOENT)
+    ctx.objects().lend(id).ok_or(ENOENT)
 }
 
 impl Ioctl for Destroy {
@@ -61,6 +104,6 @@ impl Ioctl for Destroy {
     type Answer<'a> = ();
 
     fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result {
-        destroy(ucmd.ctx(), ucmd.id)
+        destroy::destroy(ucmd.ctx(), ucmd.id)
     }
 }

@@ -16,16 +16,7 @@ use crate::{
     ffi::{
         attach_handle::Pasid,
         context::Ctx,
-        device::Device,
-        object::{
-            Loan,
-            Object, //
-        },
-        typed::{
-            downcast,
-            Head,
-            Hold, //
-        },
+        device::Device, //
     },
     hwpt::{
         new_paging,
@@ -35,7 +26,14 @@ use crate::{
         PagingRequest, //
     },
     ioas::Ioas,
-    object::lend, //
+    object::{
+        downcast,
+        lend,
+        Head,
+        Hold,
+        Loan,
+        Object, //
+    }, //
 };
 use kernel::prelude::*;
 

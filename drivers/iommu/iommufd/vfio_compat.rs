@@ -26,8 +26,6 @@ use crate::{
                 VfioIovaRange, //
             }, //
         },
-        object::Loan,
-        typed::Head,
         ucmd::{
             read_struct,
             write_bytes,
@@ -44,7 +42,11 @@ use crate::{
         Ioctl,
         Respond, //
     },
-    object::lend, //
+    object::{
+        lend,
+        Head,
+        Loan, //
+    }, //
 };
 use core::mem::{
     offset_of,

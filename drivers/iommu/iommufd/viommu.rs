@@ -17,7 +17,6 @@ use crate::{
                 ViommuAlloc, //
             }, //
         },
-        object::Built,
         ucmd::Ucmd,
         vdevice::{
             keep_device,
@@ -34,7 +33,10 @@ use crate::{
         New,
         Publish, //
     },
-    object::lend, //
+    object::{
+        lend,
+        Built, //
+    }, //
 };
 use kernel::prelude::*;
 

@@ -14,12 +14,12 @@
 
 use super::{
     device::Device,
-    iopf,
-    typed::Hold, //
+    iopf, //
 };
 use crate::{
     fault::FaultQueue,
-    hwpt::Hwpt, //
+    hwpt::Hwpt,
+    object::Hold, //
 };
 use core::{
     mem::ManuallyDrop,

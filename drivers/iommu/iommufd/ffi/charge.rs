@@ -4,12 +4,12 @@
 
 use super::{
     context::Ctx,
-    pages::Pages,
-    typed::Hold, //
+    pages::Pages, //
 };
 use crate::{
     io_pagetable::Iovas,
-    ioas::Ioas, //
+    ioas::Ioas,
+    object::Hold, //
 };
 use kernel::{
     alloc::flags::__GFP_NOWARN,

@@ -9,12 +9,14 @@
 pub(crate) mod exports;
 pub(crate) mod map;
 
-use super::{
-    object::Loan,
-    typed::Head,
-    xarray::Entries, //
+use super::xarray::Entries;
+use crate::{
+    access::Access,
+    object::{
+        Head,
+        Loan, //
+    }, //
 };
-use crate::access::Access;
 use core::{
     pin::Pin,
     ptr::{

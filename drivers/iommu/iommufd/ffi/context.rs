@@ -4,20 +4,18 @@
 
 use super::{
     group::Groups,
-    object::{
-        KindId,
-        Loan,
-        Taken,
-        Unpublished, //
-    },
-    shared::CtxHead,
-    table::{
-        Locked,
-        Table, //
-    },
-    typed::Head, //
+    shared::CtxHead, //
 };
-use crate::ioas::Ioas;
+use crate::{
+    ioas::Ioas,
+    object::{
+        Head,
+        Loan,
+        Locked,
+        Object,
+        Table, //
+    }, //
+};
 use core::{
     ops::Deref,
     ptr::NonNull, //
@@ -133,16 +131,6 @@ impl Ctx {
         &self.ioas_creation_lock
     }
 
-    /// Reserves an id and `size` zeroed bytes for an object.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`; `EBUSY` when all ids are in use.
-    #[inline]
-    pub(super) fn reserve(&self, size: usize, kind: KindId) -> Result<Unpublished<'_>> {
-        Unpublished::new(self.objects(), size, kind)
-    }
-
     /// How pinned memory is accounted for.
     pub(crate) fn account_mode(&self) -> AccountMode {
         if self.account_mm.load(Relaxed) {
@@ -159,9 +147,7 @@ impl Ctx {
 
     /// Lends the IOAS that the container's ioctls work on, if there is one.
     pub(crate) fn lend_vfio_ioas<'a>(&'a self, _locked: &Locked<'_>) -> Option<Loan<'a, Ioas>> {
-        self.objects
-            .lend(self.vfio_ioas.load(Relaxed))
-            .and_then(Loan::new)
+        self.objects.lend(self.vfio_ioas.load(Relaxed))
     }
 
     /// Whether the container has had an IOAS set.
@@ -175,8 +161,8 @@ impl Ctx {
     }
 
     /// Forgets that VFIO compatibility uses this IOAS. Under the table's lock.
-    pub(crate) fn forget_vfio_ioas(&self, taken: &Taken, _locked: &Locked<'_>) {
-        if self.vfio_ioas.load(Relaxed) == taken.object().id() {
+    pub(crate) fn forget_vfio_ioas(&self, taken: &Object, _locked: &Locked<'_>) {
+        if self.vfio_ioas.load(Relaxed) == taken.id() {
             self.vfio_ioas.store(0, Relaxed);
         }
     }

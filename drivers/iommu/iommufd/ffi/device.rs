@@ -23,22 +23,22 @@ use super::{
         GroupRef,
         Locked, //
     },
-    object::Object,
     shared::GroupHead,
-    typed::{
+    ucmd::UserStruct,
+    viommu::Viommu, //
+};
+use crate::{
+    attach,
+    device,
+    object::{
         assert_offsets,
         begins_with_head,
         downcast,
         Head,
         Hold,
+        Object,
         Reserved, //
     },
-    ucmd::UserStruct,
-    viommu::Viommu,
-};
-use crate::{
-    attach,
-    device,
     target, //
 };
 use core::{

@@ -13,18 +13,18 @@ use super::{
         Ctx,
         CtxRef, //
     },
-    file::LocalModule,
+    file::LocalModule, //
+};
+use crate::{
+    ioctl::Publish,
     object::{
-        Kind,
-        Object, //
-    },
-    typed::{
         Head,
         Hold,
+        Kind,
+        Object,
         Reserved, //
     }, //
 };
-use crate::ioctl::Publish;
 use core::{
     mem::{
         self,

@@ -11,9 +11,9 @@ use super::{
         CtxRef, //
     },
     errno,
-    file,
-    memory, //
+    file, //
 };
+use crate::object;
 use core::ptr::NonNull;
 use kernel::{
     bindings,
@@ -100,13 +100,13 @@ pub(crate) unsafe extern "C" fn iommufd_global_device() -> *mut bindings::device
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_rust_init() -> c_int {
     // SAFETY: There is no device node yet, and so no object.
-    if let Err(e) = unsafe { memory::init() } {
+    if let Err(e) = unsafe { object::init() } {
         return e.to_errno();
     }
     let ret = file::init();
     if ret.is_err() {
         // SAFETY: There is no device node, and so no object.
-        unsafe { memory::exit() };
+        unsafe { object::exit() };
     }
     errno(ret)
 }
@@ -120,5 +120,5 @@ pub(crate) unsafe extern "C" fn iommufd_rust_init() -> c_int {
 pub(crate) unsafe extern "C" fn iommufd_rust_exit() {
     file::exit();
     // SAFETY: Each object belongs to an open file, which would keep the module.
-    unsafe { memory::exit() };
+    unsafe { object::exit() };
 }

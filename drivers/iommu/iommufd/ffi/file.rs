@@ -4,19 +4,18 @@
 //!
 //! Contexts are told by the address of their file operations, so these are one static.
 
-use super::{
-    context::{
-        AccountMode,
-        Ctx, //
-    },
-    destroy,
-    object::{
-        Counted,
-        Object, //
-    },
-    typed::Hold, //
+use super::context::{
+    AccountMode,
+    Ctx, //
 };
-use crate::ioctl;
+use crate::{
+    ioctl,
+    object::{
+        destroy_all,
+        Hold,
+        Object, //
+    }, //
+};
 use core::{
     cell::UnsafeCell,
     mem,
@@ -207,7 +206,7 @@ unsafe extern "C" fn open(_: *mut bindings::inode, file: *mut bindings::file) ->
 unsafe extern "C" fn release(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
     // SAFETY: Set by `open`; this was the last reference to the file.
     let ctx = unsafe { Pin::<KBox<Ctx>>::from_foreign((*file).private_data) };
-    destroy::destroy_all(&ctx);
+    destroy_all(&ctx);
     0
 }
 
@@ -298,9 +297,6 @@ unsafe fn map_region(ctx: &Ctx, vma: &mut bindings::vm_area_struct) -> Result {
 
 /// Where the region is that begins at a page offset and has this length, and a hold on its owner;
 /// `None` when there is none, or its owner is not published yet or being destroyed.
-///
-/// One that is still being made has `users`, too, but may be gone at any time, whoever else counts:
-/// when its ioctl fails, its region goes with it.
 fn region_at(ctx: &Ctx, pgoff: usize, length: usize) -> Option<(PhysAddr, Hold<Object>)> {
     let mut regions = ctx.head().regions.lock();
     let region = regions.load(pgoff << PAGE_SHIFT)?;
@@ -310,7 +306,5 @@ fn region_at(ctx: &Ctx, pgoff: usize, length: usize) -> Option<(PhysAddr, Hold<O
     }
     // SAFETY: Regions leave the tree under its lock, before they and their owners are freed.
     let owner = unsafe { Object::from_raw(region.owner.as_ptr()) };
-    // Zero until it is published. Given back at once: what a mapping keeps is not waited for.
-    let _counted = Counted::new(owner)?;
-    Some((region.addr, Hold::of_found(owner)?))
+    Some((region.addr, Hold::of_published(owner)?))
 }

@@ -11,12 +11,6 @@ use super::{
     client::map::PageSlots,
     context::Ctx,
     handlers::uapi::HwQueueAlloc,
-    object::{
-        Built,
-        KindId,
-        Unpublished, //
-    },
-    typed::Hold,
     viommu::{
         checked,
         Viommu, //
@@ -28,7 +22,13 @@ use crate::{
         Access, //
     },
     hw_queue::whole_pages,
-    ioas::Ioas, //
+    ioas::Ioas,
+    object::{
+        Built,
+        Hold,
+        ObjectType,
+        Unpublished, //
+    }, //
 };
 use core::{
     mem::{
@@ -48,7 +48,7 @@ use kernel::{
     prelude::*, //
 };
 
-const HW_QUEUE: KindId = KindId(bindings::iommufd_object_type_IOMMUFD_OBJ_HW_QUEUE);
+const HW_QUEUE: ObjectType = ObjectType(bindings::iommufd_object_type_IOMMUFD_OBJ_HW_QUEUE);
 
 impl Viommu {
     /// Reserves an object for a HW queue of a type.
@@ -64,7 +64,7 @@ impl Viommu {
         let size = unsafe { get_size(self.as_raw(), type_) };
         let size = checked(size, size_of::<bindings::iommufd_hw_queue>())?;
         Ok(NewQueue {
-            object: ctx.reserve(size, HW_QUEUE)?,
+            object: Unpublished::new(ctx, size, HW_QUEUE)?,
             viommu: Hold::new(self),
             init,
         })
@@ -253,7 +253,7 @@ unsafe fn unpin(
 /// # Safety
 ///
 /// `obj` must be a HW queue that nobody else refers to.
-pub(super) unsafe extern "C" fn destroy_hw_queue(obj: *mut bindings::iommufd_object) {
+pub(crate) unsafe extern "C" fn destroy_hw_queue(obj: *mut bindings::iommufd_object) {
     let raw = obj.cast::<bindings::iommufd_hw_queue>();
     // SAFETY: Nobody else refers to the queue.
     if let Some(destroy) = unsafe { (*raw).destroy } {

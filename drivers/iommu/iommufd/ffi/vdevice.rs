@@ -13,20 +13,18 @@ use super::{
     context::Ctx,
     device::Device,
     group::Locked,
-    object::{
-        Built,
-        KindId,
-        Loan,
-        Unpublished, //
-    },
-    typed::{
-        Head,
-        Hold, //
-    },
     viommu::{
         checked,
         Viommu, //
     }, //
+};
+use crate::object::{
+    Built,
+    Head,
+    Hold,
+    Loan,
+    ObjectType,
+    Unpublished, //
 };
 use core::{
     mem::{
@@ -41,7 +39,7 @@ use kernel::{
     prelude::*, //
 };
 
-const VDEVICE: KindId = KindId(bindings::iommufd_object_type_IOMMUFD_OBJ_VDEVICE);
+const VDEVICE: ObjectType = ObjectType(bindings::iommufd_object_type_IOMMUFD_OBJ_VDEVICE);
 
 type Init = unsafe extern "C" fn(*mut bindings::iommufd_vdevice) -> c_int;
 
@@ -94,7 +92,7 @@ impl<'a> Vacant<'a> {
     pub(crate) fn reserve(ctx: &'a Ctx, viommu: &Viommu, virt_id: usize) -> Result<Self> {
         let (size, init) = viommu.vdevice_ops()?;
         Ok(Self {
-            object: ctx.reserve(size, VDEVICE)?,
+            object: Unpublished::new(ctx, size, VDEVICE)?,
             viommu: Hold::new(viommu),
             virt_id,
             init,
@@ -199,7 +197,7 @@ pub(crate) fn keep_device(device: Loan<'_, Device>) {
 /// # Safety
 ///
 /// `obj` must be a vDEVICE that nobody else refers to, and the lock of its device's group be held.
-pub(super) unsafe extern "C" fn abort_vdevice(obj: *mut bindings::iommufd_object) {
+pub(crate) unsafe extern "C" fn abort_vdevice(obj: *mut bindings::iommufd_object) {
     let raw = obj.cast::<bindings::iommufd_vdevice>();
     // SAFETY: Nobody else refers to the vDEVICE.
     if let Some(destroy) = unsafe { (*raw).destroy } {
@@ -235,7 +233,7 @@ pub(super) unsafe extern "C" fn abort_vdevice(obj: *mut bindings::iommufd_object
 /// # Safety
 ///
 /// `obj` must be a vDEVICE that nobody else refers to.
-pub(super) unsafe extern "C" fn destroy_vdevice(obj: *mut bindings::iommufd_object) {
+pub(crate) unsafe extern "C" fn destroy_vdevice(obj: *mut bindings::iommufd_object) {
     // SAFETY: Nobody else refers to the vDEVICE, whose device does not change.
     let device = unsafe { (*obj.cast::<bindings::iommufd_vdevice>()).idev };
     // SAFETY: The loan keeps the device.

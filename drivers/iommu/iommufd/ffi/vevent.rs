@@ -18,13 +18,13 @@ use super::{
         VeventHeader,
         VEVENTQ_FLAG_LOST_EVENTS, //
     },
-    typed::{
-        assert_offsets,
-        begins_with_head,
-        Hold,
-        Reserved, //
-    }, //
-    viommu::Viommu,
+    viommu::Viommu, //
+};
+use crate::object::{
+    assert_offsets,
+    begins_with_head,
+    Hold,
+    Reserved, //
 };
 use core::{
     cell::UnsafeCell,

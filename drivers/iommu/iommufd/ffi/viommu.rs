@@ -15,20 +15,19 @@ use super::{
         UserArray,
         UserBuffer,
         UserData, //
-    },
-    object::{
-        Built,
-        Kind,
-        KindId, //
-    },
-    typed::{
-        Head,
-        Hold, //
     }, //
 };
 use crate::{
     hwpt::PagingHwpt,
-    ioas::Ioas, //
+    ioas::Ioas,
+    object::{
+        Built,
+        Head,
+        Hold,
+        Kind,
+        ObjectType,
+        Unpublished, //
+    }, //
 };
 use core::mem::size_of;
 use kernel::{
@@ -52,7 +51,7 @@ unsafe impl Sync for Viommu {}
 unsafe impl Head for Viommu {}
 // SAFETY: This is what C has for the kind.
 unsafe impl Kind for Viommu {
-    const ID: KindId = KindId(bindings::iommufd_object_type_IOMMUFD_OBJ_VIOMMU);
+    const ID: ObjectType = ObjectType(bindings::iommufd_object_type_IOMMUFD_OBJ_VIOMMU);
 }
 
 impl Viommu {
@@ -108,7 +107,7 @@ impl Viommu {
     }
 }
 
-const VIOMMU: KindId = KindId(bindings::iommufd_object_type_IOMMUFD_OBJ_VIOMMU);
+const VIOMMU: ObjectType = ObjectType(bindings::iommufd_object_type_IOMMUFD_OBJ_VIOMMU);
 
 /// The driver's structure must have room for the core's; another size is a bug of the driver's.
 ///
@@ -170,7 +169,7 @@ impl ViommuDriver {
         type_: u32,
         data: &UserBuffer,
     ) -> Result<Built<'a>> {
-        let object = ctx.reserve(self.size, VIOMMU)?;
+        let object = Unpublished::new(ctx, self.size, VIOMMU)?;
         let raw = object.as_raw().cast::<bindings::iommufd_viommu>();
         // `destroy_viommu` lets go of it.
         let hold = Hold::new(parent).into_raw();
@@ -208,7 +207,7 @@ impl ViommuDriver {
 /// # Safety
 ///
 /// `obj` must be a vIOMMU that nobody else refers to.
-pub(super) unsafe extern "C" fn destroy_viommu(obj: *mut bindings::iommufd_object) {
+pub(crate) unsafe extern "C" fn destroy_viommu(obj: *mut bindings::iommufd_object) {
     // SAFETY: The caller gives a vIOMMU away, which is complete.
     let viommu = unsafe { &*obj.cast::<Viommu>() };
     if let Some(destroy) = viommu.ops().and_then(|ops| ops.destroy) {

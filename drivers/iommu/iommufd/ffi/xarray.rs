@@ -15,7 +15,7 @@ use kernel::{
 /// # Invariants
 ///
 /// The xarray is initialised.
-pub(super) struct Entries {
+pub(crate) struct Entries {
     xa: *mut bindings::xarray,
     from: Option<usize>,
 }
@@ -27,7 +27,7 @@ impl Entries {
     /// # Safety
     ///
     /// `xa` must be initialised, and stay so as long as this is used.
-    pub(super) unsafe fn of(xa: *mut bindings::xarray, from: usize) -> Self {
+    pub(crate) unsafe fn of(xa: *mut bindings::xarray, from: usize) -> Self {
         // INVARIANT: By the caller.
         Self {
             xa,

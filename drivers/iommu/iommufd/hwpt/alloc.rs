@@ -39,17 +39,7 @@ use crate::{
                 HwptAlloc, //
             }, //
         },
-        object::{
-            Loan,
-            Object, //
-        },
         space::Locked,
-        typed::{
-            downcast,
-            Head,
-            Hold,
-            Reserved, //
-        },
         ucmd::Ucmd,
         viommu::Viommu, //
     },
@@ -59,7 +49,15 @@ use crate::{
         New,
         Publish, //
     },
-    object::lend, //
+    object::{
+        downcast,
+        lend,
+        Head,
+        Hold,
+        Loan,
+        Object,
+        Reserved, //
+    }, //
 };
 use kernel::{
     iommu::device::{

@@ -17,11 +17,6 @@ use crate::{
                 HwptInvalidate, //
             }, //
         },
-        object::{
-            Loan,
-            Object, //
-        },
-        typed::downcast,
         ucmd::{
             Reply,
             Ucmd, //
@@ -32,7 +27,12 @@ use crate::{
         Answer,
         Ioctl, //
     },
-    object::lend, //
+    object::{
+        downcast,
+        lend,
+        Loan,
+        Object, //
+    }, //
 };
 use core::mem::offset_of;
 use kernel::{

@@ -8,7 +8,9 @@
 use super::{
     access,
     binding::Binding,
-    device, dirty, memory,
+    device,
+    dirty,
+    memory,
     nested::Nested,
     uapi::{
         self,
@@ -18,13 +20,12 @@ use super::{
         MockDomain,
         PasidPt,
         TriggerIopf, //
-    },
+    }, //
 };
 use crate::{
     ffi::{
         device::Device as IdDevice,
         handlers::uapi::IoasCopy,
-        object::Object,
         selftest::{
             object::{
                 domain,
@@ -36,9 +37,8 @@ use crate::{
             registration::{
                 report_fault,
                 PageFault, //
-            },
+            }, //
         },
-        typed::Head,
         ucmd, //
     },
     hwpt::{
@@ -46,7 +46,11 @@ use crate::{
         NestedHwpt, //
     },
     ioas::Ioas,
-    object::lend, //
+    object::{
+        lend,
+        Head,
+        Object, //
+    }, //
 };
 use kernel::{
     iommu::ops::NO_PASID,

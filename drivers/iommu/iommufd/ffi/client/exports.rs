@@ -22,11 +22,11 @@ use crate::{
             Ctx,
             CtxRef, //
         },
-        errno,
-        typed::{
-            Head,
-            Hold, //
-        }, //
+        errno, //
+    },
+    object::{
+        Head,
+        Hold, //
     }, //
 };
 use core::ptr::NonNull;

@@ -7,17 +7,7 @@
 use crate::{
     ffi::{
         context::Ctx,
-        device::Device as IdDevice,
-        object::{
-            Kind,
-            KindId,
-            Object, //
-        },
-        typed::{
-            begins_with_head,
-            Head,
-            Reserved, //
-        }, //
+        device::Device as IdDevice, //
     },
     hwpt::{
         Hwpt,
@@ -25,7 +15,15 @@ use crate::{
     },
     io_pagetable::Owner,
     ioas::Ioas,
-    object::lend,
+    object::{
+        begins_with_head,
+        lend,
+        Head,
+        Kind,
+        Object,
+        ObjectType,
+        Reserved, //
+    },
     selftest::{
         binding::Binding,
         test_ioctl::TestCmd, //
@@ -155,7 +153,7 @@ struct RawHwQueue(Opaque<bindings::iommufd_hw_queue>);
 unsafe impl Head for RawHwQueue {}
 // SAFETY: It wraps what such objects begin with.
 unsafe impl Kind for RawHwQueue {
-    const ID: KindId = KindId(bindings::iommufd_object_type_IOMMUFD_OBJ_HW_QUEUE);
+    const ID: ObjectType = ObjectType(bindings::iommufd_object_type_IOMMUFD_OBJ_HW_QUEUE);
 }
 
 /// Keeps a hardware queue alive that another one depends on.

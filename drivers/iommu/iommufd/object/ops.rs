@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Which type each kind of object is, and what becomes of it at its end.
+//! Which type each kind of object is, and what becomes of it at its end: `iommufd_object_ops`.
 
-use super::{
-    device::Device,
-    hw_queue,
-    object::{
-        Kind,
-        KindId,
-        Object, //
-    },
-    typed::downcast,
-    vdevice,
-    vevent::VeventQ,
-    viommu, //
+use super::head::{
+    downcast,
+    Kind,
+    Object,
+    ObjectType, //
 };
 #[cfg(CONFIG_IOMMUFD_TEST)]
 use crate::ffi::selftest::object::SelftestObject;
 use crate::{
     access::Access,
     fault::FaultQueue,
+    ffi::{
+        device::Device,
+        hw_queue,
+        vdevice,
+        vevent::VeventQ,
+        viommu, //
+    },
     hwpt::{
         NestedHwpt,
         PagingHwpt, //
@@ -64,7 +64,7 @@ unsafe extern "C" fn drop_as<T>(object: *mut bindings::iommufd_object) {
     unsafe { object.cast::<T>().drop_in_place() };
 }
 
-/// The kinds that are Rust values, made by [`Reserved`](super::typed::Reserved) and dropped at
+/// The kinds that are Rust values, made by [`Reserved`](super::new::Reserved) and dropped at
 /// their end.
 macro_rules! kinds {
     ($($(#[$cfg:meta])* $id:ident => $type:ty,)*) => {
@@ -73,7 +73,7 @@ macro_rules! kinds {
             // SAFETY: Only `Reserved` makes objects of this kind, of this type: a kind that is
             // here twice does not compile.
             unsafe impl Kind for $type {
-                const ID: KindId = KindId(bindings::$id);
+                const ID: ObjectType = ObjectType(bindings::$id);
             }
         )*
 
@@ -131,7 +131,7 @@ fn let_go(object: &Object) {
     }
 }
 
-pub(super) fn ops(kind: KindId) -> &'static Ops {
+pub(super) fn of(kind: ObjectType) -> &'static Ops {
     // PANIC: Objects are only made with a kind of the enumeration.
     &OPS[kind.0 as usize]
 }

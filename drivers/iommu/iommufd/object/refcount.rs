@@ -19,22 +19,22 @@ use kernel::{
 /// Every operation is atomic, so a shared reference suffices. Misuse (increment from zero,
 /// decrement below it) warns and saturates, as in C.
 ///
-/// It may keep an object, so nobody changes it but [`ffi`](super), by what a loan or a hold is:
+/// It may keep an object, so nobody changes it but [`object`](super), by what a loan or a hold is:
 ///
 /// ```ignore,compile_fail,E0624
-/// use crate::{ffi::typed::Head, hwpt::Hwpt};
+/// use crate::{hwpt::Hwpt, object::Head};
 ///
 /// fn misuse(hwpt: &Hwpt) {
 ///     hwpt.object().users().dec();
 /// }
 /// ```
 #[repr(transparent)]
-pub(super) struct Count(Opaque<bindings::refcount_t>);
+pub(super) struct Refcount(Opaque<bindings::refcount_t>);
 
 // SAFETY: All operations are atomic.
-unsafe impl Sync for Count {}
+unsafe impl Sync for Refcount {}
 
-impl Count {
+impl Refcount {
     /// Looks at a count of a C structure.
     ///
     /// # Safety

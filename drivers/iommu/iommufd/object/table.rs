@@ -12,13 +12,17 @@
 //! C header: [`include/linux/xarray.h`](srctree/include/linux/xarray.h)
 
 use super::{
-    object::{
-        Counted,
-        Object,
-        Taken, //
+    destroy::Taken,
+    head::{
+        Kind,
+        Object, //
     },
-    xarray::Entries, //
+    loan::{
+        Counted,
+        Loan, //
+    },
 };
+use crate::ffi::xarray::Entries;
 use core::{
     pin::Pin,
     ptr, //
@@ -41,7 +45,7 @@ const ZERO_ENTRY: usize = (257 << 2) | 2;
 const RESTART: usize = 3;
 
 /// An entry that keeps an index without leading anywhere.
-pub(super) fn zero_entry() -> *mut c_void {
+fn zero_entry() -> *mut c_void {
     ptr::without_provenance_mut(ZERO_ENTRY)
 }
 
@@ -61,7 +65,7 @@ unsafe fn object_at<'a>(entry: *mut c_void) -> Option<&'a Object> {
         return None;
     }
     // SAFETY: All other entries are objects. They leave the table under its lock before they are
-    // freed, and their memory stays an object's for a grace period, see `memory`.
+    // freed, and their memory stays an object's for a grace period, see [`slab`](super::slab).
     Some(unsafe { Object::from_raw(entry.cast()) })
 }
 
@@ -77,7 +81,7 @@ unsafe impl Sync for Table {}
 
 impl Table {
     /// An empty one.
-    pub(super) fn new() -> impl PinInit<Self> {
+    pub(crate) fn new() -> impl PinInit<Self> {
         const FLAGS: u32 = bindings::XA_FLAGS_ALLOC1 | bindings::XA_FLAGS_ACCOUNT;
         pin_init!(Self {
             // SAFETY: Memory for one, which does not move.
@@ -95,8 +99,14 @@ impl Table {
         }
     }
 
+    /// Looks an object up for a short time; `None` when there is none, or it is of another kind.
+    #[inline]
+    pub(crate) fn lend<T: Kind>(&self, id: u32) -> Option<Loan<'_, T>> {
+        self.count(id).and_then(Loan::new)
+    }
+
     /// Looks an object up and takes a count of what destroy waits for.
-    pub(crate) fn lend(&self, id: u32) -> Option<Counted<'_>> {
+    fn count(&self, id: u32) -> Option<Counted<'_>> {
         let _guard = rcu::read_lock();
         loop {
             let mut cursor = self.cursor(id);
@@ -190,7 +200,7 @@ pub(crate) struct Locked<'a> {
 
 impl Locked<'_> {
     /// The first object at `from` or behind it.
-    pub(super) fn next(&self, from: usize) -> Option<&Object> {
+    pub(crate) fn next(&self, from: usize) -> Option<&Object> {
         self.iter_from(from).next()
     }
 
@@ -231,7 +241,7 @@ impl Locked<'_> {
 
     /// Takes an object out of the table that nobody may find any more, and that is not freed. Its
     /// id is not used again.
-    pub(crate) fn forget(&mut self, object: &Object) {
+    pub(super) fn forget(&mut self, object: &Object) {
         if let Some(mut slot) = self.slot_of(object) {
             // SAFETY: The lock is held since the cursor was placed; the slot is there, so nothing
             // is allocated.
@@ -265,7 +275,7 @@ impl Drop for Locked<'_> {
 }
 
 /// An object in a locked table, and where it lies.
-pub(crate) struct Slot<'l> {
+pub(super) struct Slot<'l> {
     object: &'l Object,
     cursor: bindings::xa_state,
 }

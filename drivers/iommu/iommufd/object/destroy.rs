@@ -2,9 +2,6 @@
 
 //! The ways to destroy an object.
 //!
-//! This is here and not among the logic because the counts of an object are what keeps it: whoever
-//! can change them can free it under another's reference.
-//!
 //! A loan counts in `wait_cnt` and in `users`, takes them in that order, and gives them back in the
 //! other. There are two ways to destroy:
 //!
@@ -15,18 +12,18 @@
 //!   is taken from one to zero, so that no lookup gets a loan, and the object out of the table;
 //!   then `wait_cnt` is waited for. A loan at that moment is `EBUSY`.
 //!
-//! Lookups do without the table's lock because the memory stays an object's ([`super::memory`]):
+//! Lookups do without the table's lock because the memory stays an object's ([`slab`]):
 //! one that comes too late may count in the `wait_cnt` of whatever object is there now, and lets go
 //! of it at once.
 
 use super::{
-    context::Ctx,
-    object::{
-        Object,
-        Taken, //
-    },
+    head::Object,
+    ops,
+    slab,
     table::Locked, //
 };
+use crate::ffi::context::Ctx;
+use core::ptr::NonNull;
 use kernel::{
     prelude::*,
     time::msecs_to_jiffies, //
@@ -35,16 +32,64 @@ use kernel::{
 /// How long destroy waits for loans before it calls them a bug, in milliseconds.
 const PATIENCE: u32 = 60_000;
 
+/// An object that was published and now belongs to whoever destroys it.
+///
+/// # Invariants
+///
+/// `users` is zero, so that only RCU readers which will not get a count can still see it.
+///
+/// Destroying it comes after waiting for loans, so that is up to this file:
+///
+/// ```ignore,compile_fail,E0624
+/// use crate::object::Object;
+///
+/// fn misuse(object: &Object) {
+///     if let Some(taken) = object.take() {
+///         drop(taken);
+///     }
+/// }
+/// ```
+#[must_use = "an object that was taken must be destroyed"]
+pub(super) struct Taken(NonNull<Object>);
+
+impl Taken {
+    pub(super) fn object(&self) -> &Object {
+        // SAFETY: By the type invariant nobody else frees it.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Runs the kind's destroy and frees the memory. There may be no loans any more.
+    fn destroy(self) {
+        let raw = self.object().as_raw();
+        // SAFETY: The object is valid, of the kind that the op is for, and ours alone.
+        unsafe { (ops::of(self.object().kind()).destroy)(raw) };
+        // SAFETY: Both counts are zero, and nobody can get one on what left the table.
+        unsafe { slab::free(NonNull::new_unchecked(raw)) };
+    }
+}
+
+impl Object {
+    /// Takes the object for good when the caller's is the last count on it.
+    ///
+    /// Afterwards no lookup can get a count any more: they all start from a count that is not 0.
+    pub(super) fn take(&self) -> Option<Taken> {
+        // INVARIANT: `users` is 0 from here on.
+        self.users()
+            .dec_if_one()
+            .then(|| Taken(NonNull::from(self)))
+    }
+}
+
 /// Destroys the object `id` if nothing depends on it.
 ///
 /// # Errors
 ///
 /// `ENOENT` when there is none; `EBUSY` when something depends on it.
-pub(crate) fn destroy(ctx: &Ctx, id: u32) -> Result {
+pub(super) fn destroy(ctx: &Ctx, id: u32) -> Result {
     let taken = {
         let mut locked = ctx.objects().lock();
         let taken = locked.find(id).ok_or(ENOENT)?.take(false).ok_or(EBUSY)?;
-        ctx.forget_vfio_ioas(&taken, &locked);
+        ctx.forget_vfio_ioas(taken.object(), &locked);
         taken
     };
     finish(taken)
@@ -99,7 +144,7 @@ fn take_held(ctx: &Ctx, object: &Object, locked: &mut Locked<'_>, keep_id: bool)
         return Err(ENOENT);
     }
     let taken = slot.and_then(|slot| slot.take(keep_id)).ok_or(EBUSY)?;
-    ctx.forget_vfio_ioas(&taken, locked);
+    ctx.forget_vfio_ioas(taken.object(), locked);
     Ok(taken)
 }
 
@@ -121,7 +166,10 @@ fn wait_for_loans(object: &Object) -> Result {
     if object.wait_cnt().dec_and_test() {
         return Ok(());
     }
-    object.pre_destroy();
+    // Stops those who may hold the object for long.
+    if let Some(op) = ops::of(object.kind()).pre_destroy {
+        op(object);
+    }
     if object.wait_cnt().wait_for_zero(msecs_to_jiffies(PATIENCE)) {
         return Ok(());
     }
@@ -130,7 +178,7 @@ fn wait_for_loans(object: &Object) -> Result {
 }
 
 /// Destroys everything in a context that is being closed, dependents first.
-pub(super) fn destroy_all(ctx: &Ctx) {
+pub(crate) fn destroy_all(ctx: &Ctx) {
     loop {
         let (mut seen, mut destroyed) = (false, false);
         let mut from = 0;

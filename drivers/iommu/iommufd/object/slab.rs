@@ -6,14 +6,14 @@
 //! grace period before each free would cost more than the lookup saves; instead, the memory of an
 //! object stays one: its slab is not given back before the grace period ends, and what is
 //! allocated from it meanwhile is an object again, whose `wait_cnt` is where the old one's was.
-//! [`Table::lend`] takes a count first and sees then whose it is.
+//! A [`Table`]'s lookup takes a count first and sees then whose it is.
 //!
 //! Where a driver's structure begins with an object, it is the driver's as if it came from
 //! kmalloc(), but for its size: no more than 16384 bytes.
 //!
 //! C header: [`include/linux/slab.h`](srctree/include/linux/slab.h), `SLAB_TYPESAFE_BY_RCU`
 //!
-//! [`Table::lend`]: super::table::Table::lend
+//! [`Table`]: super::table::Table
 
 use core::{
     cell::UnsafeCell,
@@ -81,7 +81,7 @@ unsafe extern "C" fn clear_wait_cnt(object: *mut c_void) {
 /// # Errors
 ///
 /// `ENOMEM`; none is left then.
-pub(super) unsafe fn init() -> Result {
+pub(crate) unsafe fn init() -> Result {
     for (index, class) in CLASSES.iter().enumerate() {
         // SAFETY: The name is a static one. The free pointer goes behind the head, whose counts
         // are what may be looked at, and what `clear_wait_cnt` is called with is an object's.
@@ -109,7 +109,7 @@ pub(super) unsafe fn init() -> Result {
 /// # Safety
 ///
 /// There may be no objects any more, and nobody may allocate.
-pub(super) unsafe fn exit() {
+pub(crate) unsafe fn exit() {
     // SAFETY: Nobody allocates any more, and so nobody else looks at it.
     for cache in unsafe { &mut *CACHES.0.get() } {
         // SAFETY: It is empty, or null, which is passed over.
