@@ -107,9 +107,9 @@ pub(crate) fn unbind(ctx: &Ctx, device: Hold<Device>) {
 /// device waits until it is gone.
 pub(crate) fn let_go(device: &Device) {
     let vdev = {
-        let group = device.group().lock();
+        let mut group = device.group().lock();
         device
-            .retire_vdev(&group)
+            .retire_vdev(&mut group)
             .and_then(|vdev| Hold::of_known(device.ctx(), vdev))
     };
     if let Some(vdev) = vdev {

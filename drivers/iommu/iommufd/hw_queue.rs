@@ -7,7 +7,18 @@
 //! give it the memory of somebody else.
 
 use crate::{
+    access::{
+        self,
+        Access, //
+    },
     ffi::{
+        client::map::PageArray,
+        context::Ctx,
+        driver_objects::{
+            HwQueue,
+            NewQueue,
+            Viommu, //
+        },
         handlers::{
             self,
             end_of,
@@ -16,31 +27,34 @@ use crate::{
                 HwQueueAlloc, //
             }, //
         },
-        hw_queue::Pinned,
-        ucmd::Ucmd,
-        viommu::Viommu, //
+        ucmd::Ucmd, //
     },
+    ioas::Ioas,
     ioctl::{
         Ioctl,
         New, //
     },
     object::{
         lend,
-        Built, //
+        Head,
+        Hold,
+        Reserved, //
     }, //
 };
 use kernel::{
     page::{
         PAGE_MASK,
+        PAGE_SHIFT,
         PAGE_SIZE, //
     },
-    prelude::*, //
+    prelude::*,
+    types::ScopeGuard, //
 };
 
 impl Ioctl for HwQueueAlloc {
     const NUMBER: u32 = handlers::number(uapi::CMD_HW_QUEUE_ALLOC);
     const MIN_SIZE: usize = end_of!(HwQueueAlloc, length);
-    type Answer<'a> = New<Built<'a>>;
+    type Answer<'a> = New<Reserved<'a, HwQueue>>;
 
     fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result<Self::Answer<'a>> {
         if ucmd.flags != 0 || ucmd.type_ == uapi::HW_QUEUE_TYPE_DEFAULT {
@@ -52,14 +66,80 @@ impl Ioctl for HwQueueAlloc {
             .ok_or(EOVERFLOW)?;
         let ctx = ucmd.ctx();
         let viommu = lend::<Viommu>(ctx, ucmd.viommu_id)?;
-        let queue = viommu.reserve_queue(ctx, ucmd.type_)?;
+        let queue = NewQueue::reserve(ctx, &viommu, ucmd)?;
         let (iova, length) = whole_pages(ucmd.nesting_parent_iova, ucmd.length)?;
-        let memory = Pinned::new(ctx, viommu.ioas(), iova, length)?;
+        let (access, base) = pin(ctx, viommu.ioas(), iova, length)?;
         let offset = ucmd.nesting_parent_iova - iova as u64;
-        let base = memory.contiguous().ok_or(EFAULT)? + offset;
-        let queue = queue.build(ucmd, memory, base)?;
+        let queue = queue.build(access, ucmd.index, base + offset)?;
         ucmd.out_hw_queue_id = queue.id();
         Ok(New(queue))
+    }
+}
+
+/// So many pages are known by an array that is no burden: one page long.
+const FEW_PAGES: usize = PAGE_SIZE / size_of::<usize>();
+
+/// Pins `length` bytes from `iova` on, both whole pages, in a way that unmapping waits for. Returns
+/// what keeps them pinned until [`unpin`], and their physical address.
+///
+/// # Errors
+///
+/// `EFAULT`: they are not in one piece; `ENOMEM`; those of [`access::attach`] and [`access::pin`].
+fn pin(ctx: &Ctx, ioas: &Ioas, iova: usize, length: usize) -> Result<(Hold<Access>, u64)> {
+    let access = ScopeGuard::new_with_data(access::create(ctx, None)?, |access| {
+        kernel::warn_on!(access.destroy(ctx, false).is_err());
+    });
+    access::attach(&access, ioas)?;
+    let attached = ScopeGuard::new_with_data(access, |access| access::detach(&access));
+    let base = pin_in_one_piece(&attached, iova, length)?;
+    Ok((attached.dismiss().dismiss(), base))
+}
+
+/// Pins pages if they are in one piece; returns their physical address.
+///
+/// # Errors
+///
+/// `EFAULT`: they are not; `ENOMEM`; those of [`access::pin`]. Nothing is pinned then.
+fn pin_in_one_piece(access: &Access, iova: usize, length: usize) -> Result<u64> {
+    let count = length / PAGE_SIZE;
+    // User space chose the number: before there is memory for so many, there must be so many.
+    if count > FEW_PAGES {
+        let last = iova + (length - PAGE_SIZE);
+        let (first, last) = (frame_at(access, iova)?, frame_at(access, last)?);
+        if last.checked_sub(first) != Some(count - 1) {
+            return Err(EFAULT);
+        }
+    }
+    let pages = PageArray::pin(access, iova, count)?;
+    let pages = ScopeGuard::new_with_data(pages, |_| access::unpin(access, iova, length));
+    let first = pages.frames().next().ok_or(EFAULT)?;
+    if !pages.frames().eq(first..first + count) {
+        return Err(EFAULT);
+    }
+    pages.dismiss();
+    Ok((first as u64) << PAGE_SHIFT)
+}
+
+/// The number of the page that is mapped at a whole page's IOVA; it may change at once.
+fn frame_at(access: &Access, iova: usize) -> Result<usize> {
+    let frame = PageArray::pin(access, iova, 1)?.frames().next();
+    access::unpin(access, iova, PAGE_SIZE);
+    frame.ok_or(EFAULT)
+}
+
+/// Lets go of the memory of a queue that the hardware does not know any more.
+pub(crate) fn unpin(ctx: &Ctx, access: Hold<Access>, base: u64, length: u64) {
+    match whole_pages(base, length) {
+        Ok((iova, length)) => {
+            access::unpin(&access, iova, length);
+            access::detach(&access);
+            kernel::warn_on!(access.destroy(ctx, false).is_err());
+        }
+        // What was pinned once was a range that can be said. If not, the memory is lost, which is
+        // better than undoing a pin of somebody else's.
+        Err(_) => {
+            kernel::warn_on!(true);
+        }
     }
 }
 

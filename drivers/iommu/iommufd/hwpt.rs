@@ -23,13 +23,13 @@ use crate::{
     ffi::{
         context::Ctx,
         domain::Domain,
+        driver_objects::Viommu,
         handlers::uapi::hwpt::GetDirtyBitmap,
         shared::{
             DoorbellSet,
             HwptHead, //
         },
-        space::Locked,
-        viommu::Viommu, //
+        space::Locked, //
     },
     ioas::Ioas,
     object::{

@@ -12,7 +12,7 @@
 //! | I/O address spaces | [`ioas`], [`io_pagetable`], [`change_process`] |
 //! | runs of frames, room for them, where a mapping is | [`runs`], [`fit`], [`area`] |
 //! | event queues | [`fault`], [`veventq`] |
-//! | vIOMMUs | [`viommu`], [`hw_queue`] |
+//! | vIOMMUs | [`viommu`], [`vdevice`], [`hw_queue`] |
 //! | VFIO's container | [`vfio_compat`] |
 //! | the character device: dispatch, context, mmap | [`ioctl`], [`ffi::file`], [`option`] |
 //!
@@ -62,6 +62,7 @@ mod runs;
 #[cfg(CONFIG_IOMMUFD_TEST)]
 mod selftest;
 mod target;
+mod vdevice;
 mod veventq;
 mod vfio_compat;
 mod viommu;

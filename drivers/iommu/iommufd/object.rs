@@ -18,8 +18,6 @@
 //!   driver that bound the device or made the access.
 //! - `Taken`: `destroy` alone, which waits for loans first.
 //!
-//! Objects that end with a driver's part are an [`Unpublished`] first, and [`Built`] then.
-//!
 //! An [`Object`] has two counts, as `struct iommufd_object` in C: `users` has all references, and
 //! `wait_cnt` those that destroy waits for, with one of the table's own as long as the object may
 //! be found. Nobody but this folder changes them. In `destroy` is how an object goes, and why
@@ -46,16 +44,14 @@ pub(crate) use self::{
         Address,
         Head,
         Kind,
-        Object,
-        ObjectType, //
+        Object, //
     },
     hold::Hold,
-    loan::Loan,
-    new::{
-        Built,
-        Reserved,
-        Unpublished, //
+    loan::{
+        KeptLoan,
+        Loan, //
     },
+    new::Reserved,
     slab::{
         exit,
         init, //

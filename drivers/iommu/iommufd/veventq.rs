@@ -4,6 +4,7 @@
 
 use crate::{
     ffi::{
+        driver_objects::Viommu,
         eventq::NewQueue,
         handlers::{
             self,
@@ -23,7 +24,6 @@ use crate::{
             Taken,
             VeventQ, //
         }, //
-        viommu::Viommu,
     },
     ioctl::{
         Ioctl,

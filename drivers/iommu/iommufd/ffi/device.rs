@@ -17,6 +17,10 @@ use super::{
         Driver,
         PhysDev, //
     },
+    driver_objects::{
+        Vdevice,
+        Viommu, //
+    },
     errno,
     group::{
         Group,
@@ -24,16 +28,19 @@ use super::{
         Locked, //
     },
     shared::GroupHead,
-    ucmd::UserStruct,
-    viommu::Viommu, //
+    ucmd::UserStruct, //
 };
 use crate::{
-    attach,
+    attach::{
+        self,
+        Attachments, //
+    },
     device,
     object::{
         assert_offsets,
         begins_with_head,
         downcast,
+        Address,
         Head,
         Hold,
         Object,
@@ -42,7 +49,6 @@ use crate::{
     target, //
 };
 use core::{
-    cell::UnsafeCell,
     mem::size_of,
     pin::Pin,
     ptr::{
@@ -55,7 +61,10 @@ use kernel::{
     iommu::device::DmaOwner,
     prelude::*,
     static_assert,
-    sync::aref::ARef,
+    sync::{
+        aref::ARef,
+        LockedBy, //
+    },
     types::Opaque, //
 };
 
@@ -96,8 +105,7 @@ pub(crate) fn set_out_type(cmd: &mut uapi::HwInfo, kind: u32) {
 ///
 /// # Invariants
 ///
-/// `ictx` lives until it is destroyed, `dev` as long as this. `vdev` and `destroying` are guarded
-/// by the mutex of the group; the rest does not change once it is published.
+/// `ictx` lives until it is destroyed, `dev` as long as this.
 #[pin_data(PinnedDrop)]
 #[repr(C)]
 pub(crate) struct Device {
@@ -108,9 +116,8 @@ pub(crate) struct Device {
     group_item: Opaque<bindings::list_head>,
     dev: NonNull<bindings::device>,
     enforce_cache_coherency: bool,
-    vdev: UnsafeCell<*mut bindings::iommufd_vdevice>,
-    destroying: UnsafeCell<bool>,
     // What C does not need to know.
+    vdev: LockedBy<OfVdevice, Attachments>,
     group: GroupRef,
     owner: Option<DmaOwner<'static>>,
     context: Option<CtxRef>,
@@ -125,16 +132,25 @@ assert_offsets!(
     group_item,
     dev,
     enforce_cache_coherency,
-    vdev,
-    destroying,
 );
 static_assert!(size_of::<Device>() >= size_of::<bindings::iommufd_device>());
 
-// SAFETY: What changes after it is published is guarded by the group's mutex.
+// SAFETY: What changes after it is published is guarded by the group's mutex, and what it refers
+// to is not bound to a thread.
 unsafe impl Send for Device {}
-// SAFETY: What changes after it is published is guarded by the group's mutex.
+// SAFETY: What changes after it is published is guarded by the group's mutex, and what it refers
+// to is not bound to a thread.
 unsafe impl Sync for Device {}
 begins_with_head!(Device, object);
+
+/// What a device knows of its vDEVICE.
+#[derive(Default)]
+struct OfVdevice {
+    /// Where it is, if there is one.
+    at: Option<Address<Vdevice>>,
+    /// The device is being destroyed, so that no vDEVICE may refer to it any more.
+    is_retired: bool,
+}
 
 /// What a device is made of.
 pub(crate) struct Parts<'a> {
@@ -172,8 +188,7 @@ impl Device {
             group_item: Opaque::zeroed(),
             dev: NonNull::from(dev).cast(),
             enforce_cache_coherency: parts.enforce_cache_coherency,
-            vdev: UnsafeCell::new(ptr::null_mut()),
-            destroying: UnsafeCell::new(false),
+            vdev: parts.group.guard(OfVdevice::default()),
             group: parts.group,
             owner,
             context,
@@ -233,32 +248,27 @@ impl Device {
     }
 
     /// Whether the device is being destroyed, so that no vDEVICE may refer to it any more.
-    pub(crate) fn is_retired(&self, _group: &Locked<'_>) -> bool {
-        // SAFETY: The mutex guards the field.
-        unsafe { *self.destroying.get() }
+    pub(crate) fn is_retired(&self, group: &Locked<'_>) -> bool {
+        self.vdev.access(group).is_retired
     }
 
     /// Whether there is a vDEVICE of the device.
-    pub(crate) fn has_vdev(&self, _group: &Locked<'_>) -> bool {
-        // SAFETY: The mutex guards the field.
-        !unsafe { *self.vdev.get() }.is_null()
+    pub(crate) fn has_vdev(&self, group: &Locked<'_>) -> bool {
+        self.vdev.access(group).at.is_some()
     }
 
     /// Names the vDEVICE of the device. It takes itself out again.
-    pub(super) fn set_vdev(&self, _group: &Locked<'_>, vdev: *mut bindings::iommufd_vdevice) {
-        // SAFETY: The mutex guards the field.
-        unsafe { *self.vdev.get() = vdev };
+    pub(super) fn set_vdev(&self, group: &mut Locked<'_>, vdev: Option<&Vdevice>) {
+        self.vdev.access_mut(group).at = vdev.map(Address::of);
     }
 
     /// Has vIOMMUs refer to the device no more; returns the vDEVICE that does. It may be on its
     /// way out, which [`Hold::of_known`] tells.
-    pub(crate) fn retire_vdev(&self, _group: &Locked<'_>) -> Option<&Object> {
-        // SAFETY: The mutex guards the field.
-        unsafe { *self.destroying.get() = true };
-        // SAFETY: The mutex guards the field.
-        let vdev = unsafe { *self.vdev.get() };
-        // SAFETY: It cannot be freed before it took itself out of the field, under the mutex.
-        (!vdev.is_null()).then(|| unsafe { Object::from_raw(&raw mut (*vdev).obj) })
+    pub(crate) fn retire_vdev<'a>(&self, group: &'a mut Locked<'_>) -> Option<&'a Vdevice> {
+        let vdev = self.vdev.access_mut(group);
+        vdev.is_retired = true;
+        // SAFETY: It takes itself out of the field, under the mutex, before it is freed.
+        vdev.at.as_ref().map(|vdev| unsafe { vdev.follow() })
     }
 }
 

@@ -40,6 +40,7 @@ use kernel::{
     },
     sync::{
         Arc,
+        LockedBy,
         Mutex,
         MutexGuard, //
     }, //
@@ -141,6 +142,11 @@ impl Group {
     pub(crate) fn has_isolated_msi(&self) -> bool {
         // SAFETY: By the type invariant; only asked when there is an IOMMU.
         self.core.is_some() && unsafe { bindings::iommu_group_has_isolated_msi(self.core()) }
+    }
+
+    /// Has the mutex guard something of a device.
+    pub(super) fn guard<T>(&self, data: T) -> LockedBy<T, Attachments> {
+        LockedBy::new(&self.attachments, data)
     }
 
     /// Takes the mutex.

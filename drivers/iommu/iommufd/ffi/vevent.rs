@@ -9,6 +9,7 @@
 
 use super::{
     context::Ctx,
+    driver_objects::Viommu,
     eventq::{
         EventQ,
         Fops,
@@ -17,8 +18,7 @@ use super::{
     handlers::uapi::{
         VeventHeader,
         VEVENTQ_FLAG_LOST_EVENTS, //
-    },
-    viommu::Viommu, //
+    }, //
 };
 use crate::object::{
     assert_offsets,
@@ -42,26 +42,24 @@ use kernel::{
         CListHead, //
     },
     prelude::*,
-    sync::rwsem::{
-        RwSem,
-        WriteGuard, //
-    },
+    sync::rwsem::WriteGuard,
     types::Opaque, //
 };
 
 /// The list of a vIOMMU's event queues, locked for writing.
 pub(crate) struct Queues<'a> {
     viommu: &'a Viommu,
+    list: &'a CListHead,
     _guard: WriteGuard<'a>,
 }
 
 impl Viommu {
     /// Locks the list of event queues. May sleep.
     pub(crate) fn queues(&self) -> Queues<'_> {
-        // SAFETY: Initialised with the vIOMMU.
-        let lock = unsafe { RwSem::from_raw(&raw mut (*self.as_raw()).veventqs_rwsem) };
+        let (list, lock) = self.veventqs();
         Queues {
             viommu: self,
+            list,
             _guard: lock.write(),
         }
     }
@@ -71,14 +69,10 @@ impl<'a> Queues<'a> {
     /// Whether there is a queue of this type.
     pub(crate) fn has(&self, type_: u32) -> bool {
         // SAFETY: The list is initialised and locked, and its entries are vEVENTQs.
-        let queues =
-            unsafe { CList::<VeventQ, { offset_of!(VeventQ, node) }>::from_raw(self.list()) };
+        let queues = unsafe {
+            CList::<VeventQ, { offset_of!(VeventQ, node) }>::from_raw(self.list.as_raw())
+        };
         queues.iter().any(|queue| queue.type_ == type_)
-    }
-
-    fn list(&self) -> *mut bindings::list_head {
-        // SAFETY: Only the address is taken.
-        unsafe { &raw mut (*self.viommu.as_raw()).veventqs }
     }
 
     /// Makes a queue, in the list but not visible to user space yet.
@@ -106,7 +100,7 @@ impl<'a> Queues<'a> {
             }),
         )?;
         // SAFETY: The list is locked, and the queue is on none.
-        unsafe { bindings::list_add_tail(queue.node.as_raw(), self.list()) };
+        unsafe { bindings::list_add_tail(queue.node.as_raw(), self.list.as_raw()) };
         // From here on drivers find it. What fails takes the lock again to undo this.
         Ok(queue)
     }

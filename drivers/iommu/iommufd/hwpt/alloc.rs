@@ -31,6 +31,7 @@ use crate::{
             UserData,
             UserRoom, //
         },
+        driver_objects::Viommu,
         handlers::{
             self,
             end_of,
@@ -40,8 +41,7 @@ use crate::{
             }, //
         },
         space::Locked,
-        ucmd::Ucmd,
-        viommu::Viommu, //
+        ucmd::Ucmd, //
     },
     ioas::Ioas,
     ioctl::{

@@ -9,6 +9,7 @@ use crate::{
     ffi::{
         context::Ctx,
         domain::UserArray,
+        driver_objects::Viommu,
         handlers::{
             self,
             end_of,
@@ -20,8 +21,7 @@ use crate::{
         ucmd::{
             Reply,
             Ucmd, //
-        },
-        viommu::Viommu, //
+        }, //
     },
     ioctl::{
         Answer,

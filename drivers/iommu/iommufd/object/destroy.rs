@@ -58,13 +58,17 @@ impl Taken {
         unsafe { self.0.as_ref() }
     }
 
-    /// Runs the kind's destroy and frees the memory. There may be no loans any more.
+    /// Drops the object and frees the memory. There may be no loans any more.
     fn destroy(self) {
-        let raw = self.object().as_raw();
-        // SAFETY: The object is valid, of the kind that the op is for, and ours alone.
-        unsafe { (ops::of(self.object().kind()).destroy)(raw) };
-        // SAFETY: Both counts are zero, and nobody can get one on what left the table.
-        unsafe { slab::free(NonNull::new_unchecked(raw)) };
+        let object = self.object();
+        let raw = object.as_raw();
+        // SAFETY: The object is valid, of the kind that the op is for, and ours alone: both counts
+        // are zero, and nobody can get one on what left the table.
+        unsafe {
+            let raw = NonNull::new_unchecked(raw);
+            (ops::of(object.kind()).destroy)(raw.cast());
+            slab::free(raw);
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use pin_init::PinInit;
 /// What an object is, `enum iommufd_object_type`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
-pub(crate) struct ObjectType(pub(crate) bindings::iommufd_object_type);
+pub(crate) struct ObjectType(pub(super) bindings::iommufd_object_type);
 
 impl ObjectType {
     /// Matches every kind in a lookup.
@@ -96,7 +96,14 @@ impl Object {
     /// Whether it is of a kind.
     #[inline]
     pub(super) fn is_a<T: Kind>(&self) -> bool {
-        T::ID == ObjectType::ANY || self.kind() == T::ID
+        T::TYPE == ObjectType::ANY || self.kind() == T::TYPE
+    }
+
+    /// Says what it is, before it is in a table.
+    pub(super) fn set_type(&self, to: ObjectType) {
+        // SAFETY: The object is valid, and nobody else looks at the type of one that is in no
+        // table.
+        unsafe { (*self.0.get()).type_ = to.0 };
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -115,15 +122,15 @@ impl Object {
 ///
 /// # Safety
 ///
-/// Every object of kind `ID` must be a valid `Self`.
+/// Every object of this type must be a valid `Self`.
 pub(crate) unsafe trait Kind: Head {
-    /// The kind, or [`ObjectType::ANY`].
-    const ID: ObjectType;
+    /// What it is, or [`ObjectType::ANY`].
+    const TYPE: ObjectType;
 }
 
 // SAFETY: The head is what all kinds have.
 unsafe impl Kind for Object {
-    const ID: ObjectType = ObjectType::ANY;
+    const TYPE: ObjectType = ObjectType::ANY;
 }
 
 /// A structure that begins with an object's head.
@@ -188,18 +195,26 @@ pub(crate) fn downcast<T: Kind>(object: &Object) -> Option<&T> {
         .then(|| unsafe { &*object.as_raw().cast() })
 }
 
-/// A pointer that drivers follow, and this crate does not.
+/// A pointer that keeps nothing.
 #[repr(transparent)]
 pub(crate) struct Address<T>(NonNull<T>);
 
-// SAFETY: It is not followed.
-unsafe impl<T> Send for Address<T> {}
-// SAFETY: It is not followed.
-unsafe impl<T> Sync for Address<T> {}
+// SAFETY: Who follows it vouches for that.
+unsafe impl<T: Sync> Send for Address<T> {}
+// SAFETY: Who follows it vouches for that.
+unsafe impl<T: Sync> Sync for Address<T> {}
 
 impl<T> Address<T> {
     /// Where `of` is.
     pub(crate) fn of(of: &T) -> Self {
         Self(NonNull::from(of))
+    }
+
+    /// # Safety
+    ///
+    /// What is there must be the `T` that was there still, and stay for `'a`.
+    pub(crate) unsafe fn follow<'a>(&self) -> &'a T {
+        // SAFETY: By the contract of this function.
+        unsafe { self.0.as_ref() }
     }
 }

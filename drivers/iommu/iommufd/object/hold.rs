@@ -63,6 +63,14 @@ impl<T: Head> Hold<T> {
         Self(NonNull::from(of))
     }
 
+    /// Holds on to an object that the caller knows, but has no count on; `None` when it is not in
+    /// the table any more.
+    pub(crate) fn of_known(ctx: &Ctx, of: &T) -> Option<Self> {
+        let mut locked = ctx.objects().lock();
+        locked.slot_of(of.object())?;
+        Some(Self::new(of))
+    }
+
     /// Holds on to an object that is of this kind and not on its way out, of a locked table.
     pub(crate) fn of_found(object: &Object) -> Option<Self>
     where
@@ -111,14 +119,6 @@ impl<T: Head> Hold<T> {
 }
 
 impl Hold<Object> {
-    /// Holds on to an object that the caller knows, but has no count on; `None` when it is not in
-    /// the table any more.
-    pub(crate) fn of_known(ctx: &Ctx, object: &Object) -> Option<Self> {
-        let mut locked = ctx.objects().lock();
-        locked.slot_of(object)?;
-        Some(Self::new(object))
-    }
-
     /// Holds on to an object that the caller knows to be valid; `None` when it is not published
     /// yet or being destroyed.
     ///

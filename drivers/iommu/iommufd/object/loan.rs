@@ -13,6 +13,7 @@ use super::{
 use crate::ffi::context::Ctx;
 use core::{
     marker::PhantomData,
+    mem::ManuallyDrop,
     ops::Deref,
     ptr::NonNull, //
 };
@@ -87,25 +88,20 @@ impl<'a, T: Kind> Loan<'a, T> {
         Self::new(Counted::new(object)?)
     }
 
-    /// Takes a loan over.
+    /// Leaves the loan to an object that refers to this one.
     ///
     /// # Safety
     ///
-    /// The object must be a `T`, and the loan one that [`Self::leave`] left, once.
-    pub(crate) unsafe fn adopt(_ctx: &'a Ctx, object: &Object) -> Self {
-        // INVARIANT: By the contract of this function.
-        Self {
-            counted: Counted {
-                object: NonNull::from(object),
-                _table: PhantomData,
-            },
-            _kind: PhantomData,
-        }
+    /// The object is one of the same context, and is destroyed when this one is about to be.
+    pub(crate) unsafe fn keep(self) -> KeptLoan<T> {
+        // INVARIANT: Both counts are given away.
+        KeptLoan(ManuallyDrop::new(self).whole())
     }
 
-    /// Leaves the loan to an object that refers to this one, and ends it by [`Self::adopt`].
-    pub(crate) fn leave(self) {
-        core::mem::forget(self);
+    fn whole(&self) -> NonNull<T> {
+        let object = self.counted.object().as_raw();
+        // SAFETY: It is where an object is.
+        unsafe { NonNull::new_unchecked(object.cast()) }
     }
 }
 
@@ -114,7 +110,7 @@ impl<T: Kind> Deref for Loan<'_, T> {
 
     fn deref(&self) -> &T {
         // SAFETY: The counts keep the object, which is of kind `T`.
-        unsafe { &*self.counted.object().as_raw().cast() }
+        unsafe { self.whole().as_ref() }
     }
 }
 
@@ -122,5 +118,35 @@ impl<T: Kind> Drop for Loan<'_, T> {
     fn drop(&mut self) {
         // Then `counted` goes. In this order: who sees no `wait_cnt` must see no `users` either.
         self.counted.object().users().dec();
+    }
+}
+
+/// A loan that an object keeps: the pointer to what is lent, and nothing else.
+///
+/// # Invariants
+///
+/// Owns one count in `wait_cnt` and one in `users`.
+#[repr(transparent)]
+pub(crate) struct KeptLoan<T: Kind>(NonNull<T>);
+
+impl<T: Kind> Deref for KeptLoan<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: The counts keep the object.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<T: Kind> Drop for KeptLoan<T> {
+    fn drop(&mut self) {
+        // INVARIANT: The counts are what this owned.
+        drop(Loan::<T> {
+            counted: Counted {
+                object: NonNull::from(self.object()),
+                _table: PhantomData,
+            },
+            _kind: PhantomData,
+        });
     }
 }

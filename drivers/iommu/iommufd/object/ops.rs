@@ -15,10 +15,12 @@ use crate::{
     fault::FaultQueue,
     ffi::{
         device::Device,
-        hw_queue,
-        vdevice,
-        vevent::VeventQ,
-        viommu, //
+        driver_objects::{
+            HwQueue,
+            Vdevice,
+            Viommu, //
+        },
+        vevent::VeventQ, //
     },
     hwpt::{
         NestedHwpt,
@@ -26,27 +28,22 @@ use crate::{
     },
     ioas::Ioas, //
 };
+use core::ptr::NonNull;
 use kernel::bindings;
-
-type Op = unsafe extern "C" fn(*mut bindings::iommufd_object);
 
 /// The operations of a kind.
 pub(super) struct Ops {
     /// Stops long-time users before destroy waits for them; may run more than once.
     pub(super) pre_destroy: Option<fn(&Object)>,
-    /// Releases what the object holds, not its memory. For an object of this kind that nobody else
-    /// uses.
-    pub(super) destroy: Op,
-    /// The same for an object that never was published, where that differs.
-    pub(super) abort: Option<Op>,
+    /// Drops an object of this kind that nobody else uses; its memory is left.
+    pub(super) destroy: unsafe fn(NonNull<Object>),
 }
 
 impl Ops {
-    const fn new(destroy: Op) -> Self {
+    const fn new(destroy: unsafe fn(NonNull<Object>)) -> Self {
         Self {
             pre_destroy: None,
             destroy,
-            abort: None,
         }
     }
 }
@@ -54,18 +51,17 @@ impl Ops {
 const COUNT: usize = bindings::iommufd_object_type_IOMMUFD_OBJ_MAX as usize;
 
 /// `IOMMUFD_OBJ_NONE` is in no table, so that it is never destroyed.
-extern "C" fn none(_: *mut bindings::iommufd_object) {}
+fn none(_: NonNull<Object>) {}
 
 /// # Safety
 ///
-/// `object` is a `T` that nobody else uses, and is not used again.
-unsafe extern "C" fn drop_as<T>(object: *mut bindings::iommufd_object) {
-    // SAFETY: The caller gives a `T` away that nobody else uses.
+/// `object` is a `T` that nobody else uses, and is not used again, but its head.
+unsafe fn drop_as<T>(object: NonNull<Object>) {
+    // SAFETY: By the contract of this function.
     unsafe { object.cast::<T>().drop_in_place() };
 }
 
-/// The kinds that are Rust values, made by [`Reserved`](super::new::Reserved) and dropped at
-/// their end.
+/// All kinds, made by [`Reserved`](super::new::Reserved).
 macro_rules! kinds {
     ($($(#[$cfg:meta])* $id:ident => $type:ty,)*) => {
         $(
@@ -73,7 +69,7 @@ macro_rules! kinds {
             // SAFETY: Only `Reserved` makes objects of this kind, of this type: a kind that is
             // here twice does not compile.
             unsafe impl Kind for $type {
-                const ID: ObjectType = ObjectType(bindings::$id);
+                const TYPE: ObjectType = ObjectType(bindings::$id);
             }
         )*
 
@@ -102,8 +98,11 @@ kinds! {
     iommufd_object_type_IOMMUFD_OBJ_FAULT => FaultQueue,
     iommufd_object_type_IOMMUFD_OBJ_HWPT_NESTED => NestedHwpt,
     iommufd_object_type_IOMMUFD_OBJ_HWPT_PAGING => PagingHwpt,
+    iommufd_object_type_IOMMUFD_OBJ_HW_QUEUE => HwQueue,
     iommufd_object_type_IOMMUFD_OBJ_IOAS => Ioas,
+    iommufd_object_type_IOMMUFD_OBJ_VDEVICE => Vdevice,
     iommufd_object_type_IOMMUFD_OBJ_VEVENTQ => VeventQ,
+    iommufd_object_type_IOMMUFD_OBJ_VIOMMU => Viommu,
     #[cfg(CONFIG_IOMMUFD_TEST)]
     iommufd_object_type_IOMMUFD_OBJ_SELFTEST => SelftestObject,
 }
@@ -112,15 +111,6 @@ static OPS: [Ops; COUNT] = {
     let mut ops = values([const { Ops::new(none) }; COUNT]);
 
     ops[bindings::iommufd_object_type_IOMMUFD_OBJ_DEVICE as usize].pre_destroy = Some(let_go);
-    // What begins with the core's part and ends with the driver's.
-    ops[bindings::iommufd_object_type_IOMMUFD_OBJ_HW_QUEUE as usize] =
-        Ops::new(hw_queue::destroy_hw_queue);
-    ops[bindings::iommufd_object_type_IOMMUFD_OBJ_VDEVICE as usize] = Ops {
-        abort: Some(vdevice::abort_vdevice),
-        ..Ops::new(vdevice::destroy_vdevice)
-    };
-    ops[bindings::iommufd_object_type_IOMMUFD_OBJ_VIOMMU as usize] =
-        Ops::new(viommu::destroy_viommu);
     ops
 };
 

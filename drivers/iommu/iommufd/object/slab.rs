@@ -17,10 +17,7 @@
 
 use core::{
     cell::UnsafeCell,
-    mem::{
-        offset_of,
-        size_of, //
-    },
+    mem::size_of,
     ptr::{
         self,
         NonNull, //
@@ -58,18 +55,14 @@ unsafe impl Sync for Caches {}
 
 static CACHES: Caches = Caches(UnsafeCell::new([ptr::null_mut(); CLASSES.len()]));
 
-/// What [`alloc_zeroed`] leaves alone, at the beginning of an object: its `wait_cnt`.
-const LEFT_ALONE: usize = size_of::<bindings::refcount_t>();
-const _: () = assert!(offset_of!(bindings::iommufd_object, wait_cnt) == 0);
-
 /// New memory has no count that keeps it.
 ///
 /// # Safety
 ///
 /// `object` is memory of one of the caches, that nobody has looked at yet.
 unsafe extern "C" fn clear_wait_cnt(object: *mut c_void) {
-    // SAFETY: By the contract of this function; an object has a `wait_cnt` there.
-    unsafe { object.cast::<u8>().write_bytes(0, LEFT_ALONE) };
+    // SAFETY: By the contract of this function; an object will be there.
+    unsafe { (*object.cast::<bindings::iommufd_object>()).wait_cnt = pin_init::zeroed() };
 }
 
 /// Makes the caches.
@@ -137,19 +130,6 @@ pub(super) fn alloc(size: usize) -> Option<NonNull<bindings::iommufd_object>> {
     let raw = NonNull::new(raw.cast::<bindings::iommufd_object>())?;
     // A reference to the head leads to all of it, see `Object::as_raw`.
     raw.as_ptr().expose_provenance();
-    Some(raw)
-}
-
-/// The same, and all of it zero.
-pub(super) fn alloc_zeroed(size: usize) -> Option<NonNull<bindings::iommufd_object>> {
-    let raw = alloc(size)?;
-    // SAFETY: The memory of the class has room for that many, and an object begins with its head.
-    // Of what it was before `wait_cnt` alone is looked at.
-    unsafe {
-        raw.cast::<u8>()
-            .add(LEFT_ALONE)
-            .write_bytes(0, size - LEFT_ALONE)
-    };
     Some(raw)
 }
 

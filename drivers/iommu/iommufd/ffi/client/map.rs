@@ -7,6 +7,10 @@
 //! inside it, and may sleep.
 
 use crate::{
+    access::{
+        self,
+        Access, //
+    },
     area::Extent,
     ffi::{
         pages::Pages,
@@ -23,7 +27,9 @@ use crate::{
     },
     ioas::Ioas, //
 };
+use core::ptr;
 use kernel::{
+    alloc::flags::__GFP_NOWARN,
     bindings,
     page::PAGE_SIZE,
     prelude::*,
@@ -232,6 +238,35 @@ impl PageSlots {
         // SAFETY: By whoever made it there is room.
         unsafe { self.0.write(page) };
         self.0 = self.0.wrapping_add(1);
+    }
+}
+
+/// Pages that were pinned. Who pinned them unpins them.
+pub(crate) struct PageArray(KVVec<*mut bindings::page>);
+
+impl PageArray {
+    /// Pins `count` pages from a whole page's IOVA on.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; those of [`access::pin`].
+    pub(crate) fn pin(access: &Access, iova: usize, count: usize) -> Result<Self> {
+        let length = count.checked_mul(PAGE_SIZE).ok_or(EOVERFLOW)?;
+        let mut pages = KVVec::with_capacity(count, GFP_KERNEL | __GFP_NOWARN)?;
+        for _ in 0..count {
+            pages.push(ptr::null_mut(), GFP_KERNEL)?;
+        }
+        // There is room: only whole pages are pinned.
+        let mut slots = PageSlots(pages.as_mut_ptr());
+        access::pin(access, iova, length, &mut slots, 0)?;
+        Ok(Self(pages))
+    }
+
+    /// The numbers of their frames.
+    pub(crate) fn frames(&self) -> impl Iterator<Item = usize> + '_ {
+        // SAFETY: These are pages, and a page has a number as long as the machine has the memory.
+        let number = |page: &*mut bindings::page| unsafe { bindings::page_to_pfn(*page) };
+        self.0.iter().map(number)
     }
 }
 

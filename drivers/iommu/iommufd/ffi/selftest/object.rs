@@ -7,7 +7,8 @@
 use crate::{
     ffi::{
         context::Ctx,
-        device::Device as IdDevice, //
+        device::Device as IdDevice,
+        driver_objects::HwQueue, //
     },
     hwpt::{
         Hwpt,
@@ -19,9 +20,8 @@ use crate::{
         begins_with_head,
         lend,
         Head,
-        Kind,
+        Hold,
         Object,
-        ObjectType,
         Reserved, //
     },
     selftest::{
@@ -34,8 +34,7 @@ use core::{
     ops::{
         Deref,
         RangeInclusive, //
-    },
-    ptr::NonNull, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -50,7 +49,6 @@ use kernel::{
     },
     prelude::*,
     sync::SetOnce,
-    types::Opaque,
     uaccess::{
         UserPtr,
         UserSlice, //
@@ -145,38 +143,11 @@ impl PagingExt for PagingHwpt {
     }
 }
 
-/// A hardware queue.
-#[repr(transparent)]
-struct RawHwQueue(Opaque<bindings::iommufd_hw_queue>);
-
-// SAFETY: The C structure begins with the head.
-unsafe impl Head for RawHwQueue {}
-// SAFETY: It wraps what such objects begin with.
-unsafe impl Kind for RawHwQueue {
-    const ID: ObjectType = ObjectType(bindings::iommufd_object_type_IOMMUFD_OBJ_HW_QUEUE);
-}
-
 /// Keeps a hardware queue alive that another one depends on.
 ///
-/// # Invariants
-///
-/// It stands for one of the object's `users`.
-pub(crate) struct QueueDependency(NonNull<bindings::iommufd_object>);
-
-// SAFETY: It is a counted reference, and the counts are atomic.
-unsafe impl Send for QueueDependency {}
-// SAFETY: Nothing can be done by a shared reference to it.
-unsafe impl Sync for QueueDependency {}
-
-impl Drop for QueueDependency {
-    fn drop(&mut self) {
-        // What `_iommufd_object_undepend()` does, which wants to see the dependent one, too: this
-        // may outlive that.
-        //
-        // SAFETY: By the type invariant this is one of the counts, and never the last one.
-        unsafe { bindings::refcount_dec(&raw mut (*self.0.as_ptr()).users) };
-    }
-}
+/// Dropping it does what `_iommufd_object_undepend()` does, which wants to see the dependent one,
+/// too: this may outlive that.
+pub(crate) struct QueueDependency(#[expect(dead_code)] Hold<HwQueue>);
 
 /// What the mock driver does with a hardware queue besides.
 pub(crate) trait QueueExt {
@@ -202,19 +173,18 @@ impl<T: ViommuOps> QueueExt for NewHwQueue<'_, T> {
         let viommu = unsafe { (*self.as_raw()).viommu };
         // SAFETY: The vIOMMU is alive and in a context that is.
         let ctx = unsafe { Ctx::from_raw((*viommu).ictx) };
-        let other = lend::<RawHwQueue>(ctx, id)?;
-        // SAFETY: The loan keeps it alive.
-        if unsafe { (*other.0.get()).viommu } != viommu {
+        let other = lend::<HwQueue>(ctx, id)?;
+        if !core::ptr::eq(other.viommu(), viommu.cast()) {
             return Err(ENOENT);
         }
         // SAFETY: iommufd has set up its part.
         let dependent = unsafe { &raw mut (*self.as_raw()).obj };
-        // SAFETY: It is not null.
-        let depended = unsafe { NonNull::new_unchecked(&raw mut (*other.0.get()).obj) };
-        // SAFETY: Both are alive.
-        to_result(unsafe { bindings::_iommufd_object_depend(dependent, depended.as_ptr()) })?;
-        // INVARIANT: counted right above.
-        Ok(QueueDependency(depended))
+        let depended = other.object().as_raw();
+        // SAFETY: Both are alive, and this counts in the second.
+        unsafe {
+            to_result(bindings::_iommufd_object_depend(dependent, depended))?;
+            Ok(QueueDependency(Hold::adopt(&other)))
+        }
     }
 }
 
