@@ -152,7 +152,7 @@ pub(crate) fn create(ctx: &Ctx, client: Option<Client>) -> Result<Hold<Access>> 
             client,
         }),
     )?;
-    let hold = Hold::new(&*access);
+    let hold = access.hold();
     access.publish();
     Ok(hold)
 }
@@ -171,7 +171,7 @@ fn change<'a>(access: &'a Access, mut place: MutexGuard<'a, Place>, new: Option<
         return Ok(());
     }
     let new = match new {
-        Some(ioas) => Some((Hold::new(ioas), ioas.iopt().add_access(access)?)),
+        Some(ioas) => Some((Hold::new(ioas)?, ioas.iopt().add_access(access)?)),
         None => None,
     };
     // Nothing can fail any more.

@@ -158,7 +158,7 @@ pub(crate) fn attach(device: &Device, pasid: Pasid, hwpt: &Hwpt) -> Result {
 /// Attaches the first device: the hardware begins to use the hwpt.
 fn start(group: &mut Locked<'_>, device: &Device, pasid: Pasid, hwpt: &Hwpt) -> Result {
     let mut devices = KVec::new();
-    devices.push(Hold::new(device), GFP_KERNEL)?;
+    devices.push(Hold::new(device)?, GFP_KERNEL)?;
     let node = RBTreeNodeReservation::new(GFP_KERNEL)?;
     let mut reserved = None;
     if let Some(paging) = restricted(hwpt, device, pasid) {
@@ -192,7 +192,7 @@ fn join(group: &mut Locked<'_>, device: &Device, pasid: Pasid, hwpt: &Hwpt) -> R
         reserved = Some(Reserved::new(group, paging.ioas(), device)?);
     }
     let attachment = group.0.get_mut(&pasid).ok_or(EINVAL)?;
-    attachment.devices.push(Hold::new(device), GFP_KERNEL)?;
+    attachment.devices.push(Hold::new(device)?, GFP_KERNEL)?;
     if let Some(reserved) = reserved {
         reserved.keep();
     }

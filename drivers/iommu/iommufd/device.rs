@@ -45,7 +45,7 @@ pub(crate) fn bind(ctx: &Ctx, dev: &PhysDev) -> Result<Hold<Device>> {
         with_iommu(ctx, dev)?
     };
     let device = Device::reserve(ctx, dev, parts)?;
-    let hold = Hold::new(&*device);
+    let hold = device.hold();
     device.publish();
     Ok(hold)
 }

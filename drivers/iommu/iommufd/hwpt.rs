@@ -182,9 +182,10 @@ struct PagingParts {
 
 impl PagingHwpt {
     fn reserve<'a>(ctx: &'a Ctx, ioas: &Ioas, parts: PagingParts) -> Result<Reserved<'a, Self>> {
+        let ioas = Hold::new(ioas)?;
         let init = pin_init!(Self {
             common <- Hwpt::new(parts.common, None),
-            ioas: Hold::new(ioas),
+            ioas,
             auto_domain: parts.auto_domain,
             enforce_cache_coherency: parts.enforce_cache_coherency,
             nest_parent: parts.nest_parent,

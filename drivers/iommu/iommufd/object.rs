@@ -24,6 +24,7 @@
 //! lookups do without a lock; its memory is `slab`'s, and the ids are in [`Table`].
 //!
 //! A file without `unsafe` can only count by making one of these, and count back by dropping it.
+//! An object that is on its way out, or that `Reserved` did not make, cannot be held.
 
 mod destroy;
 mod head;

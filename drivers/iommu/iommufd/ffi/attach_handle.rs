@@ -61,11 +61,11 @@ fn make(device: &Device) -> Result<KBox<Raw>> {
 
 impl Handle {
     /// One that the core knows by now, if there is an IOMMU.
-    fn known(raw: Option<KBox<Raw>>, hwpt: &Hwpt) -> Self {
+    fn known(raw: Option<KBox<Raw>>, hwpt: Hold<Hwpt>) -> Self {
         // INVARIANT: by the callers, who gave both to the core.
         Self {
             raw: raw.and_then(|raw| NonNull::new(KBox::into_raw(raw))),
-            hwpt: ManuallyDrop::new(Hold::new(hwpt)),
+            hwpt: ManuallyDrop::new(hwpt),
         }
     }
 
@@ -81,8 +81,9 @@ impl Handle {
     ///
     /// `EINVAL`: the domain does not fit the device; `EBUSY`: somebody else attached it; `ENOMEM`.
     pub(crate) fn attach(hwpt: &Hwpt, device: &Device, pasid: Pasid) -> Result<Self> {
+        let hold = Hold::new(hwpt)?;
         if device.is_noiommu() {
-            return Ok(Self::known(None, hwpt));
+            return Ok(Self::known(None, hold));
         }
         let mut handle = make(device)?;
         let (domain, raw) = (hwpt.domain().as_raw(), &raw mut handle.handle);
@@ -94,7 +95,7 @@ impl Handle {
             // SAFETY: All are valid, and the handle stays where it is.
             unsafe { bindings::iommu_attach_device_pasid(domain, dev, pasid, raw) }
         })?;
-        Ok(Self::known(Some(handle), hwpt))
+        Ok(Self::known(Some(handle), hold))
     }
 
     /// Has the DMA go through the domain of `new`, without a moment in which it goes nowhere, and
@@ -110,9 +111,9 @@ impl Handle {
         device: &Device,
         pasid: Pasid,
     ) -> Result<Hold<Hwpt>> {
+        let hold = Hold::new(new)?;
         if self.raw.is_none() {
-            let new = ManuallyDrop::new(Hold::new(new));
-            let old = core::mem::replace(&mut self.hwpt, new);
+            let old = core::mem::replace(&mut self.hwpt, ManuallyDrop::new(hold));
             return Ok(ManuallyDrop::into_inner(old));
         }
         let mut handle = make(device)?;
@@ -125,7 +126,7 @@ impl Handle {
             // SAFETY: All are valid, and the handle stays where it is.
             unsafe { bindings::iommu_replace_device_pasid(domain, dev, pasid, raw) }
         })?;
-        let old = core::mem::replace(self, Self::known(Some(handle), new));
+        let old = core::mem::replace(self, Self::known(Some(handle), hold));
         // SAFETY: The core finds the new one instead.
         Ok(unsafe { old.retire() })
     }

@@ -254,12 +254,13 @@ impl ViommuDriver {
         type_: u32,
         data: &UserBuffer,
     ) -> Result<Reserved<'a, Viommu>> {
+        let hold = Hold::new(parent)?;
         let init = pin_init!(Viommu {
             object <- Object::new(),
             ctx: NonNull::from(ctx),
             // A pluggable IOMMU would count its users itself.
             iommu_dev: self.iommu_dev,
-            parent: Hold::new(parent),
+            parent: hold,
             ops: UnsafeCell::new(ptr::null()),
             // SAFETY: Memory for one, which does not move.
             vdevs <- Opaque::ffi_init(|xa| unsafe { bindings::iommu_xa_init_flags(xa, 0) }),
@@ -342,9 +343,10 @@ impl Vdevice {
         virt_id: usize,
     ) -> Result<Reserved<'a, Self>> {
         let (size, _) = viommu.vdevice_ops()?;
+        let viommu = Hold::new(viommu)?;
         let init = pin_init!(Self {
             object <- Object::new(),
-            viommu: Hold::new(viommu),
+            viommu,
             device: None,
             virt_id: virt_id as u64,
             destroy: CleanUp::none(),
@@ -526,9 +528,10 @@ impl<'a> NewQueue<'a> {
         // SAFETY: It is the vIOMMU's own operation.
         let size = unsafe { get_size(viommu.as_raw(), cmd.type_) };
         let size = checked::<HwQueue>(size)?;
+        let viommu = Hold::new(viommu)?;
         let queue = pin_init!(HwQueue {
             object <- Object::new(),
-            viommu: Hold::new(viommu),
+            viommu,
             access: None,
             base_addr: cmd.nesting_parent_iova,
             length: cmd.length as usize,

@@ -180,7 +180,7 @@ impl<'a, T: Queue> NewQueue<'a, T> {
         // SAFETY: The ioctl that makes the queue is one of the context, which is open.
         let ctx = unsafe { queue.common().ctx.as_ref() };
         // The file's references, which `release` gives back.
-        mem::forget((CtxRef::new(ctx), Hold::<T>::new(&queue)));
+        mem::forget((CtxRef::new(ctx), queue.hold()));
         let fd = FileDescriptorReservation::get_unused_fd_flags(bindings::O_CLOEXEC)?;
         Ok(Self {
             descriptor: Descriptor { fd, file },

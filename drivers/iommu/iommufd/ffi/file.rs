@@ -243,7 +243,10 @@ unsafe fn owner_of<'a>(vma: *mut bindings::vm_area_struct) -> &'a Object {
 /// Only for mappings that [`mmap`] has set up.
 unsafe extern "C" fn vma_open(vma: *mut bindings::vm_area_struct) {
     // SAFETY: These operations are set by `mmap` only.
-    core::mem::forget(Hold::new(unsafe { owner_of(vma) }));
+    let hold = Hold::new(unsafe { owner_of(vma) });
+    // The mapping that this one is a copy of has one.
+    kernel::warn_on!(hold.is_err());
+    mem::forget(hold);
 }
 
 /// # Safety

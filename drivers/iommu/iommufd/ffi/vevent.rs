@@ -86,11 +86,12 @@ impl<'a> Queues<'a> {
         type_: u32,
         depth: u32,
     ) -> Result<Reserved<'c, VeventQ>> {
+        let viommu = Hold::new(self.viommu)?;
         let queue = Reserved::new(
             ctx,
             pin_init!(VeventQ {
                 common <- EventQ::new(ctx, CListHead::new()),
-                viommu: Hold::new(self.viommu),
+                viommu,
                 node <- CListHead::new(),
                 type_,
                 depth,

@@ -215,7 +215,7 @@ fn fault_queue(ctx: &Ctx, cmd: &HwptAlloc) -> Result<Option<Hold<FaultQueue>>> {
     if cmd.flags & uapi::FAULT_ID_VALID == 0 {
         return Ok(None);
     }
-    Ok(Some(Hold::new(&*lend::<FaultQueue>(ctx, cmd.fault_id)?)))
+    Hold::new(&*lend::<FaultQueue>(ctx, cmd.fault_id)?).map(Some)
 }
 
 /// A hwpt that is complete, and not to be found.
@@ -306,10 +306,10 @@ impl Ioctl for HwptAlloc {
             alloc_paging(ctx, ucmd, device, ioas, &data)?
         } else if let Some(parent) = downcast::<PagingHwpt>(&on) {
             let domain = nested_domain(parent, &device, ucmd.flags, &data)?;
-            alloc_nested(ctx, ucmd, domain, Below::Parent(Hold::new(parent)))?
+            alloc_nested(ctx, ucmd, domain, Below::Parent(Hold::new(parent)?))?
         } else if let Some(viommu) = downcast::<Viommu>(&on) {
             let domain = viommu_domain(viommu, &device, ucmd.flags, &data)?;
-            alloc_nested(ctx, ucmd, domain, Below::Viommu(Hold::new(viommu)))?
+            alloc_nested(ctx, ucmd, domain, Below::Viommu(Hold::new(viommu)?))?
         } else {
             return Err(EINVAL);
         };

@@ -42,7 +42,8 @@ unsafe impl Sync for Object {}
 unsafe impl Send for Object {}
 
 impl Object {
-    /// The head of an object in the making: of no kind, in no table, and not to be found.
+    /// The head of an object in the making: of no kind, in no table, and not to be found. It has
+    /// no counts, so that nobody can hold it, until [`Reserved`](super::Reserved) gives it an id.
     pub(crate) fn new() -> impl PinInit<Self> {
         let init = |head: *mut Self| {
             let raw = head.cast::<bindings::iommufd_object>();
@@ -50,7 +51,7 @@ impl Object {
             // is `slab`'s, others look at `wait_cnt` alone, which is a count and stays zero.
             unsafe {
                 Refcount::from_raw(&raw mut (*raw).wait_cnt).set(0);
-                Refcount::from_raw(&raw mut (*raw).users).set(1);
+                Refcount::from_raw(&raw mut (*raw).users).set(0);
                 (*raw).type_ = bindings::iommufd_object_type_IOMMUFD_OBJ_NONE;
                 (*raw).id = 0;
             }

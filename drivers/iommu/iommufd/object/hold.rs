@@ -56,8 +56,23 @@ unsafe impl<T: Head + Send + Sync> Send for Hold<T> {}
 unsafe impl<T: Head + Send + Sync> Sync for Hold<T> {}
 
 impl<T: Head> Hold<T> {
-    /// Holds on to an object on which the caller has a count, or which it keeps in the table.
-    pub(crate) fn new(of: &T) -> Self {
+    /// Holds on to an object.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT`: it is on its way out, or was never given an id.
+    #[inline]
+    pub(crate) fn new(of: &T) -> Result<Self> {
+        // INVARIANT: this is the count.
+        of.object()
+            .users()
+            .inc_not_zero()
+            .then(|| Self(NonNull::from(of)))
+            .ok_or(ENOENT)
+    }
+
+    /// The same where the caller has a count.
+    pub(super) fn counted(of: &T) -> Self {
         // INVARIANT: this is the count.
         of.object().users().inc();
         Self(NonNull::from(of))
@@ -68,7 +83,7 @@ impl<T: Head> Hold<T> {
     pub(crate) fn of_known(ctx: &Ctx, of: &T) -> Option<Self> {
         let mut locked = ctx.objects().lock();
         locked.slot_of(of.object())?;
-        Some(Self::new(of))
+        Self::new(of).ok()
     }
 
     /// Holds on to an object that is of this kind and not on its way out, of a locked table.
@@ -76,12 +91,7 @@ impl<T: Head> Hold<T> {
     where
         T: Kind,
     {
-        let of = downcast::<T>(object)?;
-        // INVARIANT: this is the count.
-        object
-            .users()
-            .inc_not_zero()
-            .then(|| Self(NonNull::from(of)))
+        Self::new(downcast::<T>(object)?).ok()
     }
 
     /// Takes over a count that the caller has.
@@ -144,5 +154,19 @@ impl<T: Head> Deref for Hold<T> {
 impl<T: Head> Drop for Hold<T> {
     fn drop(&mut self) {
         self.object().users().dec();
+    }
+}
+
+#[cfg(CONFIG_KUNIT = "y")]
+#[kunit_tests(rust_iommufd_object)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_an_id_is_not_held() -> Result {
+        let object = KBox::pin_init(Object::new(), GFP_KERNEL)?;
+        assert!(Hold::new(&*object).is_err());
+        assert!(Hold::of_published(&object).is_none());
+        Ok(())
     }
 }

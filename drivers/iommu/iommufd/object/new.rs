@@ -7,6 +7,7 @@ use super::{
         Kind,
         Object, //
     },
+    hold::Hold,
     slab,
     table::Table, //
 };
@@ -77,6 +78,7 @@ impl<'a, T: Kind> Reserved<'a, T> {
         // SAFETY: It is complete, and nobody else knows of it.
         let head = unsafe { object.as_ref() }.object();
         head.set_type(T::TYPE);
+        head.users().set(1);
         if let Err(e) = ctx.objects().insert(head) {
             // SAFETY: Nobody else knows of it.
             unsafe {
@@ -91,6 +93,11 @@ impl<'a, T: Kind> Reserved<'a, T> {
             table: ctx.objects(),
             _owned: PhantomData,
         })
+    }
+
+    /// Holds on to it.
+    pub(crate) fn hold(&self) -> Hold<T> {
+        Hold::counted(self)
     }
 
     /// The object, to be changed.
