@@ -27,7 +27,10 @@ use super::{
         GroupRef,
         Locked, //
     },
-    shared::GroupHead,
+    shared::{
+        DeviceHead,
+        GroupHead, //
+    },
     ucmd::UserStruct, //
 };
 use crate::{
@@ -49,7 +52,6 @@ use crate::{
     target, //
 };
 use core::{
-    mem::size_of,
     pin::Pin,
     ptr::{
         self,
@@ -60,12 +62,10 @@ use kernel::{
     bindings,
     iommu::device::DmaOwner,
     prelude::*,
-    static_assert,
     sync::{
         aref::ARef,
         LockedBy, //
-    },
-    types::Opaque, //
+    }, //
 };
 
 /// The structures and constants of the user API for devices.
@@ -101,22 +101,21 @@ pub(crate) fn set_out_type(cmd: &mut uapi::HwInfo, kind: u32) {
     cmd.__bindgen_anon_1.out_data_type = kind;
 }
 
-/// `struct iommufd_device`: a device, bound to a context.
+/// A device, bound to a context: C's `struct iommufd_device`. It begins with a [`DeviceHead`].
 ///
 /// # Invariants
 ///
-/// `ictx` lives until it is destroyed, `dev` as long as this.
+/// `ctx` lives until it is destroyed, `dev` as long as this.
 #[pin_data(PinnedDrop)]
 #[repr(C)]
 pub(crate) struct Device {
     #[pin]
     object: Object,
-    ictx: NonNull<bindings::iommufd_ctx>,
+    ctx: NonNull<Ctx>,
     group_head: NonNull<GroupHead>,
-    group_item: Opaque<bindings::list_head>,
     dev: NonNull<bindings::device>,
+    // What drivers do not need to know.
     enforce_cache_coherency: bool,
-    // What C does not need to know.
     vdev: LockedBy<OfVdevice, Attachments>,
     group: GroupRef,
     owner: Option<DmaOwner<'static>>,
@@ -125,15 +124,7 @@ pub(crate) struct Device {
     _dev: ARef<kernel::device::Device>,
 }
 
-assert_offsets!(
-    Device as bindings::iommufd_device:
-    ictx,
-    group_head = igroup,
-    group_item,
-    dev,
-    enforce_cache_coherency,
-);
-static_assert!(size_of::<Device>() >= size_of::<bindings::iommufd_device>());
+assert_offsets!(Device as DeviceHead: ctx, group_head = group, dev);
 
 // SAFETY: What changes after it is published is guarded by the group's mutex, and what it refers
 // to is not bound to a thread.
@@ -183,9 +174,8 @@ impl Device {
         let kept = dev.as_device().into();
         let init = pin_init!(Self {
             object <- Object::new(),
-            ictx: NonNull::from(ctx).cast(),
+            ctx: NonNull::from(ctx),
             group_head: NonNull::from(parts.group.head()),
-            group_item: Opaque::zeroed(),
             dev: NonNull::from(dev).cast(),
             enforce_cache_coherency: parts.enforce_cache_coherency,
             vdev: parts.group.guard(OfVdevice::default()),
@@ -204,7 +194,7 @@ impl Device {
     /// The context that it is bound to.
     pub(crate) fn ctx(&self) -> &Ctx {
         // SAFETY: The context lives until its devices are destroyed.
-        unsafe { Ctx::from_raw(self.ictx.as_ptr()) }
+        unsafe { self.ctx.as_ref() }
     }
 
     /// The physical device.
@@ -328,21 +318,24 @@ pub(crate) unsafe extern "C" fn iommufd_device_bind(
 }
 
 /// Undoes a bind.
+pub(super) fn unbind(device: Hold<Device>) {
+    // SAFETY: `_context` keeps it, as the device's own reference may be the last one. The
+    // selftest's devices have none, and are unbound by ioctls of the context or by its end.
+    let ctx = unsafe { device.ctx.as_ref() };
+    let _context = device.context.as_ref().map(|_| CtxRef::new(ctx));
+    device::unbind(ctx, device);
+}
+
+/// Undoes a bind.
 ///
 /// # Safety
 ///
 /// `idev` was bound, and is not used again.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_device_unbind(idev: *mut bindings::iommufd_device) {
-    // SAFETY: The caller has bound the device, which stays until it is unbound.
-    let device = unsafe { &*idev.cast::<Device>() };
-    // SAFETY: As above; bind gave the caller a hold.
-    let device = unsafe { Hold::adopt(device) };
-    // SAFETY: This keeps it, as the device's own reference may be the last one. The selftest's
-    // devices have none, and are unbound by ioctls of the context or by its end.
-    let ctx = unsafe { Ctx::from_raw(device.ictx.as_ptr()) };
-    let _context = device.context.as_ref().map(|_| CtxRef::new(ctx));
-    device::unbind(ctx, device);
+    // SAFETY: The caller has bound the device, which stays until it is unbound. Bind gave the
+    // caller a hold.
+    unbind(unsafe { Hold::adopt(&*idev.cast::<Device>()) });
 }
 
 /// Whether a device of the group is bound to the context.
@@ -375,8 +368,8 @@ pub(crate) unsafe extern "C" fn iommufd_ctx_has_group(
 pub(crate) unsafe extern "C" fn iommufd_device_to_ictx(
     idev: *mut bindings::iommufd_device,
 ) -> *mut bindings::iommufd_ctx {
-    // SAFETY: The caller has bound the device; the field does not change.
-    unsafe { (*idev).ictx }
+    // SAFETY: The caller has bound the device.
+    unsafe { &*idev.cast::<Device>() }.ctx().as_raw()
 }
 
 /// The id of a device.
@@ -386,8 +379,8 @@ pub(crate) unsafe extern "C" fn iommufd_device_to_ictx(
 /// `idev` is bound.
 #[export]
 pub(crate) unsafe extern "C" fn iommufd_device_to_id(idev: *mut bindings::iommufd_device) -> u32 {
-    // SAFETY: The caller has bound the device; the field does not change.
-    unsafe { (*idev).obj.id }
+    // SAFETY: The caller has bound the device.
+    unsafe { &*idev.cast::<Device>() }.id()
 }
 
 /// # Safety
@@ -448,7 +441,5 @@ pub(crate) unsafe extern "C" fn iommufd_device_detach(
 ) {
     // SAFETY: The caller has bound the device, which stays until it is unbound.
     let device = unsafe { &*idev.cast::<Device>() };
-    if let Some(hwpt) = attach::detach(device, pasid) {
-        attach::release(device.ctx(), hwpt);
-    }
+    attach::detach_and_release(device, pasid);
 }

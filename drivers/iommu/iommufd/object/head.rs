@@ -215,7 +215,7 @@ impl<T> Address<T> {
     ///
     /// What is there must be the `T` that was there still, and stay for `'a`.
     pub(crate) unsafe fn follow<'a>(&self) -> &'a T {
-        // SAFETY: By the contract of this function.
+        // SAFETY: The `T` is there for `'a`, by the contract of this function.
         unsafe { self.0.as_ref() }
     }
 }

@@ -127,7 +127,7 @@ impl<T: Kind> Deref for Reserved<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: By the type invariant.
+        // SAFETY: It is a complete `T`, which nobody changes meanwhile.
         unsafe { self.object.as_ref() }
     }
 }

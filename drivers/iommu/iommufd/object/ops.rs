@@ -57,7 +57,7 @@ fn none(_: NonNull<Object>) {}
 ///
 /// `object` is a `T` that nobody else uses, and is not used again, but its head.
 unsafe fn drop_as<T>(object: NonNull<Object>) {
-    // SAFETY: By the contract of this function.
+    // SAFETY: It is a `T` that is not used again, by the contract of this function.
     unsafe { object.cast::<T>().drop_in_place() };
 }
 

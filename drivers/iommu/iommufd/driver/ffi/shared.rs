@@ -2,8 +2,8 @@
 
 //! What `/dev/iommu` has, and what is built in for drivers looks at: each crate includes this file.
 //!
-//! A context begins with a [`CtxHead`], what a context knows of a group with a [`GroupHead`], and a
-//! hwpt with what [`HwptHead`] says.
+//! A context begins with a [`CtxHead`], what a context knows of a group with a [`GroupHead`], a
+//! hwpt with what [`HwptHead`] says, and a device with what [`DeviceHead`] says.
 
 use core::ptr::NonNull;
 use kernel::{
@@ -83,6 +83,16 @@ pub(crate) struct HwptHead {
     pub(crate) parent: Option<NonNull<HwptHead>>,
     /// The doorbells that a paging one has.
     pub(crate) present: DoorbellSet,
+}
+
+/// What a device begins with. It does not change, and its context and group outlive it.
+#[repr(C)]
+pub(crate) struct DeviceHead {
+    pub(crate) object: Opaque<bindings::iommufd_object>,
+    pub(crate) ctx: NonNull<CtxHead>,
+    /// What its context knows of its group.
+    pub(crate) group: NonNull<GroupHead>,
+    pub(crate) dev: NonNull<bindings::device>,
 }
 
 /// Where a doorbell's page is: which page of which window.

@@ -4,16 +4,14 @@
 
 use super::shared::{
     CtxHead,
+    DeviceHead,
     Doorbell,
     DoorbellSet,
     GroupHead,
     HwptHead, //
 };
 use crate::sw_msi;
-use core::{
-    marker::PhantomData,
-    ptr, //
-};
+use core::ptr;
 use kernel::{
     bindings,
     error::{
@@ -75,11 +73,7 @@ impl Table<'_> {
 }
 
 /// A device that is attached, with its group's mutex held, so that it stays attached.
-///
-/// # Invariants
-///
-/// Valid for `'a`, as are its group and its context.
-pub(crate) struct Attached<'a>(*mut bindings::iommufd_device, PhantomData<&'a ()>);
+pub(crate) struct Attached<'a>(&'a DeviceHead);
 
 impl Attached<'_> {
     /// The device that `/dev/iommu` has attached for `dev`; `None` when somebody else did.
@@ -102,21 +96,21 @@ impl Attached<'_> {
         // SAFETY: By the caller, who knows that iommufd has attached it. The field may change, from
         // one device of the group to another, and is read and written whole.
         let idev = unsafe { ptr::read_volatile(&raw const (*handle).idev) };
-        // INVARIANT: A device that was there takes the core's mutex, which is held, once more
-        // before it is freed. It keeps the other two.
-        Some(Self(idev, PhantomData))
+        // SAFETY: A device that was there takes the core's mutex, which is held, once more before
+        // it is freed.
+        Some(Self(unsafe { &*idev.cast() }))
     }
 
     /// What its context knows of its group.
     pub(crate) fn group(&self) -> &GroupHead {
-        // SAFETY: By the type invariant; that is what groups begin with.
-        unsafe { &*(*self.0).igroup.cast() }
+        // SAFETY: Its group outlives the device.
+        unsafe { self.0.group.as_ref() }
     }
 
     /// Its context.
     pub(crate) fn ctx(&self) -> &CtxHead {
-        // SAFETY: The device keeps its context, and does not leave it.
-        unsafe { CtxHead::of((*self.0).ictx) }
+        // SAFETY: Its context outlives the device.
+        unsafe { self.0.ctx.as_ref() }
     }
 }
 

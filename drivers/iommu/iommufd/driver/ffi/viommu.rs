@@ -4,6 +4,7 @@
 //!
 //! C header: [`include/linux/iommufd.h`](srctree/include/linux/iommufd.h)
 
+use super::shared::DeviceHead;
 use core::{
     iter,
     marker::PhantomData,
@@ -152,10 +153,9 @@ impl Vdevice {
 
     /// The device of the machine.
     pub(crate) fn dev(&self) -> Dev {
-        // SAFETY: By the type invariant; it does not change.
-        let idev = unsafe { (*self.0.get()).idev };
-        // SAFETY: By the type invariant the device is kept.
-        Dev(unsafe { (*idev).dev })
+        // SAFETY: By the type invariant the device is kept, and neither field changes.
+        let device = unsafe { &*(*self.0.get()).idev.cast::<DeviceHead>() };
+        Dev(device.dev.as_ptr())
     }
 }
 

@@ -1,18 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A device that is bound to a context: the in-kernel API that VFIO uses, too.
-//!
-//! C header: [`include/linux/iommufd.h`](srctree/include/linux/iommufd.h)
+//! A device that is bound to a context, as VFIO binds devices.
 
-use crate::ffi::context::Ctx;
-use core::ptr::NonNull;
+use crate::{
+    attach,
+    device,
+    ffi::{
+        context::Ctx,
+        device::{
+            unbind,
+            Device as IdDevice, //
+        },
+        domain::PhysDev, //
+    },
+    object::{
+        Head,
+        Hold, //
+    },
+    target, //
+};
+use core::mem::ManuallyDrop;
 use kernel::{
     bindings,
     device::Device,
-    error::{
-        from_err_ptr,
-        to_result, //
-    },
+    error::from_err_ptr,
     iommu::{
         domain::AnyDomain,
         ops::Pasid, //
@@ -22,16 +33,7 @@ use kernel::{
 
 /// A device that is bound to a context. Dropping it unbinds the device, which waits for the
 /// ioctls that use it.
-///
-/// # Invariants
-///
-/// It is what `iommufd_device_bind()` gave.
-pub(crate) struct BoundDevice(NonNull<bindings::iommufd_device>);
-
-// SAFETY: iommufd does its own locking.
-unsafe impl Send for BoundDevice {}
-// SAFETY: iommufd does its own locking.
-unsafe impl Sync for BoundDevice {}
+pub(crate) struct BoundDevice(ManuallyDrop<Hold<IdDevice>>);
 
 impl BoundDevice {
     /// Binds a device; gives its id as well.
@@ -40,13 +42,12 @@ impl BoundDevice {
     ///
     /// `ENODEV`: no IOMMU serves it. `EPERM`: interrupts are not isolated. `ENOMEM`: no memory.
     pub(crate) fn bind(ctx: &Ctx, dev: &Device) -> Result<(Self, u32)> {
-        let mut id = 0;
-        let dev = core::ptr::from_ref(dev).cast_mut().cast();
-        // SAFETY: Both are alive; iommufd takes its own references.
-        let bound =
-            from_err_ptr(unsafe { bindings::iommufd_device_bind(ctx.as_raw(), dev, &mut id) })?;
-        // INVARIANT: just bound.
-        Ok((Self(NonNull::new(bound).ok_or(ENODEV)?), id))
+        // SAFETY: The mock's devices are there until they are unbound here, and no other driver is
+        // bound to them.
+        let dev = unsafe { PhysDev::from_raw(core::ptr::from_ref(dev).cast_mut().cast()) };
+        let bound = device::bind(ctx, dev)?;
+        let id = bound.id();
+        Ok((Self(ManuallyDrop::new(bound)), id))
     }
 
     /// Attaches to the IOAS or page table with this id; gives the id of the page table.
@@ -54,10 +55,8 @@ impl BoundDevice {
     /// # Errors
     ///
     /// `ENOENT`: no such object. `EBUSY`, `EINVAL`: it is attached, or does not fit.
-    pub(crate) fn attach(&mut self, pasid: Pasid, mut pt_id: u32) -> Result<u32> {
-        // SAFETY: It is bound until this is dropped.
-        to_result(unsafe { bindings::iommufd_device_attach(self.0.as_ptr(), pasid, &mut pt_id) })?;
-        Ok(pt_id)
+    pub(crate) fn attach(&mut self, pasid: Pasid, pt_id: u32) -> Result<u32> {
+        target::change(&self.0, pasid, pt_id, target::How::Attach)
     }
 
     /// Moves from where it is attached to; otherwise as [`BoundDevice::attach`].
@@ -65,24 +64,19 @@ impl BoundDevice {
     /// # Errors
     ///
     /// As for [`BoundDevice::attach`]; it stays where it was then.
-    pub(crate) fn replace(&mut self, pasid: Pasid, mut pt_id: u32) -> Result<u32> {
-        // SAFETY: It is bound until this is dropped.
-        to_result(unsafe { bindings::iommufd_device_replace(self.0.as_ptr(), pasid, &mut pt_id) })?;
-        Ok(pt_id)
+    pub(crate) fn replace(&mut self, pasid: Pasid, pt_id: u32) -> Result<u32> {
+        target::change(&self.0, pasid, pt_id, target::How::Replace)
     }
 
     /// Detaches, if it is attached.
     pub(crate) fn detach(&mut self, pasid: Pasid) {
-        // SAFETY: It is bound until this is dropped.
-        unsafe { bindings::iommufd_device_detach(self.0.as_ptr(), pasid) };
+        attach::detach_and_release(&self.0, pasid);
     }
 
     /// Whether it is attached to this domain, or to none.
     pub(crate) fn is_attached_to(&self, pasid: Pasid, domain: Option<&AnyDomain>) -> bool {
-        // SAFETY: By the type invariant; a bound device is in a group.
-        let group = unsafe { (*(*self.0.as_ptr()).dev).iommu_group };
-        // SAFETY: The group is alive.
-        let handle = unsafe { bindings::iommu_attach_handle_get(group, pasid, 0) };
+        // SAFETY: The group is alive as long as the device is bound.
+        let handle = unsafe { bindings::iommu_attach_handle_get(self.0.group().core(), pasid, 0) };
         let attached = match from_err_ptr(handle) {
             // SAFETY: Only `attach()`, `replace()` and `detach()` end a handle, and they need
             // exclusive access.
@@ -95,7 +89,7 @@ impl BoundDevice {
 
 impl Drop for BoundDevice {
     fn drop(&mut self) {
-        // SAFETY: It is bound, and not used again.
-        unsafe { bindings::iommufd_device_unbind(self.0.as_ptr()) };
+        // SAFETY: It is not used again.
+        unbind(unsafe { ManuallyDrop::take(&mut self.0) });
     }
 }

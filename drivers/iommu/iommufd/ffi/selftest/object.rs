@@ -63,8 +63,7 @@ pub(crate) fn domain(hwpt: &Hwpt) -> &AnyDomain {
 
 /// The physical device behind a bound one, as a driver knows it.
 pub(crate) fn physical(device: &IdDevice) -> &Device {
-    // SAFETY: The object holds the device.
-    unsafe { Device::from_raw((*device.as_raw()).dev) }
+    device.dev().as_device()
 }
 
 /// What a test does with an IOAS besides.
