@@ -7,7 +7,7 @@
 
 use crate::{
     ffi::{
-        charge::AllIoas,
+        all_ioas::AllIoas,
         handlers::{
             self,
             end_of,

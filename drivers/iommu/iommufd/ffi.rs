@@ -21,8 +21,8 @@ pub(crate) fn should_fail() -> bool {
     false
 }
 
+pub(crate) mod all_ioas;
 pub(crate) mod attach_handle;
-pub(crate) mod charge;
 pub(crate) mod client;
 pub(crate) mod context;
 pub(crate) mod device;
@@ -35,6 +35,7 @@ pub(crate) mod exports;
 pub(crate) mod file;
 pub(crate) mod group;
 pub(crate) mod handlers;
+pub(crate) mod ioas_domains;
 pub(crate) mod iopf;
 pub(crate) mod pages;
 pub(crate) mod payer;
@@ -48,7 +49,6 @@ pub(crate) mod selftest;
 pub(crate) mod shared;
 #[cfg(CONFIG_IOMMUFD_NOIOMMU)]
 pub(crate) mod software_table;
-pub(crate) mod space;
 pub(crate) mod ucmd;
 pub(crate) mod vevent;
 pub(crate) mod vfio;

@@ -12,7 +12,7 @@ use crate::{
         Access, //
     },
     ffi::{
-        client::map::PageArray,
+        client::map::PinnedPages,
         context::Ctx,
         driver_objects::{
             HwQueue,
@@ -110,7 +110,7 @@ fn pin_in_one_piece(access: &Access, iova: usize, length: usize) -> Result<u64> 
             return Err(EFAULT);
         }
     }
-    let pages = PageArray::pin(access, iova, count)?;
+    let pages = PinnedPages::pin(access, iova, count)?;
     let pages = ScopeGuard::new_with_data(pages, |_| access::unpin(access, iova, length));
     let first = pages.frames().next().ok_or(EFAULT)?;
     if !pages.frames().eq(first..first + count) {
@@ -122,7 +122,7 @@ fn pin_in_one_piece(access: &Access, iova: usize, length: usize) -> Result<u64> 
 
 /// The number of the page that is mapped at a whole page's IOVA; it may change at once.
 fn frame_at(access: &Access, iova: usize) -> Result<usize> {
-    let frame = PageArray::pin(access, iova, 1)?.frames().next();
+    let frame = PinnedPages::pin(access, iova, 1)?.frames().next();
     access::unpin(access, iova, PAGE_SIZE);
     frame.ok_or(EFAULT)
 }

@@ -25,11 +25,11 @@ use crate::{
         domain::Domain,
         driver_objects::Viommu,
         handlers::uapi::hwpt::GetDirtyBitmap,
+        ioas_domains::Locked,
         shared::{
             DoorbellSet,
             HwptHead, //
-        },
-        space::Locked, //
+        }, //
     },
     ioas::Ioas,
     object::{

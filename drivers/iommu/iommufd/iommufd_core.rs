@@ -6,7 +6,7 @@
 //! |---|---|
 //! | what C sees, and all `unsafe` but the objects' | [`ffi`] and below |
 //! | page tables in hardware | [`hwpt`] |
-//! | devices | [`device`], [`hw_info`], [`attach`], [`target`], `noiommu` |
+//! | devices | [`device`], [`hw_info`], [`attach`], [`change_pt`], `noiommu` |
 //! | drivers without DMA | [`access`] |
 //! | objects, and how to refer to them | [`object`] and below |
 //! | I/O address spaces | [`ioas`], [`io_pagetable`], [`change_process`] |
@@ -44,6 +44,7 @@ mod access;
 mod area;
 mod attach;
 mod change_process;
+mod change_pt;
 mod device;
 mod fault;
 mod ffi;
@@ -61,7 +62,6 @@ mod option;
 mod runs;
 #[cfg(CONFIG_IOMMUFD_TEST)]
 mod selftest;
-mod target;
 mod vdevice;
 mod veventq;
 mod vfio_compat;

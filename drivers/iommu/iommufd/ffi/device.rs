@@ -38,6 +38,10 @@ use crate::{
         self,
         Attachments, //
     },
+    change_pt::{
+        change_pt,
+        How, //
+    },
     device,
     object::{
         assert_offsets,
@@ -48,8 +52,7 @@ use crate::{
         Hold,
         Object,
         Reserved, //
-    },
-    target, //
+    }, //
 };
 use core::{
     pin::Pin,
@@ -390,13 +393,13 @@ unsafe fn change(
     idev: *mut bindings::iommufd_device,
     pasid: Pasid,
     pt_id: *mut u32,
-    how: target::How,
+    how: How,
 ) -> c_int {
     // SAFETY: The caller has bound the device, which stays until it is unbound.
     let device = unsafe { &*idev.cast::<Device>() };
     // SAFETY: The caller lets us read and write there, and nobody else does.
     let pt_id = unsafe { &mut *pt_id };
-    errno(target::change(device, pasid, *pt_id, how).map(|id| *pt_id = id))
+    errno(change_pt(device, pasid, *pt_id, how).map(|id| *pt_id = id))
 }
 
 /// Attaches a device or a PASID to a hwpt or an IOAS; `pt_id` becomes that of the hwpt.
@@ -411,7 +414,7 @@ pub(crate) unsafe extern "C" fn iommufd_device_attach(
     pt_id: *mut u32,
 ) -> c_int {
     // SAFETY: The caller has bound the device, and lets us read and write `pt_id`.
-    unsafe { change(idev, pasid, pt_id, target::How::Attach) }
+    unsafe { change(idev, pasid, pt_id, How::Attach) }
 }
 
 /// The same for one that is attached.
@@ -426,7 +429,7 @@ pub(crate) unsafe extern "C" fn iommufd_device_replace(
     pt_id: *mut u32,
 ) -> c_int {
     // SAFETY: The caller has bound the device, and lets us read and write `pt_id`.
-    unsafe { change(idev, pasid, pt_id, target::How::Replace) }
+    unsafe { change(idev, pasid, pt_id, How::Replace) }
 }
 
 /// Undoes an attach.

@@ -40,7 +40,7 @@ use crate::{
                 HwptAlloc, //
             }, //
         },
-        space::Locked,
+        ioas_domains::Locked,
         ucmd::Ucmd, //
     },
     ioas::Ioas,

@@ -242,9 +242,9 @@ impl PageSlots {
 }
 
 /// Pages that were pinned. Who pinned them unpins them.
-pub(crate) struct PageArray(KVVec<*mut bindings::page>);
+pub(crate) struct PinnedPages(KVVec<*mut bindings::page>);
 
-impl PageArray {
+impl PinnedPages {
     /// Pins `count` pages from a whole page's IOVA on.
     ///
     /// # Errors

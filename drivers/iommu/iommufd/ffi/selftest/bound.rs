@@ -4,6 +4,10 @@
 
 use crate::{
     attach,
+    change_pt::{
+        change_pt,
+        How, //
+    },
     device,
     ffi::{
         context::Ctx,
@@ -16,8 +20,7 @@ use crate::{
     object::{
         Head,
         Hold, //
-    },
-    target, //
+    }, //
 };
 use core::mem::ManuallyDrop;
 use kernel::{
@@ -56,7 +59,7 @@ impl BoundDevice {
     ///
     /// `ENOENT`: no such object. `EBUSY`, `EINVAL`: it is attached, or does not fit.
     pub(crate) fn attach(&mut self, pasid: Pasid, pt_id: u32) -> Result<u32> {
-        target::change(&self.0, pasid, pt_id, target::How::Attach)
+        change_pt(&self.0, pasid, pt_id, How::Attach)
     }
 
     /// Moves from where it is attached to; otherwise as [`BoundDevice::attach`].
@@ -65,7 +68,7 @@ impl BoundDevice {
     ///
     /// As for [`BoundDevice::attach`]; it stays where it was then.
     pub(crate) fn replace(&mut self, pasid: Pasid, pt_id: u32) -> Result<u32> {
-        target::change(&self.0, pasid, pt_id, target::How::Replace)
+        change_pt(&self.0, pasid, pt_id, How::Replace)
     }
 
     /// Detaches, if it is attached.

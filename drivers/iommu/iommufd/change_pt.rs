@@ -62,14 +62,14 @@ impl How {
 ///
 /// `ENOENT`: no such object; `EINVAL`: another kind, or it does not fit the device; what
 /// [`attach`], [`replace`] and making a hwpt say.
-pub(crate) fn change(device: &Device, pasid: Pasid, id: u32, how: How) -> Result<u32> {
+pub(crate) fn change_pt(device: &Device, pasid: Pasid, id: u32, how: How) -> Result<u32> {
     let ctx = device.ctx();
     let (id, given_up) = {
         let to: Loan<'_, Object> = lend(ctx, id)?;
         if let Some(hwpt) = Hwpt::of(&to) {
             (id, how.apply(device, pasid, hwpt)?)
         } else if let Some(ioas) = downcast::<Ioas>(&to) {
-            automatic(ctx, device, pasid, ioas, how)?
+            auto_get_domain(ctx, device, pasid, ioas, how)?
         } else {
             return Err(EINVAL);
         }
@@ -81,7 +81,7 @@ pub(crate) fn change(device: &Device, pasid: Pasid, id: u32, how: How) -> Result
 }
 
 /// Attaches to an automatic hwpt of an IOAS.
-fn automatic(
+fn auto_get_domain(
     ctx: &Ctx,
     device: &Device,
     pasid: Pasid,
