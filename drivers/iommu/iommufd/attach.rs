@@ -218,13 +218,6 @@ pub(crate) fn detach(device: &Device, pasid: Pasid) -> Option<Hold<Hwpt>> {
     Some(hwpt)
 }
 
-/// The same for whoever holds no locks.
-pub(crate) fn detach_and_release(device: &Device, pasid: Pasid) {
-    if let Some(hwpt) = detach(device, pasid) {
-        release(device.ctx(), hwpt);
-    }
-}
-
 /// Gives the ranges back that are reserved for a device which left a hwpt.
 fn unreserve(hwpt: &Hwpt, device: &Device, pasid: Pasid) {
     if let Some(paging) = restricted(hwpt, device, pasid) {

@@ -444,5 +444,7 @@ pub(crate) unsafe extern "C" fn iommufd_device_detach(
 ) {
     // SAFETY: The caller has bound the device, which stays until it is unbound.
     let device = unsafe { &*idev.cast::<Device>() };
-    attach::detach_and_release(device, pasid);
+    if let Some(hwpt) = attach::detach(device, pasid) {
+        attach::release(device.ctx(), hwpt);
+    }
 }

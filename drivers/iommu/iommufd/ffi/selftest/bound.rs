@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! A device that is bound to a context, as VFIO binds devices.
+//!
+//! It is attached and detached by the in-kernel API, as VFIO does it: the compiler makes one body
+//! of these functions for the API alone, and a worse one for two callers.
 
 use crate::{
-    attach,
-    change_pt::{
-        change_pt,
-        How, //
-    },
     device,
     ffi::{
         context::Ctx,
@@ -26,7 +24,10 @@ use core::mem::ManuallyDrop;
 use kernel::{
     bindings,
     device::Device,
-    error::from_err_ptr,
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
     iommu::{
         domain::AnyDomain,
         ops::Pasid, //
@@ -58,8 +59,11 @@ impl BoundDevice {
     /// # Errors
     ///
     /// `ENOENT`: no such object. `EBUSY`, `EINVAL`: it is attached, or does not fit.
-    pub(crate) fn attach(&mut self, pasid: Pasid, pt_id: u32) -> Result<u32> {
-        change_pt(&self.0, pasid, pt_id, How::Attach)
+    pub(crate) fn attach(&mut self, pasid: Pasid, mut pt_id: u32) -> Result<u32> {
+        let device = self.0.as_raw();
+        // SAFETY: It is bound until this is dropped.
+        to_result(unsafe { bindings::iommufd_device_attach(device, pasid, &mut pt_id) })?;
+        Ok(pt_id)
     }
 
     /// Moves from where it is attached to; otherwise as [`BoundDevice::attach`].
@@ -67,13 +71,17 @@ impl BoundDevice {
     /// # Errors
     ///
     /// As for [`BoundDevice::attach`]; it stays where it was then.
-    pub(crate) fn replace(&mut self, pasid: Pasid, pt_id: u32) -> Result<u32> {
-        change_pt(&self.0, pasid, pt_id, How::Replace)
+    pub(crate) fn replace(&mut self, pasid: Pasid, mut pt_id: u32) -> Result<u32> {
+        let device = self.0.as_raw();
+        // SAFETY: It is bound until this is dropped.
+        to_result(unsafe { bindings::iommufd_device_replace(device, pasid, &mut pt_id) })?;
+        Ok(pt_id)
     }
 
     /// Detaches, if it is attached.
     pub(crate) fn detach(&mut self, pasid: Pasid) {
-        attach::detach_and_release(&self.0, pasid);
+        // SAFETY: It is bound until this is dropped.
+        unsafe { bindings::iommufd_device_detach(self.0.as_raw(), pasid) };
     }
 
     /// Whether it is attached to this domain, or to none.
