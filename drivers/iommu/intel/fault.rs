@@ -69,10 +69,9 @@ impl Record {
 }
 
 #[cfg(CONFIG_INTEL_IOMMU_RUST_KUNIT_TEST)]
-#[kunit_tests(vtd_fault)]
+#[kernel::macros::kunit_tests(vtd_fault)]
 mod tests {
     use super::*;
-    use kernel::prelude::*;
 
     /// All reasons; a bit for each in the order of their numbers, from 0 in each row of 16.
     #[test]

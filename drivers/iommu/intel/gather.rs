@@ -95,7 +95,7 @@ impl Gathered {
 }
 
 #[cfg(CONFIG_INTEL_IOMMU_RUST_KUNIT_TEST)]
-#[kunit_tests(vtd_gather)]
+#[kernel::macros::kunit_tests(vtd_gather)]
 mod tests {
     use super::*;
     use kernel::prelude::*;

@@ -491,6 +491,7 @@ impl HwQueue {
     }
 
     /// What it is a queue of.
+    #[cfg(CONFIG_IOMMUFD_TEST)]
     pub(crate) fn viommu(&self) -> &Viommu {
         &self.viommu
     }
