@@ -324,18 +324,6 @@ impl Desc {
         self.0[0] & 0xf
     }
 
-    /// Its type and, for those that have one, its granularity as it lies in the low word.
-    #[cfg(CONFIG_INTEL_IOMMU_RUST_DROP)]
-    fn class(&self) -> u32 {
-        // CAST: What is left fits.
-        let low = self.0[0] as u32;
-        match low & 0xf {
-            // The two of Device-TLBs have none.
-            3 | 8 => low & 0xf,
-            _ => low & 0x3f,
-        }
-    }
-
     /// If this is an IOTLB invalidation, which registers can do too.
     pub(crate) fn as_iotlb(&self) -> Option<Iotlb> {
         let low = IotlbLow::from_raw(self.0[0]);
@@ -353,44 +341,6 @@ impl Desc {
         let low = ContextLow::from_raw(self.0[0]);
         (low.kind().get() == 1).then(|| (low.sid().into(), low.did().into()))
     }
-}
-
-/// A submission as a driver with an error would make it, for the tests of the tests. `how` below
-/// 0x100 leaves out descriptors of that [class](Desc::class), others are told apart here.
-#[cfg(CONFIG_INTEL_IOMMU_RUST_DROP)]
-pub(crate) fn broken(descs: &[Desc], how: u32) -> Stack<Desc, 64> {
-    let mut out = Stack::new();
-    let mut push = |desc: &Desc| {
-        let [low, high, ..] = desc.0;
-        let is = |kind| desc.kind() == kind;
-        // The domain-id is in bits 31:16 of all of them.
-        let other_domain = low & !0xffff_0000 | low.wrapping_add(1 << 16) & 0xffff_0000;
-        let (low, high) = match how {
-            0x102 if is(2) || is(6) => (low, high | 1 << 6),
-            0x103 if is(2) => (low & !0xc0, high),
-            0x104 if is(2) => (other_domain, high),
-            0x105 if is(6) => (other_domain, high),
-            0x106 if is(7) => (other_domain, high),
-            0x107 if low & 0xffff_003f == 0x17 => return,
-            // Half of the block.
-            0x10c if (is(2) || is(6)) && low >> 4 & 3 == 3 && high & 0x3f != 0 => (low, high - 1),
-            _ => (low, high),
-        };
-        if desc.class() != how {
-            // What has no room shows as left out, too.
-            let _ = out.push(Desc([low, high, 0, 0]));
-        }
-    };
-    match how {
-        0x100 => descs.iter().rev().for_each(push),
-        // The PASID-cache last.
-        0x101 => {
-            descs.iter().filter(|d| d.kind() != 7).for_each(&mut push);
-            descs.iter().filter(|d| d.kind() == 7).for_each(push);
-        }
-        _ => descs.iter().for_each(push),
-    }
-    out
 }
 
 /// Up to `N` descriptors that go to the hardware together, with one wait.

@@ -5,7 +5,6 @@
  * here.
  */
 #include <linux/iommu.h>
-#include <linux/moduleparam.h>
 #include <linux/pci.h>
 #include <linux/pci-ats.h>
 #include <linux/preempt.h>
@@ -21,11 +20,6 @@
 
 /* System-wide, lowered by iommu.c to what every unit can do. */
 u32 intel_pasid_max_id = PASID_MAX;
-
-#ifdef CONFIG_INTEL_IOMMU_RUST_DROP
-unsigned int vtd_drop;
-core_param(intel_iommu_drop, vtd_drop, uint, 0600);
-#endif
 
 void vtd_read_info(struct device_domain_info *info, struct vtd_device *out)
 {

@@ -20,9 +20,6 @@ struct iommu_domain_info;
 struct mm_struct;
 struct pci_dev;
 
-/* The class of descriptors that are left out, see invalidate.rs; 0: none. */
-extern unsigned int vtd_drop;
-
 /* A device as descriptors and context entries name it. */
 struct vtd_device {
 	u16 sid;

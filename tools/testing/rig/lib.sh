@@ -85,7 +85,8 @@ root_dir() { printf '%s/root-%s' "$CACHE" "$(root_key)"; }
 # in_root COMMAND...: runs it with the toolchain, the checkout as the current
 # folder. The mounts live in a namespace of their own, so that nothing is left
 # behind and two runs never meet. With INSTEAD another tree lies where build/linux does,
-# so that what was compiled of the one can be used for the other.
+# or where the folder INSTEAD_OF of it does, so that what was compiled of the one can be
+# used for the other.
 in_root()
 {
 	if [ "$TOOLCHAIN" = host ]; then
@@ -94,21 +95,21 @@ in_root()
 	fi
 	# shellcheck disable=SC2016 # expanded by the inner shell
 	unshare --mount --propagation private bash -c '
-		root=$1 top=$2 seen=$3 kdir=$4 cache=$5 instead=$6
-		shift 6
+		root=$1 top=$2 seen=$3 kdir=$4 cache=$5 instead=$6 of=$7
+		shift 7
 		mount -t proc proc "$root/proc" &&
 		mount --rbind /dev "$root/dev" &&
 		mount -t tmpfs tmpfs "$root/tmp" &&
 		mount --bind "$top" "$root$seen" &&
 		mount --bind "$cache" "$root/cache" &&
 		{ [ -z "$kdir" ] || mount --bind "$kdir" "$root/kdir"; } &&
-		{ [ -z "$instead" ] || mount --bind "$instead" "$root$seen/build/linux"; } &&
+		{ [ -z "$instead" ] || mount --bind "$instead" "$root$seen/build/linux/$of"; } &&
 		exec chroot "$root" /usr/bin/env -i HOME=/root TERM="${TERM:-dumb}" LANG=C.UTF-8 \
 			PATH=/usr/sbin:/usr/bin:/sbin:/bin V="$V" JOBS="$JOBS" \
 			ACCEL="${ACCEL:-}" NO_COLOR="${NO_COLOR:-}" CI="${CI:-}" \
 			sh -c "cd $seen && exec \"\$@\"" sh "$@"
 	' in_root "$(root_dir)" "$TOP" "$SEEN_AS" "${KDIR:+$(realpath "$KDIR")}" "$CACHE" \
-		"${INSTEAD:-}" "$@"
+		"${INSTEAD:-}" "${INSTEAD_OF:-}" "$@"
 }
 
 export V JOBS

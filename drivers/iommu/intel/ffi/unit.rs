@@ -21,9 +21,6 @@ use crate::{
     paging::Abilities, //
 };
 
-#[cfg(CONFIG_INTEL_IOMMU_RUST_DROP)]
-use crate::invalidate::broken;
-
 /// A remapping unit that stays for `'a`.
 ///
 /// # Invariants
@@ -34,13 +31,6 @@ pub(crate) struct Unit<'a>(NonNull<bindings::intel_iommu>, PhantomData<&'a ()>);
 
 /// TE of the Global Command Register (section 11.4.4.1), as the driver last wrote it.
 const GCMD_TE: u32 = 1 << 31;
-
-/// In which way invalidations are wrong, see [`broken()`].
-#[cfg(CONFIG_INTEL_IOMMU_RUST_DROP)]
-pub(super) fn lossy() -> u32 {
-    // SAFETY: A word that whoever tests the tests may change at any time.
-    unsafe { (&raw const bindings::vtd_drop).read_volatile() }
-}
 
 /// Whether page tables may map pages that are larger than 4 KiB: the user may forbid it.
 pub(crate) fn superpages() -> bool {
@@ -186,14 +176,6 @@ impl<'a> Unit<'a> {
     /// answer (section 6.5.2.11): the other descriptors are done nonetheless.
     #[inline]
     pub(crate) fn submit(&self, descs: &[Desc]) -> Result {
-        if descs.is_empty() {
-            return Ok(());
-        }
-        #[cfg(CONFIG_INTEL_IOMMU_RUST_DROP)]
-        let broken = broken(descs, lossy());
-        #[cfg(CONFIG_INTEL_IOMMU_RUST_DROP)]
-        let descs = &*broken;
-        #[cfg(CONFIG_INTEL_IOMMU_RUST_DROP)]
         if descs.is_empty() {
             return Ok(());
         }

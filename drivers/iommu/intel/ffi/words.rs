@@ -135,16 +135,6 @@ impl<'a, const N: usize> Locked for LockedWords<'a, N> {
     }
 
     fn store(&mut self, word: usize, value: u64) {
-        // More errors of a driver, see `broken()`.
-        #[cfg(CONFIG_INTEL_IOMMU_RUST_DROP)]
-        let value = match (super::unit::lossy(), N, word) {
-            // PWSNP is forgotten, or PGSNP.
-            (0x108, 8, 1) => value & !(1 << 23),
-            (0x109, 8, 1) => value & !(1 << 24),
-            // All domains have one id.
-            (0x10a, 8, 1) if value != 0 => value & !0xffff | 5,
-            _ => value,
-        };
         // SAFETY: By the invariant of `words`; words are read and written whole.
         unsafe { self.words.word(word).write_volatile(value) };
     }
