@@ -13,13 +13,13 @@ pub(crate) mod device;
 pub(crate) mod domain;
 pub(crate) mod exports;
 pub(crate) mod faults;
+#[cfg(CONFIG_INTEL_IOMMU_SVM)]
+pub(crate) mod mmu_notifier;
 mod ops;
 pub(crate) mod pgtable;
 pub(crate) mod preempt;
 pub(crate) mod stack;
 pub(crate) mod steps;
-#[cfg(CONFIG_INTEL_IOMMU_SVM)]
-pub(crate) mod svm;
 pub(crate) mod table;
 pub(crate) mod tags;
 pub(crate) mod unit;

@@ -35,7 +35,7 @@ use crate::{
     ffi::{
         device::Device,
         domain::Domain,
-        svm::{
+        mmu_notifier::{
             self,
             ProcessHead, //
         }, //
@@ -99,7 +99,7 @@ pub(crate) fn supported(dev: &Device<'_>) -> Result {
 /// A domain with the page table of a process.
 pub(crate) struct Process;
 
-static PROCESS: DomainTable<Process> = svm::table();
+static PROCESS: DomainTable<Process> = mmu_notifier::table();
 
 /// Makes a domain of a process that is to be the first one to use it with a device.
 ///
@@ -109,7 +109,7 @@ static PROCESS: DomainTable<Process> = svm::table();
 pub(crate) fn alloc(dev: &Device<'_>, mm: &MmWithUser) -> Result<NewDomain> {
     supported(dev)?;
     let domain = Owned::new(Kind::Sva, &(), Process, GFP_KERNEL)?;
-    svm::follow(domain, mm)
+    mmu_notifier::follow(domain, mm)
 }
 
 /// What the processors forget of a range of the process's addresses (bytes, both ends inclusive)
@@ -150,7 +150,7 @@ impl DomainOps for Process {
     ) -> Result {
         let dev = Device::of(dev)?;
         supported(&dev)?;
-        let table = svm::first_stage(domain, &dev.unit());
+        let table = mmu_notifier::first_stage(domain, &dev.unit());
         attach::pasid(
             &dev,
             pasid,
