@@ -41,7 +41,8 @@ use kernel::{
 
 use crate::{
     cache::Tags,
-    context, entries,
+    context,
+    entries,
     ffi::{
         device::Device,
         domain::{
@@ -64,7 +65,7 @@ use crate::{
     pasid_entry::{
         FirstStage,
         UserStage, //
-    },
+    }, //
 };
 
 /// What DMA is attached to.

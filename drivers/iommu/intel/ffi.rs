@@ -13,11 +13,11 @@ pub(crate) mod device;
 pub(crate) mod domain;
 pub(crate) mod exports;
 pub(crate) mod faults;
-#[cfg(CONFIG_INTEL_IOMMU_SVM)]
-pub(crate) mod mmu_notifier;
 mod ops;
 pub(crate) mod pgtable;
 pub(crate) mod preempt;
+#[cfg(CONFIG_INTEL_IOMMU_SVM)]
+pub(crate) mod process;
 pub(crate) mod stack;
 pub(crate) mod steps;
 pub(crate) mod table;

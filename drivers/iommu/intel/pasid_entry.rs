@@ -136,6 +136,15 @@ pub(crate) enum Levels {
 }
 
 impl Levels {
+    /// Five or four.
+    pub(crate) fn new(five: bool) -> Self {
+        if five {
+            Self::Five
+        } else {
+            Self::Four
+        }
+    }
+
     /// From the address width that `struct iommu_hwpt_vtd_s1` carries.
     pub(crate) fn from_width(bits: u32) -> Option<Self> {
         match bits {
@@ -422,7 +431,7 @@ mod tests {
                     let entry = Entry::first_stage(
                         &FirstStage {
                             root,
-                            levels: if five { Levels::Five } else { Levels::Four },
+                            levels: Levels::new(five),
                             aw: aw(5),
                             snoop_pages: bits & 2 != 0,
                             snoop_walk: bits & 4 != 0,
@@ -478,7 +487,7 @@ mod tests {
                 let entry = Entry::nested(
                     &UserStage {
                         root,
-                        levels: if on(0) { Levels::Five } else { Levels::Four },
+                        levels: Levels::new(on(0)),
                         supervisor: on(1),
                         write_protect: on(2),
                         extended_accessed: on(3),
@@ -543,7 +552,7 @@ mod tests {
         for (cap, ecap, five, snoop_pages, can) in table {
             let table = FirstStage {
                 root: 0x1000,
-                levels: if five { Levels::Five } else { Levels::Four },
+                levels: Levels::new(five),
                 aw: aw(4),
                 snoop_pages,
                 snoop_walk: true,

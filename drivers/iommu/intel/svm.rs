@@ -35,16 +35,16 @@ use crate::{
     ffi::{
         device::Device,
         domain::Domain,
-        mmu_notifier::{
+        process::{
             self,
             ProcessHead, //
         }, //
     },
-    paging::logged,
+    paging::logged, //
 };
 
 /// What is in a process's page table, by the processor that walks it, too.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(crate) struct Processor {
     /// Entries may map pages of 1 GiB.
     pub(crate) maps_1gib: bool,
@@ -53,7 +53,7 @@ pub(crate) struct Processor {
 }
 
 /// What a device has, and has on.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(crate) struct Features {
     pub(crate) pasid_on: bool,
     pub(crate) ats_on: bool,
@@ -99,7 +99,7 @@ pub(crate) fn supported(dev: &Device<'_>) -> Result {
 /// A domain with the page table of a process.
 pub(crate) struct Process;
 
-static PROCESS: DomainTable<Process> = mmu_notifier::table();
+static PROCESS: DomainTable<Process> = process::table();
 
 /// Makes a domain of a process that is to be the first one to use it with a device.
 ///
@@ -109,7 +109,7 @@ static PROCESS: DomainTable<Process> = mmu_notifier::table();
 pub(crate) fn alloc(dev: &Device<'_>, mm: &MmWithUser) -> Result<NewDomain> {
     supported(dev)?;
     let domain = Owned::new(Kind::Sva, &(), Process, GFP_KERNEL)?;
-    mmu_notifier::follow(domain, mm)
+    process::follow(domain, mm)
 }
 
 /// What the processors forget of a range of the process's addresses (bytes, both ends inclusive)
@@ -150,13 +150,9 @@ impl DomainOps for Process {
     ) -> Result {
         let dev = Device::of(dev)?;
         supported(&dev)?;
-        let table = mmu_notifier::first_stage(domain, &dev.unit());
-        attach::pasid(
-            &dev,
-            pasid,
-            &Target::Process(Domain::of(domain), table),
-            old,
-        )
+        let table = process::first_stage(domain, &dev.unit());
+        let to = Target::Process(Domain::of(domain), table);
+        attach::pasid(&dev, pasid, &to, old)
     }
 }
 

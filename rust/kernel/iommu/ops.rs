@@ -808,9 +808,8 @@ impl<T: IommuOps> IommuTable<T> {
         // SAFETY: Who binds a process to a device drives the device.
         let dev = unsafe { Served::from_raw(dev) };
         // SAFETY: Who binds a process holds a reference to its users.
-        give(T::domain_alloc_sva(dev, unsafe {
-            MmWithUser::from_raw(mm)
-        }))
+        let mm = unsafe { MmWithUser::from_raw(mm) };
+        give(T::domain_alloc_sva(dev, mm))
     }
 
     /// # Safety

@@ -330,11 +330,7 @@ impl<'a> FirstStageDomain<'a> {
         unsafe { bindings::pt_iommu_x86_64_hw_info(table, &mut hw) };
         FirstStage {
             root: hw.gcr3_pt,
-            levels: if hw.levels == 5 {
-                Levels::Five
-            } else {
-                Levels::Four
-            },
+            levels: Levels::new(hw.levels == 5),
             aw: unit.agaw(),
             snoop_pages: self.any().forces_snoop(),
             snoop_walk: !self.incoherent(),

@@ -254,9 +254,9 @@ impl<'a> ListedPasid<'a> {
         self.on.on
     }
 
-    /// The attachment is made: it stays in the list. Returns what C calls it.
-    pub(crate) fn keep(self) -> *mut c_void {
-        ManuallyDrop::new(self).info.as_ptr().cast()
+    /// The attachment is made: it stays in the list.
+    pub(crate) fn keep(self) {
+        core::mem::forget(self);
     }
 
     /// Shows it in debugfs.

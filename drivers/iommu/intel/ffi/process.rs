@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The domain of a process as the memory management knows it: by a notifier, which also decides
-//! when its memory is free.
+//! What [`svm`] has of C: the domain of a process as the memory management knows it, by a notifier
+//! which also decides when its memory is free; the process's page table; and whether units and
+//! devices can work with that.
 //!
 //! C header: [`include/linux/mmu_notifier.h`](srctree/include/linux/mmu_notifier.h)
 
@@ -174,11 +175,7 @@ pub(crate) fn first_stage(domain: &OfCore<Process>, unit: &Unit<'_>) -> FirstSta
     FirstStage {
         // SAFETY: The core has noted the process, whose table is freed after the domain.
         root: unsafe { bindings::vtd_process_root(domain.as_any().as_raw()) },
-        levels: if processor().five_levels {
-            Levels::Five
-        } else {
-            Levels::Four
-        },
+        levels: Levels::new(processor().five_levels),
         aw: unit.agaw(),
         snoop_pages: false,
         snoop_walk: true,
