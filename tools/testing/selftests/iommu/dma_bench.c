@@ -44,11 +44,9 @@ int main(int argc, char **argv)
 			map[round] = (double)cmd.map_ns / MAPS;
 			unmap[round] = (double)cmd.unmap_ns / MAPS;
 		}
-		qsort(map, ROUNDS, sizeof(map[0]), bench_compare);
-		qsort(unmap, ROUNDS, sizeof(unmap[0]), bench_compare);
 		printf("BENCH,dma_map_%s_%s,op,%.2f\nBENCH,dma_unmap_%s_%s,op,%.2f\n",
-		       sizes[i].name, argv[1], map[ROUNDS / 2],
-		       sizes[i].name, argv[1], unmap[ROUNDS / 2]);
+		       sizes[i].name, argv[1], bench_median(map, ROUNDS),
+		       sizes[i].name, argv[1], bench_median(unmap, ROUNDS));
 	}
 	close(fd);
 	return 0;

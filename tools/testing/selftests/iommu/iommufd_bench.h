@@ -50,6 +50,12 @@ static inline int bench_compare(const void *a, const void *b)
 	return (d > 0) - (d < 0);
 }
 
+static inline double bench_median(double *values, unsigned int count)
+{
+	qsort(values, count, sizeof(values[0]), bench_compare);
+	return values[count / 2];
+}
+
 /*
  * Nanoseconds for each of @count runs, after one to fault in and fill the slabs:
  * the median of up to five parts, as now and then the kernel does something else.
@@ -69,8 +75,7 @@ static inline double bench_run(void (*run)(void *), void *arg, unsigned int coun
 			run(arg);
 		took[part] = (double)(bench_end() - start) / each;
 	}
-	qsort(took, parts, sizeof(took[0]), bench_compare);
-	return took[parts / 2];
+	return bench_median(took, parts);
 }
 
 #define TRACING "/sys/kernel/tracing/"

@@ -17,13 +17,15 @@ struct reserved {
 };
 
 /* Whether the group of a device has memory reserved for it ("direct"). */
-static bool is_reserved(struct reserved *r, const char *bdf)
+static bool is_reserved(const struct vtd *v, void *arg)
 {
+	struct reserved *r = arg;
 	char path[128], type[32];
 	bool found = false;
 	FILE *f;
 
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group/reserved_regions", bdf);
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group/reserved_regions",
+		 v->bdf);
 	f = fopen(path, "r");
 	while (f && !found && fscanf(f, "%lx %lx %31s", &r->start, &r->last, type) == 3)
 		found = !strcmp(type, "direct");
@@ -34,20 +36,7 @@ static bool is_reserved(struct reserved *r, const char *bdf)
 
 static int find(struct reserved *r)
 {
-	DIR *dir = opendir("/sys/bus/pci/devices");
-	struct dirent *e;
-	int rc = -ENODEV;
-
-	while (dir && (e = readdir(dir))) {
-		if (pci_id_of(e->d_name) != PDMA_ID || !is_reserved(r, e->d_name))
-			continue;
-		snprintf(r->v.bdf, sizeof(r->v.bdf), "%s", e->d_name);
-		rc = 0;
-		break;
-	}
-	if (dir)
-		closedir(dir);
-	return rc;
+	return vtd_search(&r->v, PDMA_ID, is_reserved, r) ? 0 : -ENODEV;
 }
 
 /* Memory space and bus master on, and its registers mapped. */

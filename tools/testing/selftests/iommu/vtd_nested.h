@@ -166,30 +166,35 @@ static inline bool vtd_is_pdma(const struct vtd *v)
 	return v->pci_id == PDMA_ID;
 }
 
-/* The device to use: VTD_DEVICE=bdf, or the first one with @id. */
-static inline bool vtd_find(struct vtd *v, uint32_t id)
+/* The first device with @id that @wanted, if given, says yes to, in @v; or false. */
+static inline bool vtd_search(struct vtd *v, uint32_t id,
+			      bool (*wanted)(const struct vtd *v, void *arg), void *arg)
 {
-	const char *given = getenv("VTD_DEVICE");
 	struct dirent *e;
 	bool found = false;
 	DIR *dir;
 
-	if (given) {
-		snprintf(v->bdf, sizeof(v->bdf), "%s", given);
-		found = true;
-	} else {
-		dir = opendir("/sys/bus/pci/devices");
-		while (dir && !found && (e = readdir(dir))) {
-			if (e->d_name[0] == '.')
-				continue;
-			snprintf(v->bdf, sizeof(v->bdf), "%.31s", e->d_name);
-			found = pci_id_of(v->bdf) == id;
-		}
-		if (dir)
-			closedir(dir);
+	dir = opendir("/sys/bus/pci/devices");
+	while (dir && !found && (e = readdir(dir))) {
+		snprintf(v->bdf, sizeof(v->bdf), "%.31s", e->d_name);
+		v->pci_id = pci_id_of(v->bdf);
+		found = v->pci_id == id && (!wanted || wanted(v, arg));
 	}
-	v->pci_id = pci_id_of(v->bdf);
+	if (dir)
+		closedir(dir);
 	return found;
+}
+
+/* The device to use: VTD_DEVICE=bdf, or the first one with @id. */
+static inline bool vtd_find(struct vtd *v, uint32_t id)
+{
+	const char *given = getenv("VTD_DEVICE");
+
+	if (!given)
+		return vtd_search(v, id, NULL, NULL);
+	snprintf(v->bdf, sizeof(v->bdf), "%s", given);
+	v->pci_id = pci_id_of(v->bdf);
+	return true;
 }
 
 /*

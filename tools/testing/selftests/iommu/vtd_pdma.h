@@ -148,24 +148,15 @@ static inline int pdma_map_registers(struct vtd *v)
 	return v->bar == MAP_FAILED ? -errno : 0;
 }
 
+static inline bool pdma_is_another(const struct vtd *v, void *one)
+{
+	return strcmp(v->bdf, ((struct vtd *)one)->bdf);
+}
+
 /* Another device of the kind of @v's, or false. */
 static inline bool pdma_find_another(struct vtd *v, struct vtd *other)
 {
-	struct dirent *e;
-	bool found = false;
-	DIR *dir;
-
-	dir = opendir("/sys/bus/pci/devices");
-	while (dir && !found && (e = readdir(dir))) {
-		if (e->d_name[0] == '.' || !strcmp(e->d_name, v->bdf))
-			continue;
-		snprintf(other->bdf, sizeof(other->bdf), "%.31s", e->d_name);
-		other->pci_id = pci_id_of(other->bdf);
-		found = other->pci_id == v->pci_id;
-	}
-	if (dir)
-		closedir(dir);
-	return found;
+	return vtd_search(other, v->pci_id, pdma_is_another, v);
 }
 
 /* Takes it, too; it shares the memory and all that is in v->iommufd. */
