@@ -4,17 +4,22 @@
 # For suites in the guest: devices for VFIO, and upstream's kselftests of it on those that
 # no driver of this kernel wants (edu, a USB controller, an entropy source, igb).
 
+# pci_device VENDOR DEVICE: the folder of the first such device.
+pci_device()
+{
+	for dir in /sys/bus/pci/devices/*; do
+		[ "$(cat "$dir/vendor")$(cat "$dir/device")" != "$1$2" ] || { echo "$dir"; return; }
+	done
+	return 1
+}
+
 # take VENDOR DEVICE: gives the first such device to vfio-pci and prints its address.
 take()
 {
-	for dir in /sys/bus/pci/devices/*; do
-		[ "$(cat "$dir/vendor")$(cat "$dir/device")" = "$1$2" ] || continue
-		[ ! -e "$dir/driver" ] || basename "$dir" >"$dir/driver/unbind"
-		echo vfio-pci >"$dir/driver_override"
-		basename "$dir" | tee /sys/bus/pci/drivers_probe
-		return
-	done
-	return 1
+	taken=$(pci_device "$1" "$2") || return 1
+	[ ! -e "$taken/driver" ] || basename "$taken" >"$taken/driver/unbind"
+	echo vfio-pci >"$taken/driver_override"
+	basename "$taken" | tee /sys/bus/pci/drivers_probe
 }
 
 # vfio_take: gives them to vfio-pci; VFIO_DEVICES are their addresses then.
