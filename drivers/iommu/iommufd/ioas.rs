@@ -28,7 +28,7 @@ use crate::{
         },
         ucmd::{
             read_struct,
-            write_struct,
+            write_structs,
             Reply,
             Ucmd, //
         }, //
@@ -153,7 +153,7 @@ impl Ioctl for IoasAlloc {
 }
 
 /// As many ranges need no memory.
-const FEW: usize = 4;
+const FEW: usize = 2;
 
 /// Usable ranges, as many as user space has room for.
 pub(crate) struct Found {
@@ -167,10 +167,11 @@ pub(crate) struct Found {
 
 impl Answer<IoasIovaRanges> for Found {
     fn give(self, reply: Reply<'_, IoasIovaRanges>) -> Result {
-        let few = self.few.iter().take(self.count as usize);
-        let all = Iterator::chain(few, self.more.iter().flatten()).take(reply.num_iovas as usize);
-        for (index, range) in (0..).zip(all) {
-            write_struct(element(reply.allowed_iovas, index), range)?;
+        let given = reply.num_iovas.min(self.count) as usize;
+        let few = self.few.get(..given).unwrap_or(&self.few);
+        write_structs(element(reply.allowed_iovas, 0), few)?;
+        if let Some(more) = &self.more {
+            write_structs(element(reply.allowed_iovas, FEW as u32), more)?;
         }
         reply.put_u32(offset_of!(IoasIovaRanges, num_iovas), self.count)?;
         reply.put_u64(

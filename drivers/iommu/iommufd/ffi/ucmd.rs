@@ -148,12 +148,21 @@ pub(crate) fn read_struct<T: UserStruct>(from: usize) -> Result<T> {
 ///
 /// `EFAULT`.
 pub(crate) fn write_struct<T: UserStruct>(to: usize, value: &T) -> Result {
-    // SAFETY: The value is initialised, and has no padding; the address is checked.
+    write_structs(to, core::slice::from_ref(value))
+}
+
+/// Writes an array of them, in one copy.
+///
+/// # Errors
+///
+/// `EFAULT`: not all were written.
+pub(crate) fn write_structs<T: UserStruct>(to: usize, values: &[T]) -> Result {
+    // SAFETY: The values are initialised, and have no padding; the address is checked.
     match unsafe {
         bindings::copy_to_user(
             core::ptr::without_provenance_mut(to),
-            core::ptr::from_ref(value).cast(),
-            size_of::<T>(),
+            values.as_ptr().cast(),
+            size_of_val(values),
         )
     } {
         0 => Ok(()),

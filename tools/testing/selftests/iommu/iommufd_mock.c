@@ -459,4 +459,47 @@ TEST_F(mock, reserved_ranges)
 	test_ioctl_ioas_map_fixed(self->memory, PG, IOVA + 2 * PG);
 }
 
+/* Of the ranges that can be used user space gets as many as it has room for. */
+TEST_F(mock, room_for_ranges)
+{
+	const __u64 mark = 0x5a5a5a5a5a5a5a5a;
+	struct iommu_ioas_iova_ranges cmd = { .size = sizeof(cmd) };
+	struct iommu_iova_range ranges[8];
+	unsigned int holes, room, i;
+
+	test_ioctl_ioas_alloc(&cmd.ioas_id);
+	cmd.allowed_iovas = (uintptr_t)ranges;
+	for (holes = 0; holes < ARRAY_SIZE(ranges) - 1; holes++) {
+		if (holes) {
+			struct iommu_test_cmd reserve = { .add_reserved = {
+				.start = holes * 16 * PG, .length = PG } };
+
+			ASSERT_EQ(0, test_op(self->fd, &reserve, IOMMU_TEST_OP_ADD_RESERVED,
+					     cmd.ioas_id));
+		}
+		for (room = 0; room <= ARRAY_SIZE(ranges); room++) {
+			memset(ranges, mark & 0xff, sizeof(ranges));
+			cmd.num_iovas = room;
+			cmd.out_iova_alignment = 0;
+			if (room <= holes)
+				EXPECT_ERRNO(EMSGSIZE,
+					     ioctl(self->fd, IOMMU_IOAS_IOVA_RANGES, &cmd));
+			else
+				EXPECT_EQ(0, ioctl(self->fd, IOMMU_IOAS_IOVA_RANGES, &cmd));
+			EXPECT_EQ(holes + 1, cmd.num_iovas);
+			EXPECT_EQ(1, cmd.out_iova_alignment);
+			for (i = 0; i < ARRAY_SIZE(ranges); i++) {
+				__u64 start = i ? (i * 16 + 1) * PG : 0;
+				__u64 last = i == holes ? UINT64_MAX : (i + 1) * 16 * PG - 1;
+				bool given = i < room && i <= holes;
+
+				EXPECT_EQ(given ? start : mark, ranges[i].start)
+					TH_LOG("%u holes, room for %u: %u", holes, room, i);
+				EXPECT_EQ(given ? last : mark, ranges[i].last)
+					TH_LOG("%u holes, room for %u: %u", holes, room, i);
+			}
+		}
+	}
+}
+
 TEST_HARNESS_MAIN
