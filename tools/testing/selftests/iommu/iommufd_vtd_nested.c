@@ -206,7 +206,7 @@ TEST_F(nested, table_is_replaced)
 
 /*
  * The host frees a table with all that it mapped, and maps other memory there. Each of
- * these mappings has 4 KiB pages, as memory and address differ by one of them.
+ * these mappings has 4 KiB pages, as memory and address differ by one to three of them.
  */
 TEST_F(nested, table_is_freed)
 {
@@ -235,9 +235,9 @@ TEST_F(nested, table_is_freed)
 		ASSERT_EQ(*(uint64_t *)host, dev_read_by(v, stage, how[i].from));
 		ASSERT_EQ(0, vtd_unmap_gpa(v, v->ioas, gpa, MIB2));
 		/* Who has the table now? */
-		ASSERT_EQ(0, vtd_map_gpa(v, v->ioas, gpa + MIB2, host + MIB2, MIB2));
-		ASSERT_EQ(0, vtd_map_gpa(v, v->ioas, gpa, host + 2 * MIB2, MIB2));
-		EXPECT_EQ(*(uint64_t *)(host + 2 * MIB2), dev_read_by(v, stage, how[i].from))
+		ASSERT_EQ(0, vtd_map_gpa(v, v->ioas, gpa + MIB2, host + PG, MIB2));
+		ASSERT_EQ(0, vtd_map_gpa(v, v->ioas, gpa, host + 2 * PG, MIB2));
+		EXPECT_EQ(*(uint64_t *)(host + 2 * PG), dev_read_by(v, stage, how[i].from))
 			TH_LOG("by %s", how[i].what);
 		ASSERT_EQ(0, vtd_unmap_gpa(v, v->ioas, gpa, 2 * MIB2));
 	}

@@ -25,8 +25,8 @@ static const char *kept(const struct vtd *v, uint64_t value)
 static void show_objects(struct vtd *v, uint32_t hwpt)
 {
 	printf("   device    id %u   %s, bound through vfio-pci\n", v->dev_id, v->bdf);
-	printf("   IOAS      id %u   16 MiB of this program's memory at %sGPA %#llx%s\n", v->ioas,
-	       ink(GPA), GPA_BASE, ink(PLAIN));
+	printf("   IOAS      id %u   %llu MiB of this program's memory at %sGPA %#llx%s\n", v->ioas,
+	       MEM_PAGES * PG >> 20, ink(GPA), GPA_BASE, ink(PLAIN));
 	printf("   HWPT      id %u   nest parent: stage 2, tables by the kernel (GPA -> HPA)\n",
 	       v->parent);
 	printf("   HWPT      id %u   nested: stage 1, tables by the guest (GIOVA -> GPA)\n", hwpt);

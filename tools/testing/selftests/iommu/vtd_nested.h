@@ -38,7 +38,7 @@
 #define PG		4096ULL
 #define MIB2		(2ULL << 20)
 #define GPA_BASE	0x40000000ULL
-#define MEM_PAGES	4096U		/* 16 MiB */
+#define MEM_PAGES	1536U		/* 6 MiB, each page mapped by itself */
 #define TABLE_PAGES	256U		/* the first ones hold stage-1 tables */
 #define STAGE_PAGE	256U		/* the device's buffer goes through it */
 #define ENGINE_PAGE	257U		/* the device's queues, at their GPA in all tables */
