@@ -149,6 +149,7 @@ impl Ioctl for HwInfo {
 
     type Answer<'a> = Told;
 
+    #[inline(always)]
     fn run<'a>(ucmd: &mut Ucmd<'a, Self>) -> Result<Told> {
         check(ucmd)?;
         let wanted = wanted(ucmd);
