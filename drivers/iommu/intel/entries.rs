@@ -14,7 +14,8 @@ use crate::{
         device::Device,
         domain::OnUnit,
         table,
-        user::HwptVtdS1, //
+        user::HwptVtdS1,
+        words::Words, //
     },
     invalidate::pasid as checked,
     pasid::State,
@@ -23,7 +24,8 @@ use crate::{
         FirstStage,
         Levels,
         SecondStage,
-        UserStage, //
+        UserStage,
+        WORDS, //
     },
 };
 
@@ -38,7 +40,7 @@ pub(crate) const DEFAULT_DID: u16 = 1;
 /// or about to leave, those of the invalidation queue, upon which the entry is absent again.
 fn publish(dev: &Device<'_>, pasid: u32, entry: &Entry) -> Result {
     let scope = dev.scope(checked(pasid)?);
-    let slot = table::entry(dev, pasid).ok_or(ENODEV)?;
+    let slot = table::entry(dev, pasid)?;
     let State::Absent(absent) = State::of(slot.lock()) else {
         return Err(EBUSY);
     };
@@ -73,9 +75,9 @@ pub(crate) fn set_up_first_stage(
 ///
 /// # Errors
 ///
-/// `ENODEV`: the directory has no such PASID, or there is no memory.
+/// `ENODEV`: the directory has no such PASID; `ENOMEM`.
 pub(crate) fn make_room(dev: &Device<'_>, pasid: u32) -> Result {
-    table::entry(dev, pasid).map(|_| ()).ok_or(ENODEV)
+    table::entry(dev, pasid).map(|_| ())
 }
 
 /// Second-stage translation. The lock is held under which the table's flags change.
@@ -148,6 +150,14 @@ pub(crate) fn set_up_nested(
     publish(dev, pasid, &Entry::nested(user, parent, did))
 }
 
+/// The entry of a device that a domain lists. One that does its DMA in another one's name has none.
+fn of_listed<'a>(dev: &Device<'a>, pasid: u32) -> Option<Words<'a, WORDS>> {
+    if dev.real_dma_subdevice() {
+        return None;
+    }
+    table::find(dev, pasid)
+}
+
 /// Turns dirty tracking on or off in an entry of a domain, which lists the device. The lock of the
 /// domain that user space named is held: `domain` itself or its parent.
 ///
@@ -157,8 +167,7 @@ pub(crate) fn set_up_nested(
 ///
 /// # Errors
 ///
-/// `ENODEV` when the directory has no such PASID, `EOPNOTSUPP` when the entry has no second stage,
-/// those of the invalidation queue.
+/// `EOPNOTSUPP` when the entry has no second stage, those of the invalidation queue.
 pub(crate) fn set_dirty_tracking(
     dev: &Device<'_>,
     domain: &OnUnit<'_>,
@@ -166,9 +175,8 @@ pub(crate) fn set_dirty_tracking(
     on: bool,
 ) -> Result {
     let id = checked(pasid)?;
-    let Some(slot) = table::entry(dev, pasid) else {
-        dev.complain(c"no PASID entry for dirty tracking");
-        return Err(ENODEV);
+    let Some(slot) = of_listed(dev, pasid) else {
+        return Ok(());
     };
     let changed = match State::of(slot.lock()) {
         State::Present(present) if present.entry().did() != domain.did() => return Ok(()),
@@ -193,10 +201,12 @@ pub(crate) fn set_dirty_tracking(
 ///
 /// # Errors
 ///
-/// `ENODEV` when the directory has no such PASID, those of the invalidation queue.
+/// Those of the invalidation queue.
 pub(crate) fn force_snoop(dev: &Device<'_>, domain: &OnUnit<'_>, pasid: u32) -> Result {
     let id = checked(pasid)?;
-    let slot = table::entry(dev, pasid).ok_or(ENODEV)?;
+    let Some(slot) = of_listed(dev, pasid) else {
+        return Ok(());
+    };
     match State::of(slot.lock()) {
         State::Present(present) if present.entry().did() == domain.did() => {
             present.force_snoop().flush(&dev.scope(id))

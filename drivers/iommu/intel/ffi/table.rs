@@ -148,30 +148,31 @@ impl Drop for Flushed {
     }
 }
 
-/// The entry of a PASID. None, with a warning, when the directory does not reach so far, and when
-/// there is no memory for the table. Does not sleep.
-pub(crate) fn entry<'a>(dev: &Device<'a>, pasid: u32) -> Option<Words<'a, WORDS>> {
+/// The entry of a PASID, whose table is made if need be. Does not sleep.
+///
+/// # Errors
+///
+/// `ENODEV`, with a warning: the directory does not reach so far. `ENOMEM`.
+pub(crate) fn entry<'a>(dev: &Device<'a>, pasid: u32) -> Result<Words<'a, WORDS>> {
     look_up(dev, pasid, true)
 }
 
 /// The entry of a PASID. None, with a warning, when the directory does not reach so far, and when
 /// there is no table with it. Does not sleep.
 pub(crate) fn find<'a>(dev: &Device<'a>, pasid: u32) -> Option<Words<'a, WORDS>> {
-    look_up(dev, pasid, false)
+    look_up(dev, pasid, false).ok()
 }
 
-fn look_up<'a>(dev: &Device<'a>, pasid: u32, make: bool) -> Option<Words<'a, WORDS>> {
-    let dir = dev.directory();
-    if kernel::warn_on!(dir.as_ref().is_none_or(|dir| pasid >= dir.max_pasid())) {
-        return None;
-    }
-    let table = dir?.table_of(pasid, make)?;
+fn look_up<'a>(dev: &Device<'a>, pasid: u32, make: bool) -> Result<Words<'a, WORDS>> {
+    let dir = dev.directory().filter(|dir| pasid < dir.max_pasid());
+    kernel::warn_on!(dir.is_none());
+    let table = dir.ok_or(ENODEV)?.table_of(pasid, make).ok_or(ENOMEM)?;
     // CAST: Less than 64.
     let n = (pasid % TABLE_PASIDS) as usize * WORDS;
     // SAFETY: A table has 64 entries.
     let at = unsafe { table.add(n) };
     // SAFETY: Tables stay until the device is released, and are of its unit.
-    Some(unsafe { Words::new(at, dev.unit()) })
+    Ok(unsafe { Words::new(at, dev.unit()) })
 }
 
 /// Bytes of a directory for as many PASIDs, at most 2^20: a word for each table of them, in a power

@@ -389,24 +389,40 @@ TEST_F(fail, attach_paging)
 	ASSERT_EQ(0, vtd_destroy(v, hwpt));
 }
 
+/* So many PASIDs share a table, which the first that is attached makes. */
+#define TABLE_PASIDS	64
+
 TEST_F(fail, attach_pasid)
 {
+	static const uint32_t steps[] = { 0, TABLE_PASIDS };
 	struct vtd *v = &self->v;
 	struct sweep *s = &self->s;
+	uint32_t ioas, pts[2] = { self->hwpt }, pasid = 1;
+	unsigned int i;
 	uint64_t now;
 	int rc;
 
+	ASSERT_EQ(0, vtd_alloc_ioas(v, &ioas));
+	ASSERT_EQ(0, vtd_map_gpa(v, ioas, IOVA, host_of(v, A), PG));
+	ASSERT_EQ(0, vtd_alloc_hwpt(v, ioas, IOMMU_HWPT_ALLOC_PASID, NULL, 0, &pts[1]));
 	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
-	FAIL_EACH(s, rc, vtd_attach_pasid(v, 1, self->hwpt)) {
-		now = get(v, 1);
-		EXPECT_EQ(WORKED(s, rc) ? TOKEN(A) : REFUSED, now);
-		EXPECT_EQ(TOKEN(A), get(v, NO_PASID));
-		EXPECT_EQ(0, vtd_attach_pasid(v, 1, self->hwpt));
-		EXPECT_EQ(TOKEN(A), get(v, 1));
-		EXPECT_EQ(0, vtd_detach_pasid(v, 1));
+	for (i = 0; i < 4; i++) {
+		uint32_t pt = pts[i / 2];
+
+		FAIL_EACH(s, rc, vtd_attach_pasid(v, pasid, pt)) {
+			now = get(v, pasid);
+			EXPECT_EQ(WORKED(s, rc) ? TOKEN(A) : REFUSED, now);
+			EXPECT_EQ(TOKEN(A), get(v, NO_PASID));
+			EXPECT_EQ(0, vtd_attach_pasid(v, pasid, pt));
+			EXPECT_EQ(TOKEN(A), get(v, pasid));
+			EXPECT_EQ(0, vtd_detach_pasid(v, pasid));
+			pasid += steps[i % 2];
+		}
+		SWEPT(s, rc);
 	}
-	SWEPT(s, rc);
 	ASSERT_EQ(0, vtd_attach(v, v->parent));
+	ASSERT_EQ(0, vtd_destroy(v, pts[1]));
+	ASSERT_EQ(0, vtd_destroy(v, ioas));
 }
 
 TEST_F(fail, replace_pasid)
