@@ -1780,6 +1780,7 @@ TEST_F_TIMEOUT(process, gives_back_in_any_order, SLOW)
 	bool parent;
 	int rc;
 
+	mapped_pages = DATA_PAGE;
 	for (round = 0; round < ORDERS + PARTS; round++) {
 		rc = make_guest(&g);
 		if (!round && (rc > 0 || rc == -EOPNOTSUPP)) {
