@@ -389,7 +389,8 @@ fn write_legacy(dev: &Device<'_>, sid: u16, entry: &Context) -> Result {
 /// Clears the legacy-mode context entries that say that a device is in a domain, or passed through.
 ///
 /// An entry that devices of a group share says what the group is attached to. It stays if it says
-/// something else already, and as long as another device of the domain needs it.
+/// something else already, and as long as another device of the domain needs it. No domain lists
+/// the devices that are passed through: of those the first that goes takes it along.
 ///
 /// # Errors
 ///

@@ -3,8 +3,8 @@
 //! The table of the driver's operations: what is Rust, and what has stayed C.
 //!
 //! C finds devices and lets them go: probing, reserved regions, groups and quirks are about PCI and
-//! firmware, and nothing that is decided there is about domains. The page request queue is C's
-//! `prq.c`.
+//! firmware. Of domains it decides which kind a device gets by default, and that one with the
+//! tables of a crashed kernel keeps them for now. The page request queue is C's `prq.c`.
 
 use kernel::{
     bindings,
