@@ -485,7 +485,7 @@ FIXTURE_TEARDOWN(process)
 {
 }
 
-/* An attach that fails half way leaves the device blocked, and its queue is given back. */
+/* An attach that fails half way gives its queue back. */
 TEST_F_TIMEOUT(process, queue_is_given_back_after_failures, SLOW)
 {
 	int rc, nth, fail, failed = 0, log = log_open();
