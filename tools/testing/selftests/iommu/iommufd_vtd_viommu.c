@@ -5,6 +5,7 @@
  * QEMU's `pasid-dma`; without a second one the tests of two are skipped.
  */
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -1461,6 +1462,64 @@ TEST_F_TIMEOUT(viommu, faults_lost_by_the_unit, SLOW)
 	EXPECT_EQ(REFUSED, GET(NO_PASID, IOVA));
 	ASSERT_TRUE(vtd_next_event(fd, 1000, &e));
 	EXPECT_EQ(0, e.fault.flags);
+	close(fd);
+}
+
+/*
+ * What is lost while records are read is no secret either: of a device that faults once,
+ * at any time after the other one, there is a fault, or the next event says that there may
+ * have been some.
+ */
+TEST_F_TIMEOUT(viommu, faults_lost_while_read, SLOW)
+{
+	struct vtd *v = &self->v, *other = &self->other;
+	unsigned int round, spin, secret = 0, lost = 0, delay = 1000;
+	uint32_t queue, vdev2;
+	struct vtd_event e;
+	cpu_set_t cpus = { };
+	int fd;
+
+	if (variant->how)
+		SKIP(return, "devices that ask before see no faults");
+	if (!self->two)
+		SKIP(return, ONE_ONLY);
+	ASSERT_EQ(0, vtd_alloc_vdev(v, self->viommu, other->dev_id, SID2, &vdev2));
+	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
+	ASSERT_EQ(0, vtd_attach(other, self->hwpt));
+	SET_LEAF(0);
+	fd = vtd_alloc_faults(v, self->viommu, 1000, &queue);
+	ASSERT_LE(0, fd);
+	/* Not where the records are read. */
+	CPU_SET(sysconf(_SC_NPROCESSORS_ONLN) - 1, &cpus);
+	sched_setaffinity(0, sizeof(cpus), &cpus);
+	for (round = 0; round < 2000; round++) {
+		bool told = false, said = false;
+
+		EXPECT_EQ(REFUSED, GET(NO_PASID, IOVA));
+		for (spin = 0; spin < delay; spin++)
+			__asm__ volatile("");
+		EXPECT_EQ(REFUSED, GET2(NO_PASID, IOVA));
+		while (vtd_next_event(fd, 12, &e)) {
+			told |= (e.fault.frcd[1] & 0xffff) == SID2;
+			said |= e.fault.flags & IOMMU_VTD_FAULT_OVERFLOW;
+		}
+		/* To where the first one is just being read. */
+		if (told) {
+			delay -= delay / 16;
+			continue;
+		}
+		delay += delay / 16 + 16;
+		lost++;
+		if (said)
+			continue;
+		EXPECT_EQ(REFUSED, GET(NO_PASID, IOVA));
+		ASSERT_TRUE(vtd_next_event(fd, 1000, &e));
+		if (!(e.fault.flags & IOMMU_VTD_FAULT_OVERFLOW))
+			secret++;
+	}
+	EXPECT_LT(0, lost);
+	EXPECT_EQ(0, secret)
+		TH_LOG("%u lost, of which %u in secret", lost, secret);
 	close(fd);
 }
 
