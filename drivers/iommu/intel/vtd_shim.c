@@ -317,10 +317,12 @@ void vtd_ids_unlock(struct intel_iommu *iommu)
 	mutex_unlock(&iommu->did_lock);
 }
 
-int vtd_did_alloc(struct intel_iommu *iommu)
+/* Those of guests are in the lower half, so that nobody can have all. */
+int vtd_did_alloc(struct intel_iommu *iommu, bool of_guest)
 {
-	return ida_alloc_range(&iommu->domain_ida, IDA_START_DID, iommu->max_domain_id - 1,
-			       GFP_KERNEL);
+	unsigned int end = of_guest ? iommu->max_domain_id / 2 : iommu->max_domain_id;
+
+	return ida_alloc_range(&iommu->domain_ida, IDA_START_DID, end - 1, GFP_KERNEL);
 }
 
 void vtd_did_free(struct intel_iommu *iommu, u16 did)

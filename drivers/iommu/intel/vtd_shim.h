@@ -102,7 +102,7 @@ void vtd_unit_get(struct intel_iommu *iommu);
 void vtd_unit_put(struct intel_iommu *iommu);
 void vtd_ids_lock(struct intel_iommu *iommu);
 void vtd_ids_unlock(struct intel_iommu *iommu);
-int vtd_did_alloc(struct intel_iommu *iommu);
+int vtd_did_alloc(struct intel_iommu *iommu, bool of_guest);
 void vtd_did_free(struct intel_iommu *iommu, u16 did);
 
 int vtd_domain_info_add(struct dmar_domain *domain, struct iommu_domain_info *info);

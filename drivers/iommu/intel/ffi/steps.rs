@@ -76,7 +76,7 @@ impl<'a> Use<'a> {
             there.refcnt += 1;
             return Ok(there.did);
         }
-        let did = ids.alloc()?;
+        let did = ids.alloc(false)?;
         new.did = did;
         ids.insert(&domain, new)?;
         Ok(did)
@@ -155,14 +155,15 @@ impl Ids<'_> {
         NonNull::new(unsafe { bindings::xa_load(array, self.0.index()) }.cast())
     }
 
-    /// A domain-id that is not in use.
+    /// A domain-id that is not in use. Guests get none of the upper half: theirs need no device
+    /// that is attached, and without a limit a user could leave none to the kernel's own domains.
     ///
     /// # Errors
     ///
     /// `ENOSPC`: all are in use; `ENOMEM`.
-    pub(super) fn alloc(&self) -> Result<u16> {
+    pub(super) fn alloc(&self, of_guest: bool) -> Result<u16> {
         // SAFETY: The unit is there by the invariant, and the mutex is held.
-        let did = unsafe { bindings::vtd_did_alloc(self.0.as_raw()) };
+        let did = unsafe { bindings::vtd_did_alloc(self.0.as_raw(), of_guest) };
         to_result(did.min(0))?;
         u16::try_from(did).map_err(|_| ENOSPC)
     }

@@ -154,9 +154,9 @@ impl Did {
     ///
     /// # Errors
     ///
-    /// `ENOSPC`: all are in use; `ENOMEM`.
+    /// `ENOSPC`: all that guests may have are in use; `ENOMEM`.
     pub(crate) fn alloc(share: &Share) -> Result<Self> {
-        let did = share.unit().lock_ids().alloc()?;
+        let did = share.unit().lock_ids().alloc(true)?;
         // INVARIANT: It was allocated just now.
         Ok(Self {
             unit: share.unit.clone(),

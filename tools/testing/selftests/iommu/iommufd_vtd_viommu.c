@@ -432,6 +432,38 @@ TEST_F_TIMEOUT(viommu, too_many_domain_ids, SLOW)
 	EXPECT_EQ(-ENOSPC, vtd_alloc_pe(v, self->viommu, self->root, did + 1, &id));
 }
 
+/* Nor can many guests: there are some for whoever attaches anything else. */
+TEST_F_TIMEOUT(viommu, domain_ids_of_many_guests, SLOW)
+{
+	unsigned int guests, did, most = 0;
+	struct vtd *v = &self->v;
+	uint32_t parent, viommu, id;
+	int rc = 0;
+
+	if (variant->how)
+		SKIP(return, "the same with ATS");
+	for (guests = 0; !rc; guests++) {
+		ASSERT_GT(128, guests);
+		ASSERT_EQ(0, vtd_alloc_hwpt(v, v->ioas, IOMMU_HWPT_ALLOC_NEST_PARENT |
+					    IOMMU_HWPT_ALLOC_PASID, NULL, 0, &parent));
+		ASSERT_EQ(0, vtd_alloc_viommu(v, v->dev_id, parent, &viommu));
+		for (did = 0; did < 1024; did++) {
+			rc = vtd_alloc_pe(v, viommu, self->root, did, &id);
+			if (rc)
+				break;
+		}
+		/* So many may be what one guest can have. */
+		if (did && (!most || did == most))
+			rc = 0;
+		if (!most)
+			most = did;
+	}
+	EXPECT_EQ(-ENOSPC, rc)
+		TH_LOG("guest %u, domain-id %u", guests, did);
+	EXPECT_EQ(0, vtd_attach(v, v->ioas));
+	EXPECT_EQ(TOKEN(A), GET(NO_PASID, gpa_of(A)));
+}
+
 /* What is on something keeps it. */
 TEST_F(viommu, what_is_in_use)
 {
