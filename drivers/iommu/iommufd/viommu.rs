@@ -50,7 +50,9 @@ impl Ioctl for ViommuAlloc {
         if !parent.is_nest_parent() {
             return Err(EINVAL);
         }
-        drop(device);
+        // Where there are data the driver copies them, and the device must not wait for that. Where
+        // there are none the device keeps its IOMMU there, until the driver has done so.
+        let _device = (ucmd.data_len == 0).then_some(device);
         let data = UserBuffer::new(ucmd.type_, ucmd.data_uptr, ucmd.data_len);
         let viommu = driver.build(ctx, &parent, ucmd.type_, &data)?;
         ucmd.out_viommu_id = viommu.id();

@@ -72,7 +72,8 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    /// The share of a vIOMMU that is being made on `parent`, for which it is.
+    /// The share of a vIOMMU that is being made on `parent`, for which it is, without data of the
+    /// user's.
     ///
     /// # Errors
     ///
@@ -85,7 +86,8 @@ impl Share {
         // SAFETY: iommufd keeps the parent as long as there is the vIOMMU.
         let parent = unsafe { Parent::of(parent) }.ok_or(EINVAL)?;
         let unit = NonNull::new(unit).ok_or(EINVAL)?;
-        // SAFETY: A device of the unit's is bound to iommufd, so that it is there.
+        // SAFETY: There are no data, so that the core still lends a device of the unit's, which is
+        // there as long.
         unsafe { bindings::vtd_unit_get(unit.as_ptr()) };
         // INVARIANT: It was counted just now, and the vIOMMU is made on the parent.
         Ok(Self {

@@ -241,8 +241,9 @@ impl ViommuDriver {
         })
     }
 
-    /// Makes a vIOMMU on a nest parent. The driver reads and writes user memory meanwhile, so the
-    /// device may not be lent any more; it is not needed.
+    /// Makes a vIOMMU on a nest parent. The driver reads and writes user memory meanwhile where
+    /// there are data, so the device may not be lent any more then. Without data it still is, for
+    /// an IOMMU that can be unplugged.
     ///
     /// # Errors
     ///
