@@ -18,7 +18,9 @@
  * Formats are those of the hardware, so that a VMM copies what the guest wrote. What
  * the guest names by numbers of its own are its devices (the vDEVICEs) and its
  * domain-ids: nested hwpts on one vIOMMU that name the same domain-id have one of the
- * hardware's in common. PASIDs are the same for guest and host.
+ * hardware's in common. PASIDs are the same for guest and host; 0 stands for requests
+ * without one. So it must be RID_PASID of the guest's context entries, as it is where the
+ * VMM does not offer RID_PASID (RPS in the guest's Extended Capability Register).
  *
  * "Table" and "section" are those of the Intel Virtualization Technology for Directed
  * I/O architecture specification, revision 5.10.
@@ -141,8 +143,10 @@ struct iommu_vtd_inv_desc {
 
 /**
  * enum iommu_vtd_fault_flags - Flags of &struct iommu_vtd_fault
- * @IOMMU_VTD_FAULT_OVERFLOW: The unit may have lost faults since the last one that came
- *                            to this queue: the guest's Primary Fault Overflow
+ * @IOMMU_VTD_FAULT_OVERFLOW: The unit may have lost faults since the last one that was for
+ *                            this queue: the guest's Primary Fault Overflow. A fault that
+ *                            the queue had no room for takes the flag with it; such a gap
+ *                            is an overflow, too
  */
 enum iommu_vtd_fault_flags {
 	IOMMU_VTD_FAULT_OVERFLOW = 1 << 0,
