@@ -17,12 +17,17 @@ use crate::{
         user::HwptVtdS1,
         words::Words, //
     },
-    invalidate::pasid as checked,
+    invalidate::{
+        pasid as checked,
+        Pasid, //
+    },
     pasid::State,
     pasid_entry::{
         Entry,
         FirstStage,
         Levels,
+        Low,
+        Pgtt,
         SecondStage,
         UserStage,
         WORDS, //
@@ -69,6 +74,20 @@ pub(crate) fn set_up_first_stage(
         return Err(EINVAL);
     }
     publish(dev, pasid, &Entry::first_stage(table, did))
+}
+
+/// Whether a PASID is translated by the kernel's tables alone, or by none, as of now. Does not
+/// sleep.
+pub(crate) fn is_the_kernels(dev: &Device<'_>, pasid: Pasid) -> bool {
+    // CAST: A PASID fits.
+    let pasid = pasid.get() as u32;
+    // A device may send what there is no room for.
+    let reaches = dev.directory().is_some_and(|dir| pasid < dir.max_pasid());
+    let entry = reaches.then(|| table::find(dev, pasid)).flatten();
+    entry.is_some_and(|entry| {
+        let pgtt = Low::from_raw(entry.load(0)).pgtt();
+        pgtt.is_ok_and(|pgtt| pgtt != Pgtt::Nested)
+    })
 }
 
 /// Makes sure that there is a place for an entry. Does not sleep.

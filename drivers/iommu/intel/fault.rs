@@ -6,11 +6,20 @@
 
 use kernel::bitfield;
 
+use crate::invalidate::{
+    Pasid,
+    NO_PASID, //
+};
+
 bitfield! {
     /// Fault Recording Register (11.4.7.6), high word.
     struct High(u64) {
+        /// PV: the PASID of the request.
+        59:40 pasid;
         /// FR: the reason (table 30).
         39:32 reason;
+        /// PP: it had one.
+        31:31 pasid_present;
         /// SID: the source-id of who was refused.
         15:0 sid;
     }
@@ -35,6 +44,15 @@ impl Record {
     /// Who was refused.
     pub(crate) fn sid(&self) -> u16 {
         self.high.sid().into()
+    }
+
+    /// The PASID whose entry the request went by.
+    pub(crate) fn pasid(&self) -> Pasid {
+        if self.high.pasid_present().into_bool() {
+            self.high.pasid()
+        } else {
+            NO_PASID
+        }
     }
 
     /// Both words, for a guest that knows the device by another source-id. The address is one that
@@ -100,8 +118,12 @@ mod tests {
     fn words() {
         let record = Record::new(0x0123_4567_89ab_c000, 0xc0fe_dcba_9876_4321);
         assert_eq!(record.sid(), 0x4321);
+        assert!(record.pasid().get() == 0xfedc);
         let want = [0x0123_4567_89ab_c000, 0xc0fe_dcba_9876_beef];
         assert_eq!(record.words_for(0xbeef), want);
+        // Without PP there is none.
+        let record = Record::new(0, !(1 << 31));
+        assert!(record.pasid() == NO_PASID);
         let record = Record::new(0, 0);
         assert_eq!(record.words_for(0xffff), [0, 0xffff]);
     }

@@ -54,6 +54,7 @@ use crate::{
         Dids,
         Step, //
     },
+    entries,
     fault::Record,
     ffi::{
         device::Device,
@@ -207,8 +208,16 @@ impl Vtd {
     ///
     /// # Errors
     ///
-    /// `EOPNOTSUPP`: it does not want to know; `ENOMEM`.
+    /// `EOPNOTSUPP`: it does not want to know, or the device is attached to a table of the
+    /// kernel's; `ENOMEM`.
     pub(crate) fn tell(viommu: &Viommu<Self>, record: &Record, sid: u16) -> Result {
+        let is_the_kernels = |dev: &Served| {
+            let dev = Device::of(dev);
+            dev.is_ok_and(|dev| entries::is_the_kernels(&dev, record.pasid()))
+        };
+        if viommu.with_vdev(sid.into(), is_the_kernels) == Some(true) {
+            return Err(EOPNOTSUPP);
+        }
         let overflows = viommu.share.overflows();
         let lost = viommu.overflows.load(Relaxed) != overflows;
         let fault = VtdFault {

@@ -162,7 +162,8 @@ enum iommu_vtd_fault_flags {
  * It follows a &struct iommufd_vevent_header. Told are faults that a guest can have
  * caused: those of its first-stage tables and addresses (reasons 5Ch, 5Dh, 70h to 77h,
  * 80h, 81h, 85h, 87h, 90h and 91h), and those of PASIDs that nothing is attached to
- * (51h, 59h). All others are the kernel's own, and in its log. The VMM's part:
+ * (51h, 59h). All others are the kernel's own, and in its log, as are all of a device or
+ * PASID that is attached to no nested hwpt. The VMM's part:
  *
  *  - 51h, 59h: if the guest's PASID-table entry is present, the device used the PASID
  *    while the VMM changed what is attached to it; such a fault is not for the guest.

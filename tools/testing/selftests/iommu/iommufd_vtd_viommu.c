@@ -1457,6 +1457,47 @@ TEST_F_TIMEOUT(viommu, faults_of_nobody, SLOW)
 	close(log);
 }
 
+/* What the kernel's own tables refuse is the kernel's business, whatever the reason. */
+TEST_F_TIMEOUT(viommu, faults_of_the_kernel, SLOW)
+{
+	static const uint32_t pasids[] = { NO_PASID, 1 };
+	struct vtd *v = &self->v;
+	unsigned int i, reason;
+	struct vtd_event e;
+	uint32_t queue;
+	int fd, log;
+
+	if (variant->how)
+		SKIP(return, "devices that ask before see no faults");
+	log = log_open();
+	ASSERT_LE(0, log);
+	fd = vtd_alloc_faults(v, self->viommu, 4, &queue);
+	ASSERT_LE(0, fd);
+	usleep(LOG_TIME);
+	SET_LEAF(0);
+	for (i = 0; i < ARRAY_SIZE(pasids); i++) {
+		uint32_t plain;
+
+		/* Where units have one this is a first stage, too. */
+		ASSERT_EQ(0, vtd_alloc_hwpt(v, v->ioas, IOMMU_HWPT_ALLOC_PASID, NULL, 0, &plain));
+		ASSERT_EQ(0, vtd_attach_at(v, pasids[i], plain));
+		EXPECT_EQ(TOKEN(A), GET(pasids[i], gpa_of(A)));
+		EXPECT_EQ(REFUSED, GET(pasids[i], IOVA));
+		EXPECT_FALSE(vtd_next_event(fd, 100, &e))
+			TH_LOG("reason %x", vtd_reason(&e));
+		reason = log_fault(log);
+		EXPECT_TRUE(reason == 0x71 || reason == 0x79)
+			TH_LOG("reason %x", reason);
+		/* Its guest's is the guest's again. */
+		ASSERT_EQ(0, vtd_attach_at(v, pasids[i], self->hwpt));
+		EXPECT_EQ(REFUSED, GET(pasids[i], IOVA));
+		ASSERT_TRUE(vtd_next_event(fd, 1000, &e));
+		EXPECT_EQ(0x71, vtd_reason(&e));
+	}
+	close(fd);
+	close(log);
+}
+
 /* The unit has room for few faults, and of those that it lost the guest knows. */
 TEST_F_TIMEOUT(viommu, faults_lost_by_the_unit, SLOW)
 {
