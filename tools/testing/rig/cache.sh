@@ -18,7 +18,7 @@ guest_key()
 		sha256sum <"$BUILD/$2/arch/x86/boot/bzImage"
 		sha256sum <"$BUILD/guest/initrd-$2.cpio.gz"
 		cat "$file" "$RIG/boot" "$RIG/tap" "$RIG/known-failures"
-		printf '%s\n' "${ACCEL:-tcg}" "${NEST_QEMU:-}" "$(root_key)"
+		printf '%s\n' "${ACCEL:-tcg}" "${APPEND:-}" "${NEST_QEMU:-}" "$(root_key)"
 		[ -z "$(head_line "$file" emulator)" ] || "$RIG/make-qemu" path
 		[ -z "$(head_line "$file" client)" ] ||
 			sha256sum <"$(client_archive "$(head_line "$file" client)")"
