@@ -1546,7 +1546,7 @@ TEST_F_TIMEOUT(viommu, faults_lost_by_the_unit, SLOW)
 TEST_F_TIMEOUT(viommu, faults_lost_while_read, SLOW)
 {
 	struct vtd *v = &self->v, *other = &self->other;
-	unsigned int round, spin, secret = 0, lost = 0, delay = 1000;
+	unsigned int round, tries, spin, secret = 0, lost = 0, delay = 1000;
 	uint32_t queue, vdev2;
 	struct vtd_event e;
 	cpu_set_t cpus = { };
@@ -1583,12 +1583,16 @@ TEST_F_TIMEOUT(viommu, faults_lost_while_read, SLOW)
 		}
 		delay += delay / 16 + 16;
 		lost++;
-		if (said)
-			continue;
-		EXPECT_EQ(REFUSED, GET(NO_PASID, IOVA));
-		ASSERT_TRUE(vtd_next_event(fd, 1000, &e));
-		if (!(e.fault.flags & IOMMU_VTD_FAULT_OVERFLOW))
-			secret++;
+		/* The next event tells, or comes behind one of the two that was late. */
+		for (tries = 0; !said && tries < 10; tries++) {
+			EXPECT_EQ(REFUSED, GET(NO_PASID, IOVA));
+			while (vtd_next_event(fd, said ? 0 : 200, &e)) {
+				said |= e.fault.flags & IOMMU_VTD_FAULT_OVERFLOW;
+				said |= (e.fault.frcd[1] & 0xffff) == SID2;
+				tries = 10;
+			}
+		}
+		secret += !said;
 	}
 	EXPECT_LT(0, lost);
 	EXPECT_EQ(0, secret)
