@@ -1498,12 +1498,21 @@ TEST_F_TIMEOUT(viommu, faults_of_the_kernel, SLOW)
 	close(log);
 }
 
+/* Attaches both devices to a table of the guest's; a queue of their faults, or an error. */
+static int attach_both(struct vtd *v, struct vtd *other, uint32_t viommu, uint32_t hwpt)
+{
+	uint32_t queue, vdev2;
+	int rc;
+
+	rc = vtd_alloc_vdev(v, viommu, other->dev_id, SID2, &vdev2) ?: vtd_attach(v, hwpt) ?:
+	     vtd_attach(other, hwpt);
+	return rc ?: vtd_alloc_faults(v, viommu, 1000, &queue);
+}
+
 /* The unit has room for few faults, and of those that it lost the guest knows. */
 TEST_F_TIMEOUT(viommu, faults_lost_by_the_unit, SLOW)
 {
-	struct vtd *v = &self->v, *other = &self->other;
 	unsigned int tries, round, overflows = 0;
-	uint32_t queue, vdev2;
 	struct vtd_event e;
 	int fd;
 
@@ -1511,12 +1520,9 @@ TEST_F_TIMEOUT(viommu, faults_lost_by_the_unit, SLOW)
 		SKIP(return, "devices that ask before see no faults");
 	if (!self->two)
 		SKIP(return, ONE_ONLY);
-	ASSERT_EQ(0, vtd_alloc_vdev(v, self->viommu, other->dev_id, SID2, &vdev2));
-	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
-	ASSERT_EQ(0, vtd_attach(other, self->hwpt));
-	SET_LEAF(0);
-	fd = vtd_alloc_faults(v, self->viommu, 1000, &queue);
+	fd = attach_both(&self->v, &self->other, self->viommu, self->hwpt);
 	ASSERT_LE(0, fd);
+	SET_LEAF(0);
 	EXPECT_EQ(REFUSED, GET(NO_PASID, IOVA));
 	ASSERT_TRUE(vtd_next_event(fd, 1000, &e));
 	/* Those that other tests have lost are none of this guest's. */
@@ -1545,9 +1551,7 @@ TEST_F_TIMEOUT(viommu, faults_lost_by_the_unit, SLOW)
  */
 TEST_F_TIMEOUT(viommu, faults_lost_while_read, SLOW)
 {
-	struct vtd *v = &self->v, *other = &self->other;
 	unsigned int round, tries, spin, secret = 0, lost = 0, delay = 1000;
-	uint32_t queue, vdev2;
 	struct vtd_event e;
 	cpu_set_t cpus = { };
 	int fd;
@@ -1556,12 +1560,9 @@ TEST_F_TIMEOUT(viommu, faults_lost_while_read, SLOW)
 		SKIP(return, "devices that ask before see no faults");
 	if (!self->two)
 		SKIP(return, ONE_ONLY);
-	ASSERT_EQ(0, vtd_alloc_vdev(v, self->viommu, other->dev_id, SID2, &vdev2));
-	ASSERT_EQ(0, vtd_attach(v, self->hwpt));
-	ASSERT_EQ(0, vtd_attach(other, self->hwpt));
-	SET_LEAF(0);
-	fd = vtd_alloc_faults(v, self->viommu, 1000, &queue);
+	fd = attach_both(&self->v, &self->other, self->viommu, self->hwpt);
 	ASSERT_LE(0, fd);
+	SET_LEAF(0);
 	/* Not where the records are read. */
 	CPU_SET(sysconf(_SC_NPROCESSORS_ONLN) - 1, &cpus);
 	sched_setaffinity(0, sizeof(cpus), &cpus);

@@ -257,10 +257,10 @@ static inline int vtd_unmap_gpa(struct vtd *v, uint32_t ioas, uint64_t gpa, uint
 	return ioctl(v->iommufd, IOMMU_IOAS_UNMAP, &unmap) ? -errno : 0;
 }
 
-/* All of the memory page by page, the data area in scattered order. */
 /* How many pages a set-up maps; fewer in a test with many set-ups. */
 static unsigned int mapped_pages = MEM_PAGES;
 
+/* So much of the memory page by page, the data area in scattered order. */
 static inline int vtd_map_memory(struct vtd *v, uint32_t ioas)
 {
 	unsigned int page;
