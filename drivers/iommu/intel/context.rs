@@ -361,13 +361,22 @@ pub(crate) fn pass_through(dev: &Device<'_>) -> Result {
 }
 
 /// Makes the legacy-mode context entry of a source-id say what a device of its group is attached
-/// to, whatever it said.
+/// to.
+///
+/// An entry that devices of a group share belongs to the group, whose devices go from one domain
+/// to another one by one: it says what the others are attached to until the last of them comes
+/// along. One that goes for good and is parked on the identity domain, as firmware has reserved
+/// memory for it, does not take them along.
 ///
 /// # Errors
 ///
 /// Those of [`write`].
 fn write_legacy(dev: &Device<'_>, sid: u16, entry: &Context) -> Result {
     let caps = dev.unit().caps();
+    let theirs = |was: &Context| was.did() != entry.did() && shared(dev, sid, was.did());
+    if present(dev, sid).is_some_and(|was| theirs(&was)) {
+        return Ok(());
+    }
     write(
         dev,
         sid,
@@ -386,11 +395,19 @@ fn write_legacy(dev: &Device<'_>, sid: u16, entry: &Context) -> Result {
     )
 }
 
+/// The context entry of a source-id of a device, as of now, if it is present.
+fn present(dev: &Device<'_>, sid: u16) -> Option<Context> {
+    let [bus, devfn] = sid.to_be_bytes();
+    match State::of(ffi::context::entry(&dev.unit(), bus, devfn, false)?) {
+        State::Present(present) => Some(*present.entry()),
+        _ => None,
+    }
+}
+
 /// Clears the legacy-mode context entries that say that a device is in a domain, or passed through.
 ///
-/// An entry that devices of a group share says what the group is attached to. It stays if it says
-/// something else already, and as long as another device of the domain needs it. No domain lists
-/// the devices that are passed through: of those the first that goes takes it along.
+/// An entry that devices of a group share stays if it says something else already, and as long as
+/// another device needs it.
 ///
 /// # Errors
 ///
@@ -399,7 +416,7 @@ pub(crate) fn unmap(dev: &Device<'_>, domain: Option<OnUnit<'_>>) -> Result {
     let did = domain.map_or(DEFAULT_DID, |domain| domain.did());
     let mut result = Ok(());
     dev.each_source_id(|_, sid| {
-        if !domain.is_some_and(|domain| needed(dev, &domain, sid)) {
+        if !shared(dev, sid, did) {
             result = result.and(clear(dev, sid, |entry| entry.did() == did));
         }
         Ok(())
@@ -407,15 +424,17 @@ pub(crate) fn unmap(dev: &Device<'_>, domain: Option<OnUnit<'_>>) -> Result {
     result
 }
 
-/// Whether another device of a domain behind the same unit has this source-id, too.
-fn needed(dev: &Device<'_>, domain: &OnUnit<'_>, sid: u16) -> bool {
-    let others = domain.lock().each(|other, _, _| {
-        if other.is(dev) || other.unit() != dev.unit() {
-            return Ok(());
-        }
-        other.each_source_id(|_, its| if its == sid { Err(EBUSY) } else { Ok(()) })
-    });
-    others.is_err()
+/// Whether another device behind the same unit that is attached to the domain with this id has this
+/// source-id, too. It is in the same group then, whose mutex is held.
+fn shared(dev: &Device<'_>, sid: u16, did: u16) -> bool {
+    dev.any_other_of_group(|other| {
+        let attached = other.attached() && other.unit() == dev.unit();
+        attached
+            && other.on().map_or(DEFAULT_DID, |on| on.did()) == did
+            && other
+                .each_source_id(|_, its| if its == sid { Err(EBUSY) } else { Ok(()) })
+                .is_err()
+    })
 }
 
 #[cfg(CONFIG_INTEL_IOMMU_RUST_KUNIT_TEST)]

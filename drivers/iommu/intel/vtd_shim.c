@@ -91,6 +91,28 @@ int vtd_for_each_alias(struct device *dev, int (*fn)(struct pci_dev *pdev, u16 a
 	return pci_for_each_dma_alias(to_pci_dev(dev), fn, data);
 }
 
+/*
+ * Each other PCI device of the group, whose mutex is held, so that these stay probed. One
+ * that is being probed is known to be in the group before that is taken.
+ */
+int vtd_for_each_in_group(struct device *dev, int (*fn)(struct device *other, void *data),
+			  void *data)
+{
+	struct pci_dev *pdev = NULL;
+	int ret = 0;
+
+	for_each_pci_dev(pdev) {
+		if (&pdev->dev == dev || READ_ONCE(pdev->dev.iommu_group) != dev->iommu_group)
+			continue;
+		ret = fn(&pdev->dev, data);
+		if (ret) {
+			pci_dev_put(pdev);
+			break;
+		}
+	}
+	return ret;
+}
+
 void vtd_dev_err_ratelimited(struct device *dev, const char *what)
 {
 	dev_err_ratelimited(dev, "%s\n", what);

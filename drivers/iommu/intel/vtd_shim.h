@@ -51,6 +51,8 @@ unsigned int vtd_max_pasids(struct device *dev);
 bool vtd_is_bridge(struct device *dev);
 int vtd_for_each_alias(struct device *dev, int (*fn)(struct pci_dev *pdev, u16 alias, void *data),
 		       void *data);
+int vtd_for_each_in_group(struct device *dev, int (*fn)(struct device *other, void *data),
+			  void *data);
 void vtd_dev_err_ratelimited(struct device *dev, const char *what);
 
 void vtd_preempt_disable(void);

@@ -152,6 +152,19 @@ impl<'a> Device<'a> {
         })
     }
 
+    /// Whether `f` says so of another PCI device of its group that does DMA in its own name. The
+    /// mutex of the group is held. Looks at all PCI devices, so this is not for hot paths.
+    pub(crate) fn any_other_of_group<F>(&self, mut f: F) -> bool
+    where
+        F: FnMut(&Device<'_>) -> bool,
+    {
+        // SAFETY: The device is there, and in a group; the callback gets what it asks for.
+        let found = unsafe {
+            bindings::vtd_for_each_in_group(self.as_raw(), Some(on_other::<F>), (&raw mut f).cast())
+        };
+        found != 0
+    }
+
     /// Its source-id. Any context.
     pub(crate) fn source_id(&self) -> u16 {
         self.snapshot().sid
@@ -238,6 +251,22 @@ impl<'a> Device<'a> {
         // SAFETY: The device is there by the invariant; `what` ends in NUL.
         unsafe { bindings::vtd_dev_err_ratelimited(self.as_raw(), what.as_char_ptr()) };
     }
+}
+
+/// # Safety
+///
+/// `dev` is a device of a group whose mutex is held; `f` is an `F` that nobody else uses.
+unsafe extern "C" fn on_other<F>(dev: *mut bindings::device, f: *mut c_void) -> c_int
+where
+    F: FnMut(&Device<'_>) -> bool,
+{
+    // SAFETY: By the safety requirement nobody else uses it.
+    let f = unsafe { &mut *f.cast::<F>() };
+    // SAFETY: It is valid. All of a group are served by one driver, once they are probed.
+    let serves = unsafe { bindings::vtd_serves(dev) };
+    // SAFETY: It is of this driver if it serves it, and not released while the mutex is held.
+    let other = serves.then(|| unsafe { Device::from_raw(dev) }).flatten();
+    c_int::from(other.is_some_and(|other| !other.real_dma_subdevice() && f(&other)))
 }
 
 /// Whom the source-ids are of, and what is called with each.
