@@ -183,9 +183,9 @@ pub(crate) fn device<'a>(dev: &Device<'a>, to: &Target<'a>) -> Result {
     let mut new = attachment(dev, to)?;
     let on = new.as_ref().map(Attachment::on);
     let tags = on.map(|on| Tags::assign(on, dev, NO_PASID)).transpose()?;
-    if dev.unit().scalable() && dev.inherited() && !matches!(to, Target::Blocked) {
-        // The tables of a crashed kernel give way to the directory that the device has here.
-        context::set_up(dev)?;
+    // The tables of a crashed kernel give way. In legacy mode the new entry takes their place.
+    if dev.inherited() && (dev.unit().scalable() || matches!(to, Target::Blocked)) {
+        context::take_over(dev)?;
     }
     detach(dev);
     enter(dev, to, &mut new)?;

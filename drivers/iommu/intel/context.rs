@@ -271,13 +271,13 @@ pub(crate) fn tear_down(dev: &Device<'_>) -> Result {
     };
     let mut result = entries::tear_down(dev, RID, false);
     dev.each_source_id(|_, sid| {
-        result = result.and(clear(dev, sid, |entry| entry.names(dir.phys())));
+        result = result.and(clear(dev, sid, |entry, _| entry.names(dir.phys())));
         Ok(())
     })?;
     if dev.is_bridge() {
         // In whose name it forwarded is not known any more: its secondary bus went before it.
         for bus in 0..=u8::MAX {
-            result = result.and(clear(dev, u16::from(bus) << 8, |entry| {
+            result = result.and(clear(dev, u16::from(bus) << 8, |entry, _| {
                 entry.names(dir.phys())
             }));
         }
@@ -285,29 +285,40 @@ pub(crate) fn tear_down(dev: &Device<'_>) -> Result {
     result
 }
 
-/// Clears the context entry of a source-id of a device, if it is `its`.
+/// Clears the context entry of a source-id of a device, if it is `its`, which is told whether a
+/// crashed kernel has left it.
 ///
 /// # Errors
 ///
 /// Those of the invalidation queue; the entry is absent nonetheless.
-fn clear(dev: &Device<'_>, sid: u16, its: impl Fn(&Context) -> bool) -> Result {
+fn clear(dev: &Device<'_>, sid: u16, its: impl Fn(&Context, bool) -> bool) -> Result {
+    let unit = dev.unit();
     let [bus, devfn] = sid.to_be_bytes();
-    let Some(slot) = ffi::context::entry(&dev.unit(), bus, devfn, false) else {
+    let inherited = unit.context_copied(bus, devfn);
+    // A copy is found only by who would make an entry.
+    let Some(slot) = ffi::context::entry(&unit, bus, devfn, inherited) else {
         return Ok(());
     };
     let present = match State::of(slot) {
-        State::Present(present) if its(present.entry()) => present,
+        State::Present(present) if its(present.entry(), inherited) => present,
         _ => return Ok(()),
     };
     let (flushed, result) = present
         .clear()
-        .flush_by(|entry| plan(dev, entry.did(), sid));
+        .flush_by(|entry| plan(dev, entry.did(), sid, inherited));
+    if inherited {
+        unit.forget_copied(bus, devfn);
+    }
     drop(flushed.reset_but(0));
     result
 }
 
-/// What the end of a context entry takes, when no PASID entry below it is present any more.
-fn plan(dev: &Device<'_>, did: u16, sid: u16) -> Plan {
+/// What the end of a context entry takes, when no PASID entry below it is present any more. Of a
+/// domain-id of a crashed kernel's that there is not, nothing is cached.
+fn plan(dev: &Device<'_>, did: u16, sid: u16, inherited: bool) -> Plan {
+    if inherited && !dev.unit().caps().has_domain_id(did) {
+        return Plan::nothing();
+    }
     let twice = dev.snapshot().extra_inval;
     Plan::context(
         sid,
@@ -316,6 +327,25 @@ fn plan(dev: &Device<'_>, did: u16, sid: u16) -> Plan {
         !dev.unit().scalable(),
         twice,
     )
+}
+
+/// Has nothing of a crashed kernel's say where the DMA of a device goes: in scalable mode the
+/// directory that it has here does, in legacy mode nothing any more.
+///
+/// # Errors
+///
+/// Those of [`set_up`] in scalable mode, of the invalidation queue in legacy mode, upon which the
+/// entries are absent nonetheless.
+pub(crate) fn take_over(dev: &Device<'_>) -> Result {
+    if dev.unit().scalable() {
+        return set_up(dev);
+    }
+    let mut result = Ok(());
+    dev.each_source_id(|_, sid| {
+        result = result.and(clear(dev, sid, |_, inherited| inherited));
+        Ok(())
+    })?;
+    result
 }
 
 /// Makes sure that there is room for the context entry of each source-id that the device's requests
@@ -383,14 +413,7 @@ fn write_legacy(dev: &Device<'_>, sid: u16, entry: &Context) -> Result {
         entry,
         // Another device of the group has made it say so.
         |was, _| was == entry,
-        |was, inherited| {
-            // Of a domain-id that there is not, nothing is cached.
-            if inherited && !caps.has_domain_id(was.did()) {
-                Plan::nothing()
-            } else {
-                plan(dev, was.did(), sid)
-            }
-        },
+        |was, inherited| plan(dev, was.did(), sid, inherited),
         Plan::new_legacy_context(sid, entry.did(), &caps),
     )
 }
@@ -417,7 +440,7 @@ pub(crate) fn unmap(dev: &Device<'_>, domain: Option<OnUnit<'_>>) -> Result {
     let mut result = Ok(());
     dev.each_source_id(|_, sid| {
         if !shared(dev, sid, did) {
-            result = result.and(clear(dev, sid, |entry| entry.did() == did));
+            result = result.and(clear(dev, sid, |entry, _| entry.did() == did));
         }
         Ok(())
     })?;
