@@ -79,13 +79,7 @@ impl Nested {
         flags: AllocFlags,
         data: &UserData,
     ) -> Result<Owned<Self>> {
-        if !dev.unit().abilities().nests() {
-            return Err(EOPNOTSUPP);
-        }
-        flags.only(AllocFlags::PASID)?;
-        if data.data_type() != HwptVtdS1::TYPE {
-            return Err(EOPNOTSUPP);
-        }
+        supported(dev.unit().abilities().nests(), flags, data.data_type())?;
         let parent = parent.ok_or(EINVAL)?;
         let asked = data.read()?;
         let config = NestedConfig {
@@ -141,6 +135,19 @@ impl Nested {
     }
 }
 
+/// Whether there are such nested domains on a unit that `nests`, or does not.
+///
+/// # Errors
+///
+/// `EOPNOTSUPP`: there are none.
+fn supported(nests: bool, flags: AllocFlags, data_type: u32) -> Result {
+    flags.only(AllocFlags::PASID)?;
+    if !nests || data_type != HwptVtdS1::TYPE {
+        return Err(EOPNOTSUPP);
+    }
+    Ok(())
+}
+
 #[vtable]
 impl DomainOps for Nested {
     type Head = NestedHead;
@@ -189,4 +196,31 @@ fn range(request: HwptVtdS1Invalidate) -> Result<Option<Range>> {
     }
     let leaf = request.flags & HwptVtdS1Invalidate::LEAF != 0;
     Range::from_user(request.addr, request.npages, leaf)
+}
+
+#[cfg(CONFIG_INTEL_IOMMU_RUST_KUNIT_TEST)]
+#[kunit_tests(vtd_nested)]
+mod tests {
+    use super::*;
+
+    /// Each combination of flags and types of data, and some that there are not.
+    #[test]
+    fn flags_and_types() {
+        const PASID: u32 = 1 << 3;
+        assert!(AllocFlags::from_raw(PASID) == AllocFlags::PASID);
+        let known = |data_type, raw| data_type == HwptVtdS1::TYPE && raw & !PASID == 0;
+        for data_type in 0..8 {
+            // Those of the user API, and one that there is not.
+            for raw in 0..1 << 5 {
+                let flags = AllocFlags::from_raw(raw);
+                let want = known(data_type, raw).then_some(()).ok_or(EOPNOTSUPP);
+                assert_eq!(supported(true, flags, data_type), want);
+                assert_eq!(supported(false, flags, data_type), Err(EOPNOTSUPP));
+                for bit in 5..32 {
+                    let unknown = flags.or(AllocFlags::from_raw(1 << bit));
+                    assert_eq!(supported(true, unknown, data_type), Err(EOPNOTSUPP));
+                }
+            }
+        }
+    }
 }

@@ -164,8 +164,12 @@ impl Layout {
     ///
     /// # Errors
     ///
-    /// `EOPNOTSUPP`: the unit has nothing that will.
-    fn choose(unit: &Abilities, flags: AllocFlags, superpages: bool) -> Result<Self> {
+    /// `EOPNOTSUPP`: the unit has nothing that will; there are flags or data that VT-d does not
+    /// know.
+    fn choose(unit: &Abilities, flags: AllocFlags, data: bool, superpages: bool) -> Result<Self> {
+        if data {
+            return Err(EOPNOTSUPP);
+        }
         let known = AllocFlags::NEST_PARENT.or(AllocFlags::DIRTY_TRACKING);
         flags.only(known.or(AllocFlags::PASID))?;
         let nest_parent = flags.contains(AllocFlags::NEST_PARENT);
@@ -343,10 +347,8 @@ pub(crate) fn alloc(
     flags: AllocFlags,
     data: Option<&UserData>,
 ) -> Result<NewDomain> {
-    if data.is_some() {
-        return Err(EOPNOTSUPP);
-    }
-    let layout = Layout::choose(&dev.unit().abilities(), flags, superpages())?;
+    let unit = dev.unit().abilities();
+    let layout = Layout::choose(&unit, flags, data.is_some(), superpages())?;
     let config = Config::new(layout, dev);
     match layout.stage {
         Stage::First => Ok(First::new(&config, layout)?.into()),
@@ -533,7 +535,7 @@ mod tests {
     }
 
     fn choose(unit: &Abilities, flags: AllocFlags) -> Result<Layout> {
-        Layout::choose(unit, flags, true)
+        Layout::choose(unit, flags, false, true)
     }
 
     fn stage_of(unit: &Abilities, flags: AllocFlags) -> Result<Stage> {
@@ -560,20 +562,33 @@ mod tests {
             (ECAP, false, [SECOND, NO, NO, NO]),
             (0, false, [SECOND, NO, NO, NO]),
         ];
-        let both = AllocFlags::NEST_PARENT.or(AllocFlags::DIRTY_TRACKING);
-        let flags = [
-            AllocFlags::NONE,
-            AllocFlags::NEST_PARENT,
-            AllocFlags::DIRTY_TRACKING,
-            both,
-        ];
+        const PARENT: u32 = 1 << 0;
+        const DIRTY: u32 = 1 << 1;
+        // Whatever becomes of the page requests, which is bit 2, it is not asked of drivers.
+        const PASID: u32 = 1 << 3;
+        for (bit, flag) in [
+            (PARENT, AllocFlags::NEST_PARENT),
+            (DIRTY, AllocFlags::DIRTY_TRACKING),
+            (PASID, AllocFlags::PASID),
+        ] {
+            assert!(AllocFlags::from_raw(bit) == flag);
+        }
         for (ecap, scalable, row) in table {
             let unit = unit(CAP, ecap, scalable);
-            for (flags, want) in flags.into_iter().zip(row) {
+            // Those of the user API, and one that there is not.
+            for raw in 0..1 << 5 {
+                let known = raw & !(PARENT | DIRTY | PASID) == 0;
+                let want = if known {
+                    row[(raw & (PARENT | DIRTY)) as usize]
+                } else {
+                    NO
+                };
+                let flags = AllocFlags::from_raw(raw);
                 assert_eq!(stage_of(&unit, flags), want);
-                assert_eq!(stage_of(&unit, flags.or(AllocFlags::PASID)), want);
-                // What is not known is refused, whatever else is asked for.
-                for bit in 4..32 {
+                let with_data = Layout::choose(&unit, flags, true, true);
+                assert_eq!(with_data, Err(EOPNOTSUPP));
+                // No other one is known, whatever else is asked for.
+                for bit in 5..32 {
                     let unknown = flags.or(AllocFlags::from_raw(1 << bit));
                     assert_eq!(stage_of(&unit, unknown), NO);
                 }
@@ -659,7 +674,7 @@ mod tests {
                 AllocFlags::NONE
             };
             for (superpages, want) in [(true, want), (false, small)] {
-                let got = Layout::choose(&unit, flags, superpages);
+                let got = Layout::choose(&unit, flags, false, superpages);
                 assert_eq!(got.map(|it| it.page_sizes), Ok(want));
             }
         }
