@@ -621,16 +621,9 @@ static inline void vtd_none(struct vtd *v)
 	v->iommufd = v->dev = -1;
 }
 
-/*
- * Takes the device with @id and makes an IOAS with a nest parent over all the
- * memory. Returns 0; 1 when this machine cannot (v->why says what is missing);
- * -1.
- */
-static inline int vtd_setup_on(struct vtd *v, uint32_t id, uint32_t parent_flags)
+/* Takes the device with @id. Returns as vtd_setup_on(). */
+static inline int vtd_take_device(struct vtd *v, uint32_t id)
 {
-	void *at;
-	int rc;
-
 	vtd_none(v);
 	if (!vtd_find(v, id)) {
 		snprintf(v->why, sizeof(v->why),
@@ -640,11 +633,14 @@ static inline int vtd_setup_on(struct vtd *v, uint32_t id, uint32_t parent_flags
 	v->iommufd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
 	if (v->iommufd < 0)
 		return vtd_fail(v, "/dev/iommu");
-	rc = vtd_bind(v);
-	if (rc)
-		return rc;
+	return vtd_bind(v);
+}
 
-	/* 2 MiB aligned, of 4 KiB pages: so are the entries of stage 2 then. */
+/* 2 MiB aligned, of 4 KiB pages: so are the entries of stage 2 then. */
+static inline int vtd_make_memory(struct vtd *v)
+{
+	void *at;
+
 	if (prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0))
 		return vtd_fail(v, "PR_SET_THP_DISABLE");
 	at = mmap(NULL, MEM_PAGES * PG + MIB2, PROT_READ | PROT_WRITE,
@@ -659,7 +655,22 @@ static inline int vtd_setup_on(struct vtd *v, uint32_t id, uint32_t parent_flags
 		return -1;
 	}
 	v->next_table = 1;
+	return 0;
+}
 
+/*
+ * Takes the device with @id and makes an IOAS with a nest parent over all the
+ * memory. Returns 0; 1 when this machine cannot (v->why says what is missing);
+ * -1.
+ */
+static inline int vtd_setup_on(struct vtd *v, uint32_t id, uint32_t parent_flags)
+{
+	int rc;
+
+	rc = vtd_take_device(v, id);
+	rc = rc ?: vtd_make_memory(v);
+	if (rc)
+		return rc;
 	errno = -vtd_alloc_ioas(v, &v->ioas);
 	if (errno)
 		return vtd_fail(v, "IOAS_ALLOC");
