@@ -44,6 +44,7 @@ nested_no_acs|rust|120|a device whose PASIDs stay off
 reserved|rust|120|a device for which firmware has reserved memory goes and comes
 reserved_legacy|rust|120|the same in legacy mode
 legacy_fail_nth|rust|120|a device in legacy mode, what attaches it failing step by step
+nested_few_ids|rust|120|domain-ids are used up
 nested_viommu|rust|600|a guest that has a VT-d: its devices, its domain-ids, its tables
 nested_fail_nth|rust|300|what a VMM does with a vIOMMU, each step failing once
 nested_units|rust|300|two units, one of which is unplugged, with a vIOMMU on each

@@ -413,6 +413,89 @@ TEST_F_TIMEOUT(pasid, many, SLOW)
 		EXPECT_EQ(pasid & 1 ? TOKEN(B) : REFUSED, GET(pasid, IOVA));
 }
 
+/* A unit with no more can have all in use. */
+#define FEW_IDS	32
+
+static unsigned int domain_ids(struct vtd *v, const char *which)
+{
+	unsigned int value = 0;
+	char path[128];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu/intel-iommu/domains_%s",
+		 v->bdf, which);
+	f = fopen(path, "r");
+	if (f && fscanf(f, "%u", &value) != 1)
+		value = 0;
+	if (f)
+		fclose(f);
+	return value;
+}
+
+/* The domain-ids are used up: what is attached stays so, and each that goes makes room. */
+TEST_F(pasid, domain_ids_used_up)
+{
+	static const uint32_t kernels[] = {
+		IOMMU_HWPT_ALLOC_PASID, IOMMU_HWPT_ALLOC_PASID | IOMMU_HWPT_ALLOC_NEST_PARENT,
+	};
+	unsigned int all = domain_ids(&self->v, "supported"), used = domain_ids(&self->v, "used");
+	uint32_t hwpt[FEW_IDS], more[3], last, pasid;
+	struct vtd *v = &self->v;
+	unsigned int i, round;
+	uint64_t root;
+	int rc;
+
+	if (!vtd_is_pdma(v))
+		SKIP(return, NO_DMA, v->bdf);
+	if (!all || all > FEW_IDS)
+		SKIP(return, "%u domain-ids are too many", all);
+	/* 0 and 1 are no domain's. */
+	all -= 2;
+	ASSERT_EQ(0, pdma_table(v, IOVA, D, &root, 0, &more[0]));
+	for (i = 0; i < ARRAY_SIZE(kernels); i++)
+		ASSERT_EQ(0, vtd_alloc_hwpt(v, v->ioas, kernels[i], NULL, 0, &more[1 + i]));
+	for (i = 0; i < all; i++)
+		ASSERT_EQ(0, pdma_table(v, IOVA, D + 1 + i, &root, 0, &hwpt[i]));
+	for (round = 0; round < 2; round++) {
+		/* 1 and 2 are in use. */
+		for (pasid = 3; ; pasid++) {
+			rc = vtd_attach_pasid(v, pasid, hwpt[pasid]);
+			if (rc)
+				break;
+			ASSERT_GT(all - 1, pasid);
+		}
+		last = pasid - 1;
+		EXPECT_EQ(-ENOSPC, rc);
+		EXPECT_EQ(all, used + last - 2);
+		EXPECT_EQ(all, domain_ids(v, "used"));
+		EXPECT_EQ(REFUSED, GET(pasid, IOVA));
+		for (i = 0; i < ARRAY_SIZE(more); i++) {
+			EXPECT_EQ(-ENOSPC, vtd_attach_pasid(v, pasid, more[i]));
+			EXPECT_EQ(-ENOSPC, vtd_attach_pasid(v, 1, more[i]));
+			EXPECT_EQ(-ENOSPC, vtd_attach(v, more[i]));
+		}
+		EXPECT_EQ(TOKEN(A), GET(NO_PASID, IOVA));
+		EXPECT_EQ(TOKEN(B), GET(1, IOVA));
+		EXPECT_EQ(TOKEN(C), GET(2, IOVA));
+		for (i = 3; i <= last; i++)
+			EXPECT_EQ(TOKEN(D + 1 + i), GET(i, IOVA));
+		/* What is attached already needs no other one. */
+		EXPECT_EQ(0, vtd_attach_pasid(v, pasid, self->hwpt1));
+		EXPECT_EQ(TOKEN(B), GET(pasid, IOVA));
+		EXPECT_EQ(0, vtd_detach_pasid(v, pasid));
+		EXPECT_EQ(all, domain_ids(v, "used"));
+		EXPECT_EQ(0, vtd_detach_pasid(v, last));
+		for (i = 0; i < ARRAY_SIZE(more); i++) {
+			EXPECT_EQ(0, vtd_attach_pasid(v, last, more[i]));
+			EXPECT_EQ(i ? TOKEN(A) : TOKEN(D), GET(last, i ? gpa_of(A) : IOVA));
+			EXPECT_EQ(0, vtd_detach_pasid(v, last));
+		}
+		for (i = 3; i < last; i++)
+			EXPECT_EQ(0, vtd_detach_pasid(v, i));
+		EXPECT_EQ(used, domain_ids(v, "used"));
+	}
+}
+
 /* The function is reset below its attachments: they are there afterwards. */
 TEST_F(pasid, reset)
 {
@@ -625,8 +708,8 @@ static void *enable(void *arg)
 	return NULL;
 }
 
-/* How often what a PASID wrote was not recorded, where tracking began as it was attached. */
-static int missed_writes(struct vtd *v, uint32_t hwpt, uint64_t iova)
+/* How often what was written was not recorded, where tracking began with the attach. */
+static int missed_writes(struct vtd *v, uint32_t pasid, uint32_t hwpt, uint64_t iova)
 {
 	struct enabler e = { .v = v };
 	int round, missed = 0, rc = 0;
@@ -637,13 +720,13 @@ static int missed_writes(struct vtd *v, uint32_t hwpt, uint64_t iova)
 	for (round = 1; round <= ROUNDS; round++) {
 		rc = rc ?: dirty_set(v, false);
 		__atomic_store_n(&e.go, round, __ATOMIC_RELEASE);
-		rc = rc ?: vtd_attach_pasid(v, 1, hwpt);
+		rc = rc ?: vtd_attach_at(v, pasid, hwpt);
 		while (__atomic_load_n(&e.done, __ATOMIC_ACQUIRE) < round)
 			;
 		dirty_only(v, 0);
-		missed += pdma_run(v, PDMA_WRITE, 1, iova + 8, round) != PDMA_DONE ||
+		missed += pdma_run(v, PDMA_WRITE, pasid, iova + 8, round) != PDMA_DONE ||
 			  dirty_only(v, A) != 1;
-		rc = rc ?: vtd_detach_pasid(v, 1);
+		rc = rc ?: pasid == NO_PASID ? vtd_detach(v) : vtd_detach_pasid(v, pasid);
 	}
 	pthread_join(thread, NULL);
 	return rc || e.rc ? -1 : missed;
@@ -656,7 +739,8 @@ TEST_F_TIMEOUT(dirty, begins_while_nesting, SLOW)
 
 	if (!vtd_is_pdma(v))
 		SKIP(return, NO_DMA, v->bdf);
-	EXPECT_EQ(0, missed_writes(v, self->hwpt, IOVA));
+	EXPECT_EQ(0, missed_writes(v, 1, self->hwpt, IOVA));
+	EXPECT_EQ(0, missed_writes(v, NO_PASID, self->hwpt, IOVA));
 }
 
 /*
