@@ -417,4 +417,77 @@ TEST_F_TIMEOUT(unplug, with_a_viommu, SLOW)
 	EXPECT_EQ(interrupts, interrupts_of(self->name));
 }
 
+/* Levels of a second stage that a unit walks. */
+#define CAP_SAGAW(cap)	((cap) >> 8 & 0x1f)
+
+/* A device behind each of two units that have no such level in common. */
+FIXTURE(differ)
+{
+	struct vtd v[2];
+	uint32_t parent[2], nested[2];
+};
+
+static int make_nested(struct vtd *memory, struct vtd *v, uint32_t *parent, uint32_t *nested)
+{
+	struct iommu_hwpt_vtd_s1 s1 = { .addr_width = 48, .pgtbl_addr = vtd_new_table(memory) };
+	int rc;
+
+	vtd_set(memory, s1.pgtbl_addr, IOVA, gpa_of(A), FS_LEAF);
+	rc = vtd_alloc_hwpt(v, memory->ioas, IOMMU_HWPT_ALLOC_NEST_PARENT | IOMMU_HWPT_ALLOC_PASID,
+			    NULL, 0, parent);
+	return rc ?: vtd_alloc_hwpt(v, *parent, IOMMU_HWPT_ALLOC_PASID, &s1, 0, nested);
+}
+
+FIXTURE_SETUP(differ)
+{
+	struct vtd *v = &self->v[0], *other = &self->v[1];
+	unsigned int i;
+
+	vtd_none(other);
+	ASSERT_SET_UP(return, pdma_setup(v, 0), v);
+	if (!vtd_is_pdma(v) || !pdma_find_another(v, other))
+		SKIP(return, "there are no two devices of this kind");
+	ASSERT_EQ(0, pdma_take_another(v, other))
+		TH_LOG("%s", other->why);
+	if (CAP_SAGAW(v->hw.cap_reg) & CAP_SAGAW(other->hw.cap_reg))
+		SKIP(return, "both units walk as many levels");
+	for (i = 0; i < ARRAY_SIZE(self->v); i++)
+		ASSERT_EQ(0, make_nested(v, &self->v[i], &self->parent[i], &self->nested[i]));
+}
+
+FIXTURE_TEARDOWN(differ)
+{
+	vtd_release(&self->v[1]);
+	vtd_release(&self->v[0]);
+}
+
+static uint64_t read_at(struct vtd *v, uint32_t pasid)
+{
+	if (pdma_run(v, PDMA_READ, pasid, IOVA, SENTINEL) != PDMA_DONE)
+		return REFUSED;
+	return pdma_buffer(v);
+}
+
+/* What is nested is for whom its parent is for. Who is refused stays as it was. */
+TEST_F(differ, refused)
+{
+	unsigned int i, n;
+
+	for (i = 0; i < ARRAY_SIZE(self->v); i++) {
+		const uint32_t others[] = { self->parent[1 - i], self->nested[1 - i] };
+		struct vtd *v = &self->v[i];
+
+		ASSERT_EQ(0, vtd_attach(v, self->nested[i]));
+		ASSERT_EQ(0, vtd_attach_pasid(v, 2, self->nested[i]));
+		for (n = 0; n < ARRAY_SIZE(others); n++) {
+			EXPECT_EQ(-EINVAL, vtd_attach(v, others[n]));
+			EXPECT_EQ(-EINVAL, vtd_attach_pasid(v, 1, others[n]));
+			EXPECT_EQ(-EINVAL, vtd_attach_pasid(v, 2, others[n]));
+			EXPECT_EQ(TOKEN(A), read_at(v, NO_PASID));
+			EXPECT_EQ(REFUSED, read_at(v, 1));
+			EXPECT_EQ(TOKEN(A), read_at(v, 2));
+		}
+	}
+}
+
 TEST_HARNESS_MAIN
