@@ -13,6 +13,7 @@
 
 #include "kselftest_harness.h"
 #include "vtd_pdma.h"
+#include "vtd_sweep.h"
 #include "pasid_dma/pasid_dma.h"
 
 #define HUGE	(2UL << 20)
@@ -418,6 +419,7 @@ TEST_F(sva, outlived)
 {
 	struct told *told = shared_memory();
 	struct sva other = self->s;
+	bool traced;
 	int pidfd;
 	pid_t child;
 
@@ -437,7 +439,14 @@ TEST_F(sva, outlived)
 	/* Its page table is gone, and what lies there now is somebody else's. */
 	EXPECT_NE(PDMA_DONE, transfer(&other, PDMA_READ, self->page, 0));
 	EXPECT_NE(PDMA_DONE, transfer(&other, PDMA_WRITE, self->page, NEW));
+	/*
+	 * Only now is what it asked for drained, which begins with a wait with nothing but
+	 * a fence and ends with the caches.
+	 */
+	traced = !trace_start();
 	unbind_process(&other);
+	if (traced)
+		EXPECT_TRUE(trace_stop(" 0x200000045 ", " p_iotlb_inv "));
 	EXPECT_NE(PDMA_DONE, transfer(&other, PDMA_READ, self->page, 0));
 	EXPECT_EQ(PDMA_DONE, transfer(&self->s, PDMA_READ, self->page, 0));
 	EXPECT_EQ(OLD, pdma_buffer(&self->s.v));
@@ -463,6 +472,81 @@ TEST_F(sva, unbound_in_mid_dma)
 		EXPECT_EQ(PDMA_DONE, transfer(&self->s, PDMA_READ, self->page, 0));
 		ASSERT_EQ(0, munmap(fresh, 16 * PG));
 	}
+}
+
+/* One run of a sweep, by a process that nothing was bound to before. */
+struct run {
+	struct sweep s;
+	int rc, again;		/* of the bind in which a step fails, and of the next one */
+	uint32_t pasid;
+	unsigned int bound, unbound;	/* how transfers ended then */
+	uint64_t read;
+};
+
+static int run_of_bind(struct run *r, struct sva s, uint64_t *page)
+{
+	unsigned int n = r->s.n;
+
+	*page = NEW;
+	s.fd = open("/dev/pasid_dma", O_RDWR | O_CLOEXEC);
+	if (s.fd < 0)
+		return 1;
+	sweep_begin(&r->s);
+	r->s.n = n;
+	if (!sweep_arm(&r->s))
+		return 1;
+	r->rc = sweep_disarm(&r->s, ioctl(s.fd, PASID_DMA_BIND, &s.pasid) ? -errno : 0);
+	if (r->rc)
+		r->again = ioctl(s.fd, PASID_DMA_BIND, &s.pasid) ? -errno : 0;
+	r->pasid = s.pasid;
+	r->bound = transfer(&s, PDMA_READ, page, 0);
+	r->read = pdma_buffer(&s.v);
+	unbind_process(&s);
+	r->unbound = transfer(&s, PDMA_READ, page, 0);
+	return 0;
+}
+
+/* Each step of a bind fails once: it says so, leaves nothing behind, and the next works. */
+TEST_F_TIMEOUT(sva, bind_fails, 120)
+{
+	struct run *r = (void *)shared_memory();
+	unsigned int failed = 0;
+	uint32_t first = 0;
+	int status;
+	pid_t child;
+
+	if (access("/proc/self/fail-nth", F_OK))
+		SKIP(return, "fault injection is not enabled in the kernel");
+	ASSERT_NE(NULL, r);
+	/* What the device has as long as anybody is bound comes and goes, too. */
+	unbind_process(&self->s);
+	do {
+		child = fork();
+		ASSERT_LE(0, child);
+		if (!child)
+			_exit(run_of_bind(r, self->s, self->page));
+		ASSERT_EQ(child, waitpid(child, &status, 0));
+		ASSERT_EQ(0, status);
+		/* The last one is of a PASID that cannot be had. */
+		EXPECT_TRUE(!r->rc || r->rc == -ENOMEM || r->rc == -EFAULT || r->rc == -ENOSPC)
+			TH_LOG("%d in run %u", r->rc, r->s.n);
+		EXPECT_TRUE(r->s.hit || !r->rc)
+			TH_LOG("%d in run %u, where nothing failed", r->rc, r->s.n);
+		EXPECT_EQ(0, r->again)
+			TH_LOG("after %d in run %u", r->rc, r->s.n);
+		EXPECT_EQ(PDMA_DONE, r->bound);
+		EXPECT_EQ(NEW, r->read);
+		EXPECT_NE(PDMA_DONE, r->unbound);
+		failed += r->rc != 0;
+		first = first ?: r->pasid;
+	} while (r->s.hit);
+	TH_LOG("%u steps failed, %u with an error", r->s.n - 1, failed);
+	EXPECT_LT(4, failed);
+	/* Some processes may be on their way, but not all have kept their PASID. */
+	EXPECT_GT(first + failed / 2, r->pasid);
+	ASSERT_EQ(0, bind_process(&self->s));
+	EXPECT_EQ(PDMA_DONE, transfer(&self->s, PDMA_READ, self->page, 0));
+	EXPECT_EQ(OLD, pdma_buffer(&self->s.v));
 }
 
 TEST_HARNESS_MAIN
