@@ -618,6 +618,66 @@ TEST_F(nested, invalid_stage_1)
 		EXPECT_EQ(TOKEN(A), dev_read(v, IOVA));
 }
 
+/* What comes of each combination of flags, data types and lengths on a parent. */
+static int nested_errno(uint32_t flags, uint32_t type, uint32_t len)
+{
+	if (!type != !len)
+		return -EINVAL;
+	if (flags & ~(IOMMU_HWPT_FAULT_ID_VALID | IOMMU_HWPT_ALLOC_PASID) ||
+	    type != IOMMU_HWPT_DATA_VTD_S1)
+		return -EOPNOTSUPP;
+	return len == sizeof(struct iommu_hwpt_vtd_s1) ? 0 : -EINVAL;
+}
+
+TEST_F(nested, flags_types_and_lengths)
+{
+	static const uint32_t lengths[] = { 0, 1, 8, 16, 23, 24, 25, 32, 40 };
+	static const uint32_t types[] = {
+		IOMMU_HWPT_DATA_NONE, IOMMU_HWPT_DATA_VTD_S1, IOMMU_HWPT_DATA_ARM_SMMUV3, 3, 77,
+	};
+	struct iommu_fault_alloc fault = { .size = sizeof(fault) };
+	struct vtd *v = &self->v;
+	union {
+		struct iommu_hwpt_vtd_s1 s1;
+		char room[40];
+	} data = { .s1 = { .pgtbl_addr = self->root, .addr_width = 48 } };
+	unsigned int flags, t, l;
+
+	ASSERT_EQ(0, ioctl(v->iommufd, IOMMU_FAULT_QUEUE_ALLOC, &fault));
+	/* All flags that there are, and one more. */
+	for (flags = 0; flags < 1 << 5; flags++) {
+		for (t = 0; t < ARRAY_SIZE(types); t++) {
+			for (l = 0; l < ARRAY_SIZE(lengths); l++) {
+				int want = nested_errno(flags, types[t], lengths[l]), rc;
+				struct iommu_hwpt_alloc cmd = {
+					.size = sizeof(cmd),
+					.flags = flags,
+					.dev_id = v->dev_id,
+					.pt_id = v->parent,
+					.data_type = types[t],
+					.data_len = lengths[l],
+					.data_uptr = (uintptr_t)&data,
+					.fault_id = fault.out_fault_id,
+				};
+
+				rc = ioctl(v->iommufd, IOMMU_HWPT_ALLOC, &cmd) ? -errno : 0;
+				EXPECT_EQ(want, rc)
+					TH_LOG("flags %#x, type %u, length %u", flags, types[t],
+					       lengths[l]);
+				if (!rc)
+					EXPECT_EQ(0, vtd_destroy(v, cmd.out_hwpt_id));
+				/* A table of the kernel's takes no data. */
+				if (!types[t] || !lengths[l])
+					continue;
+				cmd.pt_id = v->ioas;
+				EXPECT_EQ(-1, ioctl(v->iommufd, IOMMU_HWPT_ALLOC, &cmd));
+				EXPECT_EQ(EOPNOTSUPP, errno);
+			}
+		}
+	}
+	close(fault.out_fault_fd);
+}
+
 /* The hardware knows a stage-1 table on one parent in one mode only. */
 TEST_F(nested, one_mode_for_a_table)
 {
