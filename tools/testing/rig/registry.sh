@@ -49,6 +49,7 @@ nested_viommu|rust|600|a guest that has a VT-d: its devices, its domain-ids, its
 nested_fail_nth|rust|300|what a VMM does with a vIOMMU, each step failing once
 nested_units|rust|300|two units, one of which is unplugged, with a vIOMMU on each
 nested_units_levels|rust|120|domains of one of two units that the other one cannot walk
+nested_units_snoop|rust|120|the same where one unit snoops and the other cannot
 sva|rust|120|a device in the memory of processes: what they unmap, protect and leave behind
 nested_silent|rust|300|a device that does not answer the IOMMU, beside one that does
 nested_nvme|rust|300|nested with DMA by an NVMe drive, taken from its driver and given back

@@ -420,22 +420,40 @@ TEST_F_TIMEOUT(unplug, with_a_viommu, SLOW)
 /* Levels of a second stage that a unit walks. */
 #define CAP_SAGAW(cap)	((cap) >> 8 & 0x1f)
 
-/* A device behind each of two units that have no such level in common. */
+/* What the kernel and a guest have on one unit. */
+struct made {
+	uint32_t plain, parent, nested;
+};
+
+/* A device behind each of two units that are not the same. */
 FIXTURE(differ)
 {
 	struct vtd v[2];
-	uint32_t parent[2], nested[2];
+	struct made made[2];
 };
 
-static int make_nested(struct vtd *memory, struct vtd *v, uint32_t *parent, uint32_t *nested)
+static int make_all(struct vtd *memory, struct vtd *v, struct made *made)
 {
 	struct iommu_hwpt_vtd_s1 s1 = { .addr_width = 48, .pgtbl_addr = vtd_new_table(memory) };
+	uint32_t flags = IOMMU_HWPT_ALLOC_PASID;
 	int rc;
 
 	vtd_set(memory, s1.pgtbl_addr, IOVA, gpa_of(A), FS_LEAF);
-	rc = vtd_alloc_hwpt(v, memory->ioas, IOMMU_HWPT_ALLOC_NEST_PARENT | IOMMU_HWPT_ALLOC_PASID,
-			    NULL, 0, parent);
-	return rc ?: vtd_alloc_hwpt(v, *parent, IOMMU_HWPT_ALLOC_PASID, &s1, 0, nested);
+	rc = vtd_alloc_hwpt(v, memory->ioas, flags, NULL, 0, &made->plain);
+	rc = rc ?: vtd_alloc_hwpt(v, memory->ioas, flags | IOMMU_HWPT_ALLOC_NEST_PARENT, NULL, 0,
+				  &made->parent);
+	return rc ?: vtd_alloc_hwpt(v, made->parent, flags, &s1, 0, &made->nested);
+}
+
+static bool levels_differ(struct vtd *v, struct vtd *other)
+{
+	return !(CAP_SAGAW(v->hw.cap_reg) & CAP_SAGAW(other->hw.cap_reg));
+}
+
+/* Whether all is snooped of what is made for one, and the other cannot see to that. */
+static bool snoops_more(struct vtd *v, struct vtd *other)
+{
+	return v->hw.ecap_reg & ~other->hw.ecap_reg & ECAP_SC;
 }
 
 FIXTURE_SETUP(differ)
@@ -449,10 +467,10 @@ FIXTURE_SETUP(differ)
 		SKIP(return, "there are no two devices of this kind");
 	ASSERT_EQ(0, pdma_take_another(v, other))
 		TH_LOG("%s", other->why);
-	if (CAP_SAGAW(v->hw.cap_reg) & CAP_SAGAW(other->hw.cap_reg))
-		SKIP(return, "both units walk as many levels");
+	if (!levels_differ(v, other) && !snoops_more(v, other) && !snoops_more(other, v))
+		SKIP(return, "both units snoop, and walk as many levels, or neither does");
 	for (i = 0; i < ARRAY_SIZE(self->v); i++)
-		ASSERT_EQ(0, make_nested(v, &self->v[i], &self->parent[i], &self->nested[i]));
+		ASSERT_EQ(0, make_all(v, &self->v[i], &self->made[i]));
 }
 
 FIXTURE_TEARDOWN(differ)
@@ -474,18 +492,32 @@ TEST_F(differ, refused)
 	unsigned int i, n;
 
 	for (i = 0; i < ARRAY_SIZE(self->v); i++) {
-		const uint32_t others[] = { self->parent[1 - i], self->nested[1 - i] };
-		struct vtd *v = &self->v[i];
+		struct vtd *v = &self->v[i], *other = &self->v[1 - i];
+		bool levels = levels_differ(v, other), snoop = snoops_more(other, v);
+		const struct {
+			uint32_t id;
+			bool refused;
+		} others[] = {
+			{ self->made[1 - i].plain, snoop },
+			{ self->made[1 - i].parent, levels || snoop },
+			{ self->made[1 - i].nested, levels || snoop },
+		};
 
-		ASSERT_EQ(0, vtd_attach(v, self->nested[i]));
-		ASSERT_EQ(0, vtd_attach_pasid(v, 2, self->nested[i]));
 		for (n = 0; n < ARRAY_SIZE(others); n++) {
-			EXPECT_EQ(-EINVAL, vtd_attach(v, others[n]));
-			EXPECT_EQ(-EINVAL, vtd_attach_pasid(v, 1, others[n]));
-			EXPECT_EQ(-EINVAL, vtd_attach_pasid(v, 2, others[n]));
-			EXPECT_EQ(TOKEN(A), read_at(v, NO_PASID));
-			EXPECT_EQ(REFUSED, read_at(v, 1));
-			EXPECT_EQ(TOKEN(A), read_at(v, 2));
+			int want = others[n].refused ? -EINVAL : 0;
+
+			ASSERT_EQ(0, vtd_attach(v, self->made[i].nested));
+			ASSERT_EQ(0, vtd_attach_pasid(v, 2, self->made[i].nested));
+			EXPECT_EQ(want, vtd_attach(v, others[n].id));
+			EXPECT_EQ(want, vtd_attach_pasid(v, 1, others[n].id));
+			EXPECT_EQ(want, vtd_attach_pasid(v, 2, others[n].id));
+			if (want) {
+				EXPECT_EQ(TOKEN(A), read_at(v, NO_PASID));
+				EXPECT_EQ(REFUSED, read_at(v, 1));
+				EXPECT_EQ(TOKEN(A), read_at(v, 2));
+			} else {
+				EXPECT_EQ(0, vtd_detach_pasid(v, 1));
+			}
 		}
 	}
 }
