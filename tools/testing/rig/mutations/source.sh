@@ -4,7 +4,7 @@
 # Mutations of the drivers' sources, from the lists beside this file. Sourced by test.
 #
 # Built from a tree with one of them, tested with the suite that the list names, or the one that
-# is given.
+# is given. `vtd MODE` is that mode of the script.
 
 # source_mutations LIST FOLDER [SUITE]
 source_mutations()
@@ -30,9 +30,13 @@ source_mutations()
 			say "  $number does not build: $what (${log#"$TOP"/}/$number.log)"
 		else
 			failed=
-			APPEND="rig.args=$args" boot_suite "$RIG/suites/${suite:-$3}.suite" "$name" \
-				mutant 300 >>"$log/$number.log" ||
-				failed="the boot: $(tail -n 1 "$log/$number.log")"
+			if [ "$suite" = vtd ]; then
+				name=vtd-mutant-$args
+				"$RIG/vtd" mutant "$args" >>"$log/$number.log" </dev/null
+			else
+				APPEND="rig.args=$args" boot_suite "$RIG/suites/${suite:-$3}.suite" \
+					"$name" mutant 300 >>"$log/$number.log"
+			fi || failed="the boot: $(tail -n 1 "$log/$number.log")"
 			failed="$(failing "$BUILD/log/run/$name/tap.log" | paste -sd' ')$failed"
 			if [ -n "$failed" ]; then
 				PASSED=$((PASSED + 1))
