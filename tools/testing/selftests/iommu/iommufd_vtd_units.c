@@ -352,71 +352,6 @@ TEST_F(units, faults)
 	close(fd_b);
 }
 
-/* The test that unplugs comes last, as PCI may find no room for what comes back. */
-FIXTURE(unplug)
-{
-	struct vtd v;
-	struct unit unit;
-	char name[32];
-};
-
-FIXTURE_SETUP(unplug)
-{
-	struct vtd *v = &self->v, other;
-	int rc;
-
-	ASSERT_SET_UP(return, pdma_setup(v, 0), v);
-	if (!unpluggable(v->bdf) && pdma_find_another(v, &other) && unpluggable(other.bdf)) {
-		vtd_release(v);
-		setenv("VTD_DEVICE", other.bdf, 1);
-		ASSERT_SET_UP(return, pdma_setup(v, 0), v);
-	}
-	if (!vtd_is_pdma(v) || !unpluggable(v->bdf))
-		SKIP(return, "no unit can be unplugged here");
-	ASSERT_EQ(0, unit_of(v->bdf, self->name));
-	rc = make_viommu(&self->unit, v, v);
-	if (rc == -EOPNOTSUPP)
-		SKIP(return, "this kernel has no vIOMMU for VT-d");
-	ASSERT_EQ(0, rc);
-	ASSERT_EQ(0, make_guest(&self->unit, v, A));
-}
-
-FIXTURE_TEARDOWN(unplug)
-{
-	vtd_release(&self->v);
-}
-
-/*
- * A unit is not removed while it has a vIOMMU, which may be there for longer than its
- * devices, nor is it set up anew.
- */
-TEST_F_TIMEOUT(unplug, with_a_viommu, SLOW)
-{
-	struct unit *u = &self->unit;
-	struct vtd *v = &self->v;
-	unsigned int interrupts;
-	ino_t unit;
-
-	ASSERT_EQ(0, vtd_attach(v, u->hwpt));
-	EXPECT_EQ(TOKEN(A), get_by(u, 0, NO_PASID));
-	unit = which("class/iommu", self->name);
-	interrupts = interrupts_of(self->name);
-	ASSERT_NE(0, unit);
-	ASSERT_LT(0, interrupts);
-	vtd_close_device(v);
-	ASSERT_EQ(0, replug(v->bdf));
-	EXPECT_EQ(unit, which("class/iommu", self->name));
-	EXPECT_EQ(interrupts, interrupts_of(self->name));
-	ASSERT_EQ(0, vtd_destroy(v, u->hwpt));
-	ASSERT_EQ(0, replug(v->bdf));
-	EXPECT_EQ(unit, which("class/iommu", self->name));
-	EXPECT_EQ(interrupts, interrupts_of(self->name));
-	ASSERT_EQ(0, vtd_destroy(v, u->viommu));
-	ASSERT_EQ(0, replug(v->bdf));
-	EXPECT_NE(unit, which("class/iommu", self->name));
-	EXPECT_EQ(interrupts, interrupts_of(self->name));
-}
-
 /* Levels of a second stage that a unit walks. */
 #define CAP_SAGAW(cap)	((cap) >> 8 & 0x1f)
 
@@ -520,6 +455,71 @@ TEST_F(differ, refused)
 			}
 		}
 	}
+}
+
+/* The test that unplugs comes last, as PCI may find no room for what comes back. */
+FIXTURE(unplug)
+{
+	struct vtd v;
+	struct unit unit;
+	char name[32];
+};
+
+FIXTURE_SETUP(unplug)
+{
+	struct vtd *v = &self->v, other;
+	int rc;
+
+	ASSERT_SET_UP(return, pdma_setup(v, 0), v);
+	if (!unpluggable(v->bdf) && pdma_find_another(v, &other) && unpluggable(other.bdf)) {
+		vtd_release(v);
+		setenv("VTD_DEVICE", other.bdf, 1);
+		ASSERT_SET_UP(return, pdma_setup(v, 0), v);
+	}
+	if (!vtd_is_pdma(v) || !unpluggable(v->bdf))
+		SKIP(return, "no unit can be unplugged here");
+	ASSERT_EQ(0, unit_of(v->bdf, self->name));
+	rc = make_viommu(&self->unit, v, v);
+	if (rc == -EOPNOTSUPP)
+		SKIP(return, "this kernel has no vIOMMU for VT-d");
+	ASSERT_EQ(0, rc);
+	ASSERT_EQ(0, make_guest(&self->unit, v, A));
+}
+
+FIXTURE_TEARDOWN(unplug)
+{
+	vtd_release(&self->v);
+}
+
+/*
+ * A unit is not removed while it has a vIOMMU, which may be there for longer than its
+ * devices, nor is it set up anew.
+ */
+TEST_F_TIMEOUT(unplug, with_a_viommu, SLOW)
+{
+	struct unit *u = &self->unit;
+	struct vtd *v = &self->v;
+	unsigned int interrupts;
+	ino_t unit;
+
+	ASSERT_EQ(0, vtd_attach(v, u->hwpt));
+	EXPECT_EQ(TOKEN(A), get_by(u, 0, NO_PASID));
+	unit = which("class/iommu", self->name);
+	interrupts = interrupts_of(self->name);
+	ASSERT_NE(0, unit);
+	ASSERT_LT(0, interrupts);
+	vtd_close_device(v);
+	ASSERT_EQ(0, replug(v->bdf));
+	EXPECT_EQ(unit, which("class/iommu", self->name));
+	EXPECT_EQ(interrupts, interrupts_of(self->name));
+	ASSERT_EQ(0, vtd_destroy(v, u->hwpt));
+	ASSERT_EQ(0, replug(v->bdf));
+	EXPECT_EQ(unit, which("class/iommu", self->name));
+	EXPECT_EQ(interrupts, interrupts_of(self->name));
+	ASSERT_EQ(0, vtd_destroy(v, u->viommu));
+	ASSERT_EQ(0, replug(v->bdf));
+	EXPECT_NE(unit, which("class/iommu", self->name));
+	EXPECT_EQ(interrupts, interrupts_of(self->name));
 }
 
 TEST_HARNESS_MAIN
