@@ -187,11 +187,6 @@ __rust_helper struct user_struct *rust_helper_iommu_current_user(void)
 	return current_user();
 }
 
-__rust_helper struct mm_struct *rust_helper_iommu_current_mm(void)
-{
-	return current->mm;
-}
-
 __rust_helper void rust_helper_iommu_get_uid(struct user_struct *user)
 {
 	get_uid(user);

@@ -9,7 +9,10 @@ use crate::runs::{
     Run,
     Runs, //
 };
-use core::ptr;
+use core::{
+    mem,
+    ptr, //
+};
 use kernel::{
     alloc::flags::__GFP_NOWARN,
     bindings,
@@ -215,12 +218,12 @@ fn take_huge(source: &Source, writable: bool, index: usize, most: usize, runs: &
     let Source::User(mm, start) = source else {
         return 0;
     };
-    if most < LEAST || !is_current(mm) {
+    let task = current!();
+    let Some(mm) = task.mm().filter(|its| most >= LEAST && is(its, mm)) else {
         return 0;
-    }
+    };
     let mut done = 0;
-    // SAFETY: It is the current process's, which has it.
-    unsafe { bindings::mmap_read_lock(mm.as_raw()) };
+    let _lock = mm.mmap_read_lock();
     for _ in 0..AT_ONCE {
         let at = start + (index + done) * PAGE_SIZE;
         // SAFETY: The lock is held.
@@ -246,8 +249,6 @@ fn take_huge(source: &Source, writable: bool, index: usize, most: usize, runs: &
         }
         done += len;
     }
-    // SAFETY: It is held.
-    unsafe { bindings::mmap_read_unlock(mm.as_raw()) };
     done
 }
 
@@ -302,15 +303,14 @@ impl Pages {
         } else {
             let mm = mm.mmget_not_zero().ok_or(EFAULT)?;
             let mut locked = 1;
-            // SAFETY: The process's memory is there.
-            unsafe { bindings::mmap_read_lock(mm.as_raw()) };
-            // SAFETY: As above, and the lock is held; there is room for so many.
+            let lock = mm.mmap_read_lock();
+            // SAFETY: The process's memory is there, and its lock held; there is room for so many.
             let ret = unsafe {
                 bindings::pin_user_pages_remote(mm.as_raw(), at, most, flags, array, &mut locked)
             };
-            if locked != 0 {
-                // SAFETY: It is held still.
-                unsafe { bindings::mmap_read_unlock(mm.as_raw()) };
+            if locked == 0 {
+                // It was let go of there.
+                mem::forget(lock);
             }
             count(ret)?
         };
@@ -432,10 +432,14 @@ fn pages_of(folio: *mut bindings::folio) -> usize {
     unsafe { bindings::iommu_folio_nr_pages(folio) }
 }
 
+/// Whether both are the same memory.
+fn is(one: &Mm, other: &Mm) -> bool {
+    ptr::eq(one.as_raw(), other.as_raw())
+}
+
 /// Whether this is the memory of the current process.
 pub(crate) fn is_current(mm: &Mm) -> bool {
-    // SAFETY: It is about the current task.
-    ptr::eq(mm.as_raw(), unsafe { bindings::iommu_current_mm() })
+    current!().mm().is_some_and(|its| is(its, mm))
 }
 
 /// Unpins each page once, after it was written to, if it may have been.
@@ -499,14 +503,11 @@ pub(super) unsafe fn copy_remote(
     let flags = if write { bindings::FOLL_WRITE } else { 0 };
     let (offset, at) = (at % PAGE_SIZE, at & !(PAGE_SIZE - 1));
     let mut page = ptr::null_mut();
-    // SAFETY: The process's memory is there, and its lock held where it has to be.
-    let ret = unsafe {
-        let mm = mm.as_raw();
-        bindings::mmap_read_lock(mm);
-        let ret = bindings::pin_user_pages_remote(mm, at, 1, flags, &mut page, ptr::null_mut());
-        bindings::mmap_read_unlock(mm);
-        ret
-    };
+    let (raw, locked) = (mm.as_raw(), ptr::null_mut());
+    let lock = mm.mmap_read_lock();
+    // SAFETY: The process's memory is there, and its lock held; there is room for one.
+    let ret = unsafe { bindings::pin_user_pages_remote(raw, at, 1, flags, &mut page, locked) };
+    drop(lock);
     Some(count(ret).map(|_| {
         // SAFETY: It was pinned just now, for this; the caller has so many bytes.
         unsafe {
