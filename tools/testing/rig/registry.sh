@@ -60,6 +60,7 @@ crates|rust|120|the crates with which cloud-hypervisor opens /dev/iommu: DMA, ne
 '
 # Not in CI: by name only.
 MORE='
+generic_pt|host|900|upstream'\''s KUnit tests of generic page tables, with ours, on user mode Linux
 mutations|rust|300|the nested suite fails when a rule of the hardware is broken
 mock_mutations|rust|3000|each behaviour of the mock driver broken once: a kselftest must fail
 viommu_mutations|rust|3000|each behaviour of VT-d'\''s vIOMMUs broken once: a kselftest must fail
@@ -71,7 +72,7 @@ nested_strict|rust|300|nested with iommu.strict=1
 nested_hard_pt|rust|300|nested_hard with iommu=pt
 nested_hard_strict|rust|300|nested_hard with iommu.strict=1
 nested_hard_cm|rust|300|nested_hard with caching mode, snoop control and a 5-level stage 1
-vtd|rust|3000|stock QEMU'\''s VT-d in 32 modes, devices behind it under load
+vtd|rust|3000|stock QEMU'\''s VT-d in all its modes, devices behind it under load
 vtd_driver|rust|3000|vfio_driver with iommufd in 18 modes of VT-d
 lockup|debug|600|most of the memory in pages of 4 KiB: no processor is away for long
 nested_fuzz|rust|600|600,000 ioctls at random, a device behind VT-d among the mock ones
