@@ -269,17 +269,13 @@ pub(crate) fn tear_down(dev: &Device<'_>) -> Result {
     let Some(dir) = dev.directory() else {
         return Ok(());
     };
+    let its = |entry: &Context, _| entry.names(dir.phys());
     let mut result = entries::tear_down(dev, RID, false);
-    dev.each_source_id(|_, sid| {
-        result = result.and(clear(dev, sid, |entry, _| entry.names(dir.phys())));
-        Ok(())
-    })?;
+    result = result.and(clear_each(dev, its));
     if dev.is_bridge() {
         // In whose name it forwarded is not known any more: its secondary bus went before it.
         for bus in 0..=u8::MAX {
-            result = result.and(clear(dev, u16::from(bus) << 8, |entry, _| {
-                entry.names(dir.phys())
-            }));
+            result = result.and(clear(dev, u16::from(bus) << 8, its));
         }
     }
     result
@@ -313,6 +309,20 @@ fn clear(dev: &Device<'_>, sid: u16, its: impl Fn(&Context, bool) -> bool) -> Re
     result
 }
 
+/// The same for each source-id that the device's requests may come with.
+///
+/// # Errors
+///
+/// The first of the invalidation queue; the entries are absent nonetheless.
+fn clear_each(dev: &Device<'_>, its: impl Fn(&Context, bool) -> bool) -> Result {
+    let mut result = Ok(());
+    dev.each_source_id(|_, sid| {
+        result = result.and(clear(dev, sid, &its));
+        Ok(())
+    })?;
+    result
+}
+
 /// What the end of a context entry takes, when no PASID entry below it is present any more. Of a
 /// domain-id of a crashed kernel's that there is not, nothing is cached.
 fn plan(dev: &Device<'_>, did: u16, sid: u16, inherited: bool) -> Plan {
@@ -340,12 +350,7 @@ pub(crate) fn take_over(dev: &Device<'_>) -> Result {
     if dev.unit().scalable() {
         return set_up(dev);
     }
-    let mut result = Ok(());
-    dev.each_source_id(|_, sid| {
-        result = result.and(clear(dev, sid, |_, inherited| inherited));
-        Ok(())
-    })?;
-    result
+    clear_each(dev, |_, inherited| inherited)
 }
 
 /// Makes sure that there is room for the context entry of each source-id that the device's requests
@@ -403,8 +408,8 @@ pub(crate) fn pass_through(dev: &Device<'_>) -> Result {
 /// Those of [`write`].
 fn write_legacy(dev: &Device<'_>, sid: u16, entry: &Context) -> Result {
     let caps = dev.unit().caps();
-    let theirs = |was: &Context| was.did() != entry.did() && shared(dev, sid, was.did());
-    if present(dev, sid).is_some_and(|was| theirs(&was)) {
+    let theirs = |was: Context| was.did() != entry.did() && shared(dev, sid, was.did());
+    if present(dev, sid).is_some_and(theirs) {
         return Ok(());
     }
     write(
