@@ -44,25 +44,13 @@ static int make_hwpt(struct vtd *v, unsigned int page, uint32_t *ioas, uint32_t 
 	return rc ?: vtd_alloc_hwpt(v, *ioas, 0, NULL, 0, hwpt);
 }
 
-static bool in_legacy_mode(void)
-{
-	char line[4096] = "";
-	FILE *f = fopen("/proc/cmdline", "r");
-
-	if (f && !fgets(line, sizeof(line), f))
-		line[0] = 0;
-	if (f)
-		fclose(f);
-	return strstr(line, "sm_off");
-}
-
 FIXTURE_SETUP(legacy)
 {
 	struct vtd *v = &self->v;
 	int rc;
 
 	vtd_none(v);
-	if (!in_legacy_mode())
+	if (!vtd_legacy_by_request())
 		SKIP(return, "not asked for legacy mode (intel_iommu=on,sm_off)");
 	self->how = variant->how;
 	rc = vtd_take_device(v, PDMA_ID);

@@ -185,6 +185,20 @@ static inline bool vtd_search(struct vtd *v, uint32_t id,
 	return found;
 }
 
+/* Whether the kernel was told not to use scalable mode. */
+static inline bool vtd_legacy_by_request(void)
+{
+	char line[4096] = "";
+	FILE *f = fopen("/proc/cmdline", "r");
+
+	if (f) {
+		if (!fgets(line, sizeof(line), f))
+			line[0] = 0;
+		fclose(f);
+	}
+	return strstr(line, "sm_off");
+}
+
 /* The device to use: VTD_DEVICE=bdf, or the first one with @id. */
 static inline bool vtd_find(struct vtd *v, uint32_t id)
 {

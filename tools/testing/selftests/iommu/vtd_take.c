@@ -44,19 +44,6 @@ static uint64_t ecap_of(const char *bdf)
 	return value;
 }
 
-static bool legacy_by_request(void)
-{
-	char line[4096] = "";
-	FILE *f = fopen("/proc/cmdline", "r");
-
-	if (f) {
-		if (!fgets(line, sizeof(line), f))
-			line[0] = 0;
-		fclose(f);
-	}
-	return strstr(line, "sm_off");
-}
-
 /* Whether another device of the group has a driver: no device of it can be had then. */
 static bool shared(struct vtd *v)
 {
@@ -110,7 +97,7 @@ static bool free_for_tests(struct vtd *v, const struct vtd_engine *engine)
 		return because(v, "its VT-d unit has no scalable mode");
 	if (!(ecap & ECAP_NEST) || !(ecap & ECAP_FLTS) || !(ecap & ECAP_SLTS))
 		return because(v, "its VT-d unit does not nest");
-	if (legacy_by_request())
+	if (vtd_legacy_by_request())
 		return because(v, "VT-d is in legacy mode, as the command line has sm_off");
 	return !shared(v) && !(engine && engine->in_use && engine->in_use(v));
 }
