@@ -154,6 +154,26 @@ kernel_tree()
 	fi
 }
 
+# Which LLVM builds the kernel, in the words of its Makefile.
+llvm()
+{
+	if [ "$TOOLCHAIN" = root ]; then printf -- -22; else printf '%s' "${LLVM:-1}"; fi
+}
+
+# kernel_make FOLDER WORDS...: `make` in the kernel tree; what it makes goes to FOLDER.
+kernel_make()
+{
+	local out=$1 env=()
+	shift
+	# bindgen reads the headers with the libclang of its own package, which it
+	# knows; the warnings of a newer clang are none of its business.
+	[ "$TOOLCHAIN" != root ] || env=(LIBCLANG_PATH=/usr/lib/llvm-19/lib
+		BINDGEN_EXTRA_CLANG_ARGS=-Wno-unknown-warning-option)
+	in_root env "${env[@]}" KBUILD_BUILD_TIMESTAMP='1 Jan 2026 UTC' KBUILD_BUILD_USER=iommufd \
+		KBUILD_BUILD_HOST=rig make -s -C "$(kernel_tree)" O="$(seen "$out")" \
+		LLVM="$(llvm)" V="$V" -j"$JOBS" "$@"
+}
+
 # copy_build NAME: what was compiled for build/rust need not be again for build/NAME.
 # Commands name the folder; where that of objtool is not the same it is built, and all
 # objects after it.
