@@ -7,13 +7,13 @@ IMPL ?= rust
 
 # What the user gave goes through the environment, so that nothing here needs
 # to know every option.
-export TOOLCHAIN LLVM ACCEL V JOBS XDG_CACHE_HOME CLIENT
+export TOOLCHAIN LLVM ACCEL V JOBS XDG_CACHE_HOME CLIENT CONFIG FORMAT
 ifneq ($(KDIR),)
 export KDIR := $(abspath $(KDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build apply unapply series branch refresh bench coverage lint shell doc kselftest-package
+.PHONY: help run test build apply unapply series branch refresh bench coverage lint shell doc package kselftest-package
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | \
@@ -58,8 +58,11 @@ lint: ## rustfmt, clippy, checkpatch, shellcheck
 shell: ## a root shell in the booted kernel
 	@$(RIG)/shell $(IMPL)
 
+package: ## a kernel for a real machine, to be installed beside its own: IMPL=rust|c, CONFIG=/boot/config-...
+	@$(RIG)/package $(IMPL)
+
 kselftest-package: ## the kselftests as a tarball with a report command, for a real machine
-	@$(RIG)/package
+	@$(RIG)/kselftest-package
 
 doc: ## rustdoc of the abstractions and crates, in build/doc
 	@$(RIG)/doc

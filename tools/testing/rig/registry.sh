@@ -13,6 +13,7 @@ lint|host|600|rustfmt, clippy, checkpatch, shellcheck, no unsafe in logic
 overlay|host|600|apply, unapply, series, and every refusal of bad input
 link|host|600|which objects the kernel is made of, and what they export
 commits_sample|host|600|each fix applies alone and each commit in order, and one of them builds
+package_config|host|600|what make package refuses, and that kernels can be made of its configuration and of Debian'\''s
 model|host|120|lookup, destroy, unbind and reuse of objects, interleaved; weakened it fails
 compile_fail|host|600|examples of misuse in the documentation of types: none compiles
 kunit|rust|120|the pure parts, table by table
@@ -67,6 +68,7 @@ viommu_mutations|rust|3000|each behaviour of VT-d'\''s vIOMMUs broken once: a ks
 attach_mutations|rust|3000|each step of VT-d'\''s attach left out once: a kselftest must fail
 qemu|rust|3000|qemu_short and more: modes of the vIOMMU, memory, what becomes of a guest
 nested_igb|rust|300|nested with DMA by igb and by pasid-dma
+package|host|5400|the kernel of make package on a Debian: installed, booted, tested, removed
 kselftest_package|rust|300|the tarball of make kselftest-package, unpacked and run, and its report
 nested_strict|rust|300|nested with iommu.strict=1
 nested_hard_pt|rust|300|nested_hard with iommu=pt

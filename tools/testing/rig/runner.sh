@@ -142,7 +142,7 @@ guest()
 host_suite()
 {
 	local folder=$BUILD/log/run/$1 sum start=$SECONDS key
-	key=$({ tree_key; root_key; kernel_tree; } | sha256sum)
+	key=$({ tree_key; root_key; kernel_tree; [ "$1" != package ] || echo "${IMPL:-rust}"; } | sha256sum)
 	! known "$key" "$folder" || return 0
 	mkdir -p "$folder"
 	rm -f "$folder/passed"
@@ -151,6 +151,8 @@ host_suite()
 		case $1 in
 		commits) "$RIG/commits" 2>&1 || true ;;
 		commits_sample) "$RIG/commits" sample 2>&1 || true ;;
+		package_config) "$RIG/package-test" config 2>&1 || true ;;
+		package) "$RIG/package-test" "${IMPL:-rust}" 2>&1 || true ;;
 		model) "$("$RIG/make-crate" path "$MODEL")" 2>&1 || true ;;
 		*) in_root "$(seen "$RIG/suites/$1")" "$(kernel_tree)" 2>&1 || true ;;
 		esac
