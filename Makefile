@@ -19,7 +19,7 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | \
 		awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
 	@echo
-	@echo 'Options: IMPL=rust|c|upstream|debug|c-debug|module|plain, SUITE="...", V=1 (show everything),'
+	@echo 'Options: IMPL=rust|c|upstream|debug|c-debug|module|plain|vfio, SUITE="...", V=1 (show everything),'
 	@echo '         ACCEL=kvm, KDIR=own-7.3-tree, TOOLCHAIN=host (LLVM=-19), JOBS=N, XDG_CACHE_HOME=folder'
 
 run: ## boot the kernel and show /dev/iommu at work; CLIENT=qemu: with QEMU and its guest

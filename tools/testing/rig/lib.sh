@@ -181,7 +181,7 @@ copy_build()
 {
 	[ ! -d "$BUILD/$1" ] || return 0
 	cp -a "$BUILD/rust" "$BUILD/$1"
-	find "$BUILD/$1" -name '.*.cmd' -exec grep -lZ /build/rust/ {} + |
+	grep -rlZ --include='.*.cmd' /build/rust/ "$BUILD/$1" |
 		xargs -0 sed -i "s,/build/rust/,/build/$1/,g"
 }
 

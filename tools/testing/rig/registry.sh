@@ -75,6 +75,9 @@ nested_hard_pt|rust|300|nested_hard with iommu=pt
 nested_hard_strict|rust|300|nested_hard with iommu.strict=1
 nested_hard_cm|rust|300|nested_hard with caching mode, snoop control and a 5-level stage 1
 vtd|rust|3000|stock QEMU'\''s VT-d in all its modes, devices behind it under load
+vfio_all|vfio c-vfio|900|all of upstream'\''s kselftests of VFIO in all modes of a container, second-stage tables
+vfio_all_first|vfio c-vfio|900|the same with first-stage tables
+vfio_all_legacy|vfio c-vfio|900|the same in legacy mode
 vtd_driver|rust|3000|vfio_driver with iommufd in 18 modes of VT-d
 lockup|debug|600|most of the memory in pages of 4 KiB: no processor is away for long
 nested_fuzz|rust|600|600,000 ioctls at random, a device behind VT-d among the mock ones

@@ -64,3 +64,20 @@ vfio_driver_tests()
 	done
 	return $rc
 }
+
+# vfio_all: all of upstream's tests, and those of real DMA and of virtual functions on the card.
+vfio_all()
+{
+	rc=0
+	card=$(basename "$(pci_device 0x8086 0x10c9)")
+	for a in $VFIO_DEVICES; do
+		for test in vfio_dma_mapping_test vfio_dma_mapping_mmio_test vfio_iommufd_setup_test vfio_pci_device_test; do
+			run "$test-$a" env "VFIO_SELFTESTS_BDF=$a" "/tests/$test" || rc=1
+		done
+	done
+	# shellcheck disable=SC2086 # a list
+	run vfio_pci_device_init_perf_test /tests/vfio_pci_device_init_perf_test $VFIO_DEVICES || rc=1
+	run vfio_pci_driver_test env "VFIO_SELFTESTS_BDF=$card" /tests/vfio_pci_driver_test || rc=1
+	run vfio_pci_sriov_uapi_test env "VFIO_SELFTESTS_BDF=$card" /tests/vfio_pci_sriov_uapi_test || rc=1
+	return $rc
+}
