@@ -276,7 +276,7 @@ fn still_snooped(guard: Option<&Guard<'_>>, dev: &Device<'_>) -> Result {
 /// `ENOMEM`, `ENODEV`.
 fn make_room(dev: &Device<'_>) -> Result {
     if dev.unit().scalable() {
-        entries::make_room(dev, NO_PASID)
+        entries::make_room(dev)
     } else {
         context::make_room(dev)
     }
@@ -338,7 +338,6 @@ pub(crate) fn pasid<'a>(
             return Err(EBUSY);
         }
         to.compatible(dev)?;
-        entries::make_room(dev, pasid)?;
     }
     let new = to.domain().map(|domain| add_pasid(domain, dev, pasid));
     let new = new.transpose()?;

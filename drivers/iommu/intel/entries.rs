@@ -6,7 +6,10 @@
 //! ([`crate::pasid`]). `intel_iommu::lock` of the device's unit is taken for the writes and is free
 //! while the hardware invalidates.
 
-use kernel::prelude::*;
+use kernel::{
+    iommu::ops::NO_PASID,
+    prelude::*, //
+};
 
 use crate::{
     entry::Hardware,
@@ -41,8 +44,9 @@ pub(crate) const DEFAULT_DID: u16 = 1;
 ///
 /// # Errors
 ///
-/// `ENODEV` when there is no such entry or no memory for it, `EBUSY` when it is present already
-/// or about to leave, those of the invalidation queue, upon which the entry is absent again.
+/// `ENODEV` when there is no such entry, `ENOMEM` when there is no memory for it, `EBUSY` when it
+/// is present already or about to leave, those of the invalidation queue, upon which the entry is
+/// absent again.
 fn publish(dev: &Device<'_>, pasid: u32, entry: &Entry) -> Result {
     let scope = dev.scope(checked(pasid)?);
     let slot = table::entry(dev, pasid)?;
@@ -90,13 +94,13 @@ pub(crate) fn is_the_kernels(dev: &Device<'_>, pasid: Pasid) -> bool {
     })
 }
 
-/// Makes sure that there is a place for an entry. Does not sleep.
+/// Makes sure that there is a place for the entry of requests without PASID. Does not sleep.
 ///
 /// # Errors
 ///
-/// `ENODEV`: the directory has no such PASID; `ENOMEM`.
-pub(crate) fn make_room(dev: &Device<'_>, pasid: u32) -> Result {
-    table::entry(dev, pasid).map(|_| ())
+/// `ENODEV`: the device has no directory; `ENOMEM`.
+pub(crate) fn make_room(dev: &Device<'_>) -> Result {
+    table::entry(dev, NO_PASID).map(|_| ())
 }
 
 /// Second-stage translation. The lock is held under which the table's flags change.
