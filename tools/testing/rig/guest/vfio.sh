@@ -41,13 +41,13 @@ vfio_take()
 	[ -n "$VFIO_DEVICES" ]
 }
 
-# vfio_tests: a program for each of the tests and devices. The container modes
-# of the first are iommufd's own container.
+# vfio_tests [TEST...]: a program for each of the tests that all suites have, and of these,
+# and each device. The container modes of the first are iommufd's own container.
 vfio_tests()
 {
 	rc=0
 	for a in $VFIO_DEVICES; do
-		for test in vfio_dma_mapping_test vfio_iommufd_setup_test vfio_pci_device_test; do
+		for test in vfio_dma_mapping_test vfio_iommufd_setup_test vfio_pci_device_test "$@"; do
 			run "$test-$a" env "VFIO_SELFTESTS_BDF=$a" "/tests/$test" || rc=1
 		done
 	done
@@ -68,16 +68,13 @@ vfio_driver_tests()
 # vfio_all: all of upstream's tests, and those of real DMA and of virtual functions on the card.
 vfio_all()
 {
-	rc=0
+	bad=0
 	card=$(basename "$(pci_device 0x8086 0x10c9)")
-	for a in $VFIO_DEVICES; do
-		for test in vfio_dma_mapping_test vfio_dma_mapping_mmio_test vfio_iommufd_setup_test vfio_pci_device_test; do
-			run "$test-$a" env "VFIO_SELFTESTS_BDF=$a" "/tests/$test" || rc=1
-		done
-	done
+	vfio_tests vfio_dma_mapping_mmio_test || bad=1
 	# shellcheck disable=SC2086 # a list
-	run vfio_pci_device_init_perf_test /tests/vfio_pci_device_init_perf_test $VFIO_DEVICES || rc=1
-	run vfio_pci_driver_test env "VFIO_SELFTESTS_BDF=$card" /tests/vfio_pci_driver_test || rc=1
-	run vfio_pci_sriov_uapi_test env "VFIO_SELFTESTS_BDF=$card" /tests/vfio_pci_sriov_uapi_test || rc=1
-	return $rc
+	run vfio_pci_device_init_perf_test /tests/vfio_pci_device_init_perf_test $VFIO_DEVICES || bad=1
+	for test in vfio_pci_driver_test vfio_pci_sriov_uapi_test; do
+		run "$test" env "VFIO_SELFTESTS_BDF=$card" "/tests/$test" || bad=1
+	done
+	return $bad
 }
