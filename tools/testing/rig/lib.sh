@@ -174,6 +174,53 @@ kernel_make()
 		LLVM="$(llvm)" V="$V" -j"$JOBS" "$@"
 }
 
+# merge_config FOLDER WORDS...: makes FOLDER/.config of fragments, with the kernel's own tool.
+merge_config()
+{
+	local out=$1
+	shift
+	# Options may move from one fragment to a later one, so -Q.
+	in_root env LLVM="$(llvm)" sh -c 'cd "$1" && shift && exec scripts/kconfig/merge_config.sh "$@"' \
+		sh "$(kernel_tree)" -Q -O "$(seen "$out")" "$@"
+}
+
+# takes CONFIG FRAGMENT...: whether a configuration has what fragments ask for, of which the last
+# that names an option decides; says what it has not.
+takes()
+{
+	local config=$1 option value bad=0 f
+	local -A asked=()
+	shift
+	for f; do
+		while IFS='=' read -r option value; do
+			case $option in CONFIG_*) asked[$option]=$value ;; esac
+		done <"$f"
+	done
+	for option in "${!asked[@]}"; do
+		value=${asked[$option]}
+		if [ "$value" = n ]; then
+			if grep -q "^$option=" "$config"; then
+				say "not taken: $option should be off"
+				bad=1
+			fi
+		elif ! grep -qxF "$option=$value" "$config"; then
+			say "not taken: $option=$value"
+			bad=1
+		fi
+	done
+	return "$bad"
+}
+
+# The Debian mirror that the machine itself uses, never one written down here.
+mirror()
+{
+	local site
+	site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 2>/dev/null |
+		grep -m1 -E '/debian/?$') || true
+	[ -n "$site" ] || die "apt knows no Debian mirror (apt-get indextargets lists none)"
+	printf '%s' "$site"
+}
+
 # copy_build NAME: what was compiled for build/rust need not be again for build/NAME.
 # Commands name the folder; where that of objtool is not the same it is built, and all
 # objects after it.
